@@ -94,6 +94,8 @@ def seconds(script: Path, kind: str, options: argparse.Namespace, steps: int) ->
 def run(options: argparse.Namespace) -> str:
     """Pairs a second of the script in a checkout, as a line. Raises UserError where it can't run, saying why."""
     kind, script = find(options.peer_checkout)
+    if "/" in options.peer_python:
+        options.peer_python = os.path.abspath(options.peer_python)  # its links are what makes it an environment's
     lacking = missing(script, kind, options.peer_python)
     if lacking:
         raise UserError(

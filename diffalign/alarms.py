@@ -23,7 +23,7 @@ EXPLANATIONS = {
     "winner_worse": (
         "the policy denoises held-out winners worse than its reference does, by {value:.2%} at least (with 95% "
         "confidence; threshold {threshold:.2%}). Its margin then grows because losers get worse faster: loss and "
-        "accuracy look fine while the images get worse. Lower lr, raise beta, set safeguard, or publish an earlier "
+        "accuracy can look fine while the images get worse. Lower lr, raise beta, set safeguard, or publish an earlier "
         "step (choose: probe)."
     ),
     "saturation": (

@@ -6,6 +6,7 @@ Shapes: B pairs, C latent channels, h w latent height and width.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,6 +50,12 @@ class PairBatch:
         count = len(self)
         cond = {name: value[:count] for name, value in self.cond.items()}
         return PairBatch(self.x_t[:count], self.t[:count], self.target[:count], cond, self.strength, self.weight)
+
+    def losers(self) -> "PairBatch":
+        """The same with the losers' rows only."""
+        count = len(self)
+        cond = {name: value[count:] for name, value in self.cond.items()}
+        return PairBatch(self.x_t[count:], self.t[count:], self.target[count:], cond, self.strength, self.weight)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
         """The same with each tensor changed."""
@@ -108,7 +115,7 @@ class PairSource:
         """The process that noises the latents."""
         return self.times.process
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """(C, h, w) of a latent."""
         return tuple(self.images.get(self.pairs[0].image_w)["mean"].shape)

@@ -61,7 +61,8 @@ class Pictures:
         each = -(-n // accelerator.num_processes)
         mine = [i % n for i in range(accelerator.process_index * each, (accelerator.process_index + 1) * each)]
         parts = [mine[start : start + self.size] for start in range(0, each, self.size)]
-        drawn = np.concatenate([self.draw([self.prompts[i] for i in part], self.noise[part]) for part in parts])
+        with accelerator.autocast():
+            drawn = np.concatenate([self.draw([self.prompts[i] for i in part], self.noise[part]) for part in parts])
         every = torch.zeros(n, *drawn.shape[1:], device=accelerator.device)
         for i, image in zip(mine, drawn, strict=True):
             if accelerator.process_index * each <= i:  # padding is the first ranks'

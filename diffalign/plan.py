@@ -23,14 +23,14 @@ FP32, BF16, BLOCK = 4, 2, 512
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device at the peak of a step; with several processes each has all of it."""
+    """Bytes on one device at the peak of a step."""
 
     weights: int
     """The denoiser in float32, adapters included."""
     casts: int
     """autocast's bfloat16 copies of the weights, alive while a graph is; 0 in fp32."""
     reference: int
-    """A frozen copy of the denoiser in float32; 0 where the adapters are switched off, or errors are cached."""
+    """A frozen copy of the denoiser, in bfloat16 where forward passes are; 0 with LoRA, cached errors or none."""
     gradients: int
     optimizer: int
     ema: int
@@ -53,20 +53,23 @@ def memory(
     ema: bool,
     precision: str,
     activations: int,
+    shares: int = 1,
 ) -> Memory:
     """The bytes of a run on one device.
 
     `network` is how many weights the denoiser has, adapters included; `trained` are the shapes of those that are
-    trained; `reference` is live, cached or none; `activations` are the bytes that a micro-batch's graph keeps.
+    trained; `reference` is live, cached or none; `activations` are the bytes that a micro-batch's graph keeps; `shares`
+    is over how many devices all but activations and casts are spread.
     """
     elements = sum(map(prod, trained))
+    reference_bytes = (BF16 if precision == "bf16" else FP32) * network if reference == "live" and not lora else 0
     return Memory(
-        weights=FP32 * network,
+        weights=FP32 * network // shares,
         casts=BF16 * network if precision == "bf16" else 0,
-        reference=(BF16 if precision == "bf16" else FP32) * network if reference == "live" and not lora else 0,
-        gradients=FP32 * elements,
-        optimizer=optimizer_bytes(trained, optimizer),
-        ema=FP32 * elements if ema else 0,
+        reference=reference_bytes // shares,
+        gradients=FP32 * elements // shares,
+        optimizer=optimizer_bytes(trained, optimizer) // shares,
+        ema=FP32 * elements // shares if ema else 0,
         activations=activations,
     )
 

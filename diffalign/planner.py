@@ -34,6 +34,10 @@ class Machine:
     threads: int
     """CPU threads of each process."""
     precision: str
+    parallel: str
+    """How networks are spread over processes, ddp or fsdp."""
+    compiled: bool
+    """Whether their blocks are compiled."""
     rate: float
     """FLOP/s of matrix products on one device, measured."""
 
@@ -66,7 +70,15 @@ def this_machine(seconds: float = 1.0) -> Machine:
     device, precision = environment.default_device(), environment.precision()
     processes = environment.world_size()
     rate = matmul_rate(device, DTYPES[precision], None, seconds)
-    return Machine(device, processes, environment.threads(processes), precision, rate)
+    return Machine(
+        device=device,
+        processes=processes,
+        threads=environment.threads(processes),
+        precision=precision,
+        parallel=environment.parallel(),
+        compiled=environment.compiled(),
+        rate=rate,
+    )
 
 
 def plans(params: Params, machine: Machine) -> list[Plan]:
@@ -101,9 +113,10 @@ def plan_policy(name: str, policy: dict[str, Any], bones: Skeleton, machine: Mac
             trained,
             lora=policy["adapter"] == "lora",
             reference=policy["reference"],
-            optimizer=policy.get("optimizer", "adamw"),
-            ema=policy.get("ema") is not None,
+            optimizer=policy["optimizer"],
+            ema=policy["ema"] is not None,
             precision=machine.precision,
+            shares=machine.processes if machine.parallel == "fsdp" else 1,
             activations=micro_batch * kept // (2 if machine.precision == "bf16" else 1),
         ),
     )
@@ -121,7 +134,7 @@ def prepare(bones: Skeleton, policy: dict[str, Any]) -> None:
     network.requires_grad_(policy["adapter"] == "full").train()
     if policy["adapter"] == "lora":
         add_lora(network, policy["lora_targets"], policy["lora_rank"], policy["lora_alpha"], policy["seed"])
-    if policy.get("gradient_checkpointing"):
+    if policy["gradient_checkpointing"]:
         network.enable_gradient_checkpointing()
 
 
@@ -188,7 +201,7 @@ def make_reference(bones: Skeleton, policy: dict[str, Any]) -> Reference | None:
 def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any]) -> tuple[Any, ...]:
     """What decides a run's pairs a second: two runs with the same key are as fast."""
     names = ("method", "adapter", "lora_rank", "micro_batch_size", "batch_size", "reference", "gradient_checkpointing")
-    of_machine = (machine[name] for name in ("device", "processes", "threads", "precision"))
+    of_machine = (machine[name] for name in ("device", "processes", "threads", "precision", "parallel", "compiled"))
     return (family, resolution, policy["init"], *(policy.get(name) for name in names), *of_machine)
 
 

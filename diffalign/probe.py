@@ -58,10 +58,12 @@ class Draws:
         return probe_draw(self.seed, self.pairs[n].pair_id, k, self.count, self.source.shape, self.source.times)
 
     def share(self) -> list[range]:
-        """This rank's micro-batches, as slots of the N * K draws; those from N * K on are padding."""
+        """This rank's micro-batches, all of one size, as slots of the N * K draws; those from N * K on are padding."""
         each = -(-len(self.pairs) * self.count // self.source.world)
-        slots, size = range(self.source.rank * each, (self.source.rank + 1) * each), self.source.micro_batch_size
-        return [slots[start : start + size] for start in range(0, each, size)]
+        parts = -(-each // self.source.micro_batch_size)
+        size = -(-each // parts)
+        first = self.source.rank * parts * size
+        return [range(first + i * size, first + (i + 1) * size) for i in range(parts)]
 
     def batch(self, slots: Sequence[int]) -> PairBatch:
         """The batch of some slots; padding repeats the first draws."""
@@ -145,8 +147,11 @@ def drift(first: Floats, again: Floats) -> float:
 
 
 def slope_of(policy: dict[str, Any]) -> Callable[[Floats], Floats] | None:
-    """How fast a policy's loss falls with a margin: of methods with a link on beta / 2 * margin; None for others."""
-    if "link" not in policy:
+    """How fast a policy's loss falls with a margin, where one that is won by much doesn't count any more; else None.
+
+    That is so for the sigmoid and the hinge on beta / 2 * margin. IPO pulls the more the further a margin is off.
+    """
+    if policy.get("link") not in ("sigmoid", "hinge"):
         return None
 
     def slope(margin: Floats) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from diffalign.claims import BASE, CLOSE, AlarmsTell, Claim, beats, near
+from diffalign.claims import BASE, CLOSE, AlarmsTell, Claim, Wins, beats, near
 
 Answers = Literal["raters", "oracle"]
 
@@ -121,7 +121,7 @@ STUDY = (
                 "A scorer's labels train as well as people's, or better (PickScore's: 63.3% against 59.8%, SD 1.5). "
                 "Here the scorer is the judge too, and the raters' answers were drawn from it: an easy case",
                 DPO_PAPER,
-                (beats("oracle_labels", BASE), beats("oracle_labels", "dpo")),
+                (beats("oracle_labels", BASE), Wins("oracle_labels", "dpo", 0.5 - CLOSE, 1.0)),
             ),
         ),
     ),
@@ -175,7 +175,7 @@ STUDY = (
         ("slow", "medium", "fast", "fast_chosen", "fast_loose", "sft_medium", "sft_fast"),
         (
             Claim(
-                "A low rate beats the base, a high one makes its images worse, though its implicit accuracy is higher",
+                "A low rate beats the base, a high one makes its images worse",
                 TRIAL,
                 (beats("slow", BASE), beats(BASE, "fast"), beats(BASE, "fast_loose"), beats("slow", "fast")),
             ),
@@ -186,7 +186,7 @@ STUDY = (
             ),
             Claim(
                 "A probe of held-out draws tells while training, before an image is looked at",
-                "this project",
+                "this project, whose threshold was set on earlier runs like the default and the two fast ones",
                 (AlarmsTell(("slow", "medium", "fast", "fast_loose", "sft_medium", "sft_fast")),),
             ),
             Claim(

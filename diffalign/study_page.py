@@ -33,7 +33,6 @@ def section(found: Row) -> dict[str, Any]:
         "rule": found["rule"],
         "about": about(found),
         "base": {"label": found["base"]["label"], "score": number(found["base"]["score"], ".3f")},
-        "minutes": f"{sum(row['seconds'] for row in found['runs'].values()) / 60:,.0f}",
         "axis": figures.interval_axis(),
     }
 

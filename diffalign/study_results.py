@@ -63,7 +63,6 @@ def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> di
         "end": result["curve"],
         "alarms": result["alarms"],
         "chosen": result["chosen"],
-        "seconds": result["seconds"],
     }
 
 

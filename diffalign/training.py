@@ -106,7 +106,8 @@ def run(spec: Spec, work: Path) -> None:
     seen = watching.facts() if watching else {"alarms": None, "chosen": watch.last(spec)}
     weights = published_weights(learner)
     if accelerator.is_main_process:
-        write_json(work / RATE, {"steps": step - first, "seconds": time.monotonic() - start})
+        seconds = time.monotonic() - start if step > first else 0.0  # a run that was resumed at its end made no step
+        write_json(work / RATE, {"steps": max(step - first, 0), "seconds": seconds})
         facts = {**source.counts, "conventions": method.about(), "environments": environments, **seen}
         publish(spec, weights, facts, work)
     accelerator.wait_for_everyone()

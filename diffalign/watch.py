@@ -1,7 +1,7 @@
 """The loop's watch: probes every so many steps, raises alarms, keeps the weights of the best one.
 
-In WORK: reference.safetensors, the reference's errors at the fixed draws as first measured; best/step-*.safetensors;
-pictures/step-*.png. The history of probes is the curve's own lines, so a resume has nothing else to restore.
+In WORK: reference-MACHINE.safetensors, the reference's errors at the fixed draws as first measured on a machine;
+best/step-*.safetensors; pictures/step-*.png. The probes so far are the curve's lines: a resume restores no more.
 """
 
 import json
@@ -20,7 +20,7 @@ from torch import nn
 from diffalign import alarms, points, probe
 from diffalign.errors import UserError
 from diffalign.feed import held_out_pairs, pair_source
-from diffalign.files import write_bytes
+from diffalign.files import canonical_json, sha256_bytes, write_bytes
 from diffalign.learner import Learner, Spec, live_reference
 from diffalign.parallel import share, whole
 from diffalign.pictures import Pictures, open_pictures
@@ -28,7 +28,7 @@ from diffalign.points import Point
 from diffalign.probe import Draws, Floats
 from diffalign.references import pair_errors
 
-REFERENCE, BEST, PICTURES = "reference.safetensors", "best", "pictures"
+REFERENCE, BEST, PICTURES = "reference-{}.safetensors", "best", "pictures"
 
 
 @dataclass
@@ -154,7 +154,8 @@ def start(spec: Spec, learner: Learner, work: Path, lines: list[dict[str, float]
             sys.stderr.write(f"train {spec.name}: {lacking}: no probes\n")
         return None
     draws = Draws(pair_source(spec, learner, pairs), pairs, settings["draws"], settings["seed"])
-    reference = reference_errors(spec, learner, draws, work / REFERENCE)
+    machine = sha256_bytes(canonical_json(spec.machine).encode())[:16]  # another one rounds otherwise
+    reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
     pictures = open_pictures(spec, learner, draws, work / PICTURES) if settings["images"] else None
     return Watch(spec, settings, learner, draws, reference, points.points(lines), pictures, work)
 

@@ -20,7 +20,7 @@ from diffalign.processes import run_group
 from diffalign.progress import clock
 from diffalign.study import RUNS, STUDY, Group
 from diffalign.summary import EVALUATION, REPORT
-from flows.study_runs import DRAWS, INPUTS, Study, answers_of, make, make_project
+from flows.study_runs import DRAWS, INPUTS, Study, answers_of, make, make_project, sampled
 from stages import report
 
 OUT = Path("metrics/study.json")
@@ -56,11 +56,11 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     check(job)
     names = study.needed(groups)
     done = job.results()
-    left = [name for name in (BASE, *names) if name not in done]
+    left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
     say(f"{len(names)} runs, {len(left)} to make, about {clock(estimate(seconds) * len(left))} (h:mm:ss or m:ss)")
     for answers in {answers_of(name) for name in (BASE, *left)}:
-        make_project(job, answers)
+        make_project(job, answers, names)
     for number, name in enumerate(left, 1):
         result = make(job, name)
         seconds += [] if name == BASE else [result["seconds"]]

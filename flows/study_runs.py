@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from diffalign import comparisons, families, files, galleries, params, policies, relabel, scorers, shards
 from diffalign.claims import BASE
 from diffalign.environment import default_device
+from diffalign.errors import UserError
 from diffalign.params import Params
 from diffalign.scorers import Scorer, implicit
 from diffalign.statistics import outcomes
@@ -117,7 +118,10 @@ class Study:
 
     def results(self) -> dict[str, Result]:
         """The results that are there, in the order of RUNS, the base first."""
-        paths = {name: self.result_file(name) for name in (BASE, *RUNS)}
+        paths = {}
+        for name in (BASE, *RUNS):
+            with contextlib.suppress(UserError):  # a run that these params don't admit has no results
+                paths[name] = self.result_file(name)
         return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
@@ -126,11 +130,10 @@ def answers_of(name: str) -> Answers:
     return "raters" if name == BASE else RUNS[name].answers
 
 
-def make_project(job: Study, answers: Answers) -> None:
-    """A project folder for the runs on some answers: params.yaml, and links to the project's inputs and models."""
+def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
+    """A project folder for the named runs on some answers: params.yaml, links to the project's inputs and models."""
     folder = job.folder(answers)
-    names = [name for name in RUNS if answers_of(name) == answers]
-    written = job.params(names)
+    written = job.params([name for name in names if name != BASE and answers_of(name) == answers])
     files.write_text(folder / "params.yaml", yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False))
     inits = [policy.init for policy in written.policies.values()]
     linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits])]
@@ -178,6 +181,12 @@ def once(what: str, key: str, work: Callable[[], None]) -> float:
         found = {"key": key, "seconds": round(time.monotonic() - start, 1)}
         files.write_json(note, found)
     return float(found["seconds"])
+
+
+def sampled(job: Study, name: str) -> bool:
+    """Whether the images in a run's folder are this study's, not those of one with other prompts."""
+    note = job.folder(answers_of(name)) / "done" / f"generate@{name}.json"
+    return note.exists() and json.loads(note.read_text())["key"] == job.key(name)
 
 
 def make(job: Study, name: str) -> Result:

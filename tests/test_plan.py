@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from diffalign.references import live
 from stages import ingest, precompute, train
 from tests.project import REPO, make_inputs, make_params
 
-MACHINE = Machine("cpu", 1, 1, "fp32", 1e12)
+MACHINE = Machine("cpu", 1, 1, "fp32", "ddp", False, 1e12)
 BASE = {"base": {"method": "none"}}
 POLICIES: dict[str, dict[str, Any]] = {
     "dpo": {"method": "dpo"},
@@ -262,13 +262,13 @@ def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) -> None:
     policy = {**project.policies["dpo"].model_dump(), "init_fingerprint": "0"}
-    machine = {"device": "cpu", "processes": 1, "threads": 1, "precision": "fp32", "torch": "2"}
+    machine = {**vars(MACHINE), "torch": "2"}
     about = {"family": "sd15", "resolution": 64, "policy": policy, "machine": machine}
     try:
         timings.record_rate("dpo", 123.0, about)
         (item,) = [p for p in planner.plans(project, MACHINE) if p.name == "dpo"]
         assert item.measured and item.pairs_per_second == 123.0
-        other = Machine("cpu", 2, 1, "fp32", 1e12)
+        other = replace(MACHINE, parallel="fsdp")
         (item,) = [p for p in planner.plans(project, other) if p.name == "dpo"]
         assert not item.measured
         assert timings.read() == [] and timings.newest() == {}  # no stage's wall time
@@ -283,7 +283,7 @@ def test_training_notes_its_rate(project: params.Params, monkeypatch: pytest.Mon
     train.run(project, "lora")
     (line,) = timings.rates()
     assert line["rate"] == "lora" and line["pairs_per_second"] > 0
-    machine = Machine("cpu", 1, line["about"]["machine"]["threads"], "fp32", 1e12)
+    machine = replace(MACHINE, threads=line["about"]["machine"]["threads"])
     measured = {item.name: item.measured for item in planner.plans(project, machine)}
     assert measured == dict.fromkeys(POLICIES, False) | {"lora": True}
     assert "pairs_per_second" not in Path("models/policies/lora/policy.json").read_text()

@@ -61,7 +61,6 @@ def test_the_section_says_what_was_found(project: params.Params) -> None:
         "winner_worse from step 50",
         "71.0%",
         "-1.5e-03",
-        "All runs together took 3 minutes",
         "whose mean score is 0.500",
     ):
         assert said in text, said

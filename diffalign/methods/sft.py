@@ -9,7 +9,7 @@ from diffalign.batches import PairBatch
 from diffalign.methods.pairs import PairMethod, watched
 from diffalign.objectives import errors, sft
 from diffalign.process import Denoise
-from diffalign.references import Reference, pair_errors
+from diffalign.references import Reference
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,13 @@ class SFT(PairMethod):
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One forward on the winners; losers and the reference are looked at for the logs only."""
-        winners = batch.winners()
-        losses = sft(errors(policy(winners.x_t, winners.t, winners.cond), winners.target))
+        error_w = self._errors(policy, batch.winners())
         logs = {}
         if log and reference is not None:
             with torch.no_grad():
-                logs = watched(*pair_errors(policy, batch), reference, batch)
-        return (batch.weight * losses).sum(), logs
+                logs = watched(error_w, self._errors(policy, batch.losers()), reference, batch)
+        return (batch.weight * sft(error_w)).sum(), logs
+
+    @staticmethod
+    def _errors(policy: Denoise, batch: PairBatch) -> Tensor:
+        return errors(policy(batch.x_t, batch.t, batch.cond), batch.target)
