@@ -70,8 +70,8 @@ def noise(case: Case) -> torch.Tensor:
 
 def drawn(model: families.Family, start: torch.Tensor) -> torch.Tensor:
     """Our pictures as generate makes them, [B, 3, H, W] in 0..1."""
-    pixels = drawer(model, model.denoise, 64, SETTINGS["num_inference_steps"], SETTINGS["guidance_scale"])(PROMPTS, start)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    draw = drawer(model, model.denoise, 64, SETTINGS["num_inference_steps"], SETTINGS["guidance_scale"])
+    return torch.from_numpy(draw(PROMPTS, start)).permute(0, 3, 1, 2) / 255
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -333,8 +333,20 @@ def test_lora_goes_where_it_is_told(tmp_path: Path) -> None:
     add_lora(denoiser, ["to_q"], rank=2, alpha=2, seed=0)
     trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
     assert len(trained) == 4 and all(".attn.to_q.lora_" in name for name in trained)
-    with pytest.raises(UserError, match="lora_targets: expected names of modules of the SD3Transformer2DModel"):
-        add_lora(families.load("sd3", folder, ("denoiser",)).denoiser, ["to_nowhere"], rank=2, alpha=2, seed=0)
+
+
+def test_a_misspelt_lora_target(tmp_path: Path) -> None:
+    """PEFT takes the others and says nothing; ones that can't carry LoRA it refuses itself."""
+    denoiser = families.load("sd3", make_sd3(tmp_path / "m"), ("denoiser",)).denoiser
+    told = (
+        r"policies\.p\.lora_targets: expected names of modules of the SD3Transformer2DModel, found none named toq, attn\.q "
+        r"among to_k, toq, attn\.q; it has .*\bto_add_out, to_k, to_out\.0, to_q, to_v$"
+    )
+    with pytest.raises(UserError, match=told):
+        add_lora(denoiser, ["to_k", "toq", "attn.q"], 2, 2, seed=0, key="policies.p.lora_targets")
+    assert all(not p.requires_grad and "lora" not in name for name, p in denoiser.named_parameters())
+    with pytest.raises(UserError, match=r"policies\.p\.lora_targets: .* that can carry LoRA, got transformer_blocks"):
+        add_lora(denoiser, ["transformer_blocks"], 2, 2, seed=0, key="policies.p.lora_targets")
 
 
 def test_an_absent_denoiser_is_named_by_its_family(tmp_path: Path) -> None:
