@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffalign import files
-from diffalign.draws import NOISE, generator, normal
+from diffalign.draws import NOISE, generator, normal, text_seed
 from diffalign.families import Family
 from diffalign.process import Cond, Denoise
 from diffalign.sampling import sample
@@ -23,8 +22,7 @@ Draw = Callable[[list[str], Tensor], NDArray[np.uint8]]
 
 def initial_noise(noise_seed: int, prompt: str, seed: int, shape: tuple[int, ...]) -> Tensor:
     """Unit normal noise [C, h, w], a function of the arguments alone: not of the policy, its batch or its device."""
-    digest = files.sha256_bytes(prompt.encode())
-    return normal(generator(NOISE, noise_seed, int(digest[:16], 16), seed), shape)
+    return normal(generator(NOISE, noise_seed, text_seed(prompt), seed), shape)
 
 
 def latent_shape(model: Family, resolution: int) -> tuple[int, ...]:

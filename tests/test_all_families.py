@@ -339,8 +339,8 @@ def test_a_misspelt_lora_target(tmp_path: Path) -> None:
     """PEFT takes the others and says nothing; ones that can't carry LoRA it refuses itself."""
     denoiser = families.load("sd3", make_sd3(tmp_path / "m"), ("denoiser",)).denoiser
     told = (
-        r"policies\.p\.lora_targets: expected names of modules of the SD3Transformer2DModel, found none named toq, attn\.q "
-        r"among to_k, toq, attn\.q; it has .*\bto_add_out, to_k, to_out\.0, to_q, to_v$"
+        r"policies\.p\.lora_targets: expected names of modules of the SD3Transformer2DModel, found none named toq, "
+        r"attn\.q among to_k, toq, attn\.q; it has .*\bto_add_out, to_k, to_out\.0, to_q, to_v$"
     )
     with pytest.raises(UserError, match=told):
         add_lora(denoiser, ["to_k", "toq", "attn.q"], 2, 2, seed=0, key="policies.p.lora_targets")
