@@ -13,32 +13,38 @@ Make = Callable[[int], Iterable[T]]
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     """The items, each made in a thread up to `depth` before it is asked for; an error comes up in its item's place."""
     source, end = iter(items), object()
-    with ThreadPoolExecutor(1, "ahead") as thread:
+    thread = ThreadPoolExecutor(1, "ahead")
+    try:
         waiting = deque(thread.submit(next, source, end) for _ in range(depth))
         while (item := waiting.popleft().result()) is not end:
             waiting.append(thread.submit(next, source, end))
             yield item  # type: ignore[misc]
+    finally:  # no wait: where a batch refers back to its reader, the garbage collector ends this in that very thread
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 class Ahead(Generic[T]):
     """The items of steps, made in a thread that goes on into the next step, up to step `end`.
 
-    For one `make` and one reader. Asked for another step than the next, it begins anew there.
+    For one `make` and one reader, who reads each step `passes` times before the next. Asked for another step than is
+    due, it begins anew there.
     """
 
-    def __init__(self, end: int, depth: int = 2) -> None:
-        self.end, self.depth = end, depth
+    def __init__(self, end: int, depth: int = 2, passes: int = 1) -> None:
+        self.end, self.depth, self.passes = end, depth, passes
         self.stream: Iterator[T | None] = iter(())
-        self.next: int | None = None
+        self.next: int | None = None  # the due one of all readings, `passes` a step
 
     def __call__(self, make: Make[T], step: int) -> Iterator[T]:
         """The items of a step."""
-        if step != self.next:
-            self.stream = ahead(marked(make, range(step, self.end)), self.depth)
-        self.next = None  # until the step is read to its end
+        if self.next is None or self.next // self.passes != step:
+            self.next = step * self.passes
+            steps = (reading // self.passes for reading in range(self.next, self.end * self.passes))
+            self.stream = ahead(marked(make, steps), self.depth)
+        following, self.next = self.next + 1, None  # until the step is read to its end
         while (item := next(self.stream)) is not None:
             yield item
-        self.next = step + 1
+        self.next = following
 
 
 def marked(make: Make[T], steps: Iterable[int]) -> Iterator[T | None]:

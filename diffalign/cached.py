@@ -15,7 +15,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from diffalign.errors import UserError
-from diffalign.files import canonical_json, hash_folder, sha256_bytes, sha256_file, write_bytes, write_json
+from diffalign.files import checksum_of, sha256_bytes, sha256_file, write_bytes, write_json
 
 FORMAT = 1
 """Raised by hand when the draws, or what is kept of them, change; older errors are refused then."""
@@ -30,7 +30,7 @@ Errors = NDArray[np.float32]
 def fingerprint(
     settings: Mapping[str, Any],
     pairs: Mapping[str, Any],
-    weights: Path,
+    weights: str,
     model: str,
     comparisons: Path,
     shards: Path,
@@ -38,19 +38,25 @@ def fingerprint(
 ) -> dict[str, Any]:
     """What the errors depend on, files and weights by their checksums.
 
-    `settings` is the section `reference`, `pairs` the pairs' rule, `weights` the denoiser's folder. `precision` is that
-    of the forwards, and must be training's: else the rounding of one passes for a change of the policy.
+    `settings` is the section `reference`, `pairs` the params that choose the pairs (`which`), `weights` the hash of the
+    denoiser's folder. `precision` is that of the forwards, and must be training's: else the rounding of one passes for
+    a change of the policy.
     """
     return {
         "format": FORMAT,
         **settings,
-        "init": hash_folder(weights),
-        "pairs": dict(pairs),
+        "init": weights,
+        "pairs": which(pairs),
         "schedule": sha256_file(Path(model) / "scheduler" / "scheduler_config.json"),
         "comparisons": sha256_file(comparisons / "comparisons.parquet"),
         "shards": sha256_file(shards / "manifest.json"),
         "precision": precision,
     }
+
+
+def which(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the params of pairs those that choose them: their weights are none of the reference's business."""
+    return {"rule": pairs["rule"], "raters": pairs["raters"]}
 
 
 def write(folder: Path, made_with: Mapping[str, Any], pair_ids: Sequence[str], errors: Errors) -> None:
@@ -65,12 +71,7 @@ def write(folder: Path, made_with: Mapping[str, Any], pair_ids: Sequence[str], e
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Writes the manifest with its checksum."""
-    write_json(folder / MANIFEST, {"schema": 1, **about, "checksum": checksum({"schema": 1, **about})})
-
-
-def checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest but for its own `checksum`, in hex."""
-    return sha256_bytes(canonical_json({k: v for k, v in manifest.items() if k != "checksum"}).encode())
+    write_json(folder / MANIFEST, {"schema": 1, **about, "checksum": checksum_of({"schema": 1, **about})})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: not readable JSON ({error}). {AGAIN}") from None
-    if not isinstance(manifest, dict) or manifest.get("checksum") != checksum(manifest):
+    if not isinstance(manifest, dict) or manifest.get("checksum") != checksum_of(manifest):
         raise UserError(f"{path} is damaged: its text doesn't match its checksum. {AGAIN}")
     return manifest
 

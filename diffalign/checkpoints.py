@@ -51,7 +51,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """
     target = folder / f"step-{checkpoint.step:08d}"
     temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for unfinished in folder.glob(".step-*.tmp"):  # a killed process's
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with disk_errors(target):
             write(temporary, checkpoint)
@@ -70,7 +71,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     """The two files of a checkpoint, on the disk when this returns."""
     folder.mkdir(parents=True)
     file = folder / STATE
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.tensors.items()}, file)
+    save_file(apart(checkpoint.tensors), file)
     with open(file, "rb") as written:
         os.fsync(written.fileno())
     meta = {
@@ -80,6 +81,19 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         "sha256": sha256_file(file),
     }
     write_json(folder / META, {"content": meta, "checksum": checksum(meta)})
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none of them sharing its memory with another, as a file wants them."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        alone = tensor.detach().contiguous().cpu()
+        if alone.untyped_storage().data_ptr() in seen:  # bitsandbytes' table of codes is one for all parameters
+            alone = alone.clone()
+        seen.add(alone.untyped_storage().data_ptr())
+        found[name] = alone
+    return found
 
 
 def newest(folder: Path, owner: str) -> Checkpoint | None:
@@ -135,12 +149,20 @@ def check_shapes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat named tensors, `optimizer.<parameter index>.<name>`; counters as int64 scalars."""
+    """An optimizer's state as flat named tensors, `optimizer.<parameter index>.<name>`; counters as int64 scalars.
+
+    Read from the state itself: in `state_dict`, bitsandbytes hides its tensors in another dictionary.
+    """
     return {
         f"optimizer.{index}.{name}": as_tensor(value)
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
+        for index, parameter in enumerate(parameters_of(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
     }
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """What an optimizer trains, in its own order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def as_tensor(value: Tensor | int) -> Tensor:
@@ -152,7 +174,7 @@ def as_tensor(value: Tensor | int) -> Tensor:
 
 def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Restores what `optimizer_tensors` gave, this process's share of it; the parameter groups stay as they are."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = parameters_of(optimizer)
     optimizer.state.clear()
     for key, value in tensors.items():
         if key.startswith("optimizer."):

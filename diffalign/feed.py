@@ -25,9 +25,11 @@ def make_source(spec: Spec, learner: Learner) -> PairSource | UnpairedSource:
     Raises UserError where there are none.
     """
     # On a CPU a thread would take from the training what it gives.
+    unpaired = spec.policy["method"] in methods.UNPAIRED
+    passes = 2 if unpaired else 1
     on_gpu = learner.accelerator.device.type == "cuda"
-    reader = Ahead[PairBatch](spec.policy["steps"]) if on_gpu else when_asked
-    if spec.policy["method"] in methods.UNPAIRED:
+    reader = Ahead[PairBatch](spec.policy["steps"], passes=passes) if on_gpu else when_asked
+    if unpaired:
         return UnpairedSource(*training_images(spec), **settings(spec, learner), read=reader)
     pairs = training_pairs(spec)
     fixed, errors_ref = kept_errors(spec, pairs)
@@ -55,7 +57,7 @@ def settings(spec: Spec, learner: Learner) -> dict[str, Any]:
         "times": make_times(policy, learner.model.process),
         "seed": policy["seed"],
         "batch_size": policy["batch_size"],
-        "micro_batch_size": math.ceil(share / micro_steps),  # as few micro-batches, and as equal as they can be
+        "micro_batch_size": math.ceil(share / micro_steps),  # as few micro-batches as can be, the last a smaller one
         "prompt_drop": policy["prompt_drop"],
         "flip": policy["flip"],
         "device": accelerator.device,

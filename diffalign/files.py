@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,11 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex; reads it in 1 MiB pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest but for its own `checksum`, in hex."""
+    return sha256_bytes(canonical_json({key: value for key, value in manifest.items() if key != "checksum"}).encode())
 
 
 def hash_folder(folder: Path) -> str:

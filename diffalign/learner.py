@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+KEEPING = ("checkpoint_every", "keep_checkpoints", "max_skips")
+"""Keys of a policy that change no weight: when checkpoints are saved, how many stay, when a training gives up."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """One training run, as plain values: what to train on what. Paths are relative to the working folder."""
@@ -42,9 +46,13 @@ class Spec:
     """How the training is watched (params.Probe); None: it isn't."""
 
     def work(self) -> dict[str, Any]:
-        """What is to be done, on whatever machine, however it reacts to alarms: a resume may change both."""
+        """What is to be done, on whatever machine, however it is kept and given up: a resume may change those."""
         watched = {key: value for key, value in (self.probe or {}).items() if key != "on_alarm"}
-        return {key: value for key, value in vars(self).items() if key != "machine"} | {"probe": watched}
+        policy = {key: value for key, value in self.policy.items() if key not in KEEPING}
+        return {key: value for key, value in vars(self).items() if key != "machine"} | {
+            "policy": policy,
+            "probe": watched,
+        }
 
     def owner(self) -> str:
         """A name of that work, for its checkpoints."""

@@ -18,7 +18,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from diffalign import comparisons, families
+from diffalign import comparisons, devices, families
+from diffalign.ahead import ahead
 from diffalign.batches import PairSource, Place
 from diffalign.cached import Errors
 from diffalign.draws import FixedDraws
@@ -53,22 +54,24 @@ class Spec:
 def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
     """Measures this rank's share of the parts that aren't there yet; raises UserError for errors that aren't finite."""
     device = torch.device(spec.device, rank) if spec.device == "cuda" else torch.device(spec.device)
+    devices.set_up(device, spec.precision)
     model = families.load(spec.family, spec.model, (), device)
     model.load_denoiser(Path(spec.settings["init"]))
+    devices.to_channels_last(model.denoiser)
     reference, source = live(model.denoise), make_source(spec, model, device)
     # Shared out before looking at what is there: meanwhile, the others finish some.
     share = parts(spec, len(source.pairs))[rank::world]
     mine = [part for part in share if not part_file(work, part[0].start).exists()]
     progress = Progress(f"reference {rank + 1}/{world}" if world > 1 else "reference", sum(map(count, mine)))
+    made = (source.batch([Place(*divmod(i, spec.settings["draws"])) for i in each]) for part in mine for each in part)
+    batches = ahead(made, 2) if device.type == "cuda" else made  # on a CPU a thread would take what it gives
     for part in mine:
         found = []
-        for batch in part:
-            places = [Place(*divmod(i, spec.settings["draws"])) for i in batch]
+        for each in part:
             with autocast(spec):
-                error_w, error_l = reference(source.batch(places))
-            found.append(torch.stack([error_w, error_l], dim=1).cpu().numpy())
-            progress.update(len(batch))
-        save_part(part_file(work, part[0].start), np.concatenate(found), spec)
+                found.append(torch.stack(reference(next(batches)), dim=1))
+            progress.update(len(each))
+        save_part(part_file(work, part[0].start), torch.cat(found).cpu().numpy(), spec)
 
 
 def make_source(spec: Spec, model: families.Family, device: torch.device) -> PairSource:

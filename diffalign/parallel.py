@@ -120,7 +120,7 @@ class Sharded:
         )
         mesh = make_mesh(self.accelerator)
         for module in [*reversed(blocks(network)), network]:  # what lies within a module before the module itself
-            fully_shard(module, mesh=mesh, mp_policy=precision)
+            fully_shard(module, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 
 
 STRATEGIES: dict[str, Callable[["Accelerator", bool], Parallel]] = {"ddp": Replicated, "fsdp": Sharded}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from diffalign import contradictions
 from diffalign.errors import UserError
 
 HeldOut = Literal["validation", "test"]
@@ -217,103 +218,6 @@ class Params(Model):
     evaluate: Evaluate
     report: Report
 
-    def contradictions(self) -> list[str]:
-        """What doesn't hang together, a line each, with its path in the YAML."""
-        found = []
-        if self.data.validation + self.data.test > 1:
-            found.append(
-                "data.validation + data.test: expected shares with a sum of at most 1, "
-                f"got {self.data.validation} + {self.data.test}"
-            )
-        if self.evaluate.baseline not in self.policies:
-            found.append(
-                f"evaluate.baseline: expected one of the policies {sorted(self.policies)}, "
-                f"got {self.evaluate.baseline!r}"
-            )
-        found += self._weight_contradictions()
-        if self.reference.draws:
-            found += [f"reference.{line}" for line in self._drawing_contradictions(self.reference)]
-        for name, policy in self.policies.items():
-            if isinstance(policy, Trained):
-                found += [f"policies.{name}.{line}" for line in self._training_contradictions(policy)]
-        return found
-
-    def _weight_contradictions(self) -> list[str]:
-        """What in the pairs' weights says nothing under their rule."""
-        found = []
-        if "strength" in self.pairs.weights and self.pairs.rule == "each":
-            found.append("pairs.weights: expected no strength with rule each, where every pair's strength is 1")
-        if "rater" in self.pairs.weights and self.pairs.rule == "majority":
-            found.append("pairs.weights: expected no rater with rule majority, whose pairs are of several raters")
-        return found
-
-    def _training_contradictions(self, policy: Trained) -> list[str]:
-        """What in a trained policy doesn't hang together, with itself or with the rest: `key: what`, a line each."""
-        found = self._drawing_contradictions(policy)
-        if policy.reference == "cached":
-            found += self._cached_contradictions(policy)
-        if policy.batch_size % policy.micro_batch_size:
-            found.append(
-                f"batch_size: expected a multiple of micro_batch_size {policy.micro_batch_size}, "
-                f"got {policy.batch_size}"
-            )
-        if policy.choose == "probe" and not self.probe.every:
-            found.append("choose: expected last, since probe.every is 0, got 'probe'")
-        if policy.choose == "probe" and policy.ema is not None:
-            found.append(f"ema: expected null with choose probe, since a probe looks at the weights, got {policy.ema}")
-        if isinstance(policy, DPO) and policy.reference == "none":
-            found.append("reference: expected live or cached, since Diffusion-DPO compares with it, got 'none'")
-        if isinstance(policy, KTO):
-            found += self._kto_contradictions(policy)
-        if isinstance(policy, DPO) and policy.safeguard is not None and not self._falls(policy):
-            found.append(
-                "safeguard: expected null with link ipo or pairs.rule majority, where a loss may rise with the margin, "
-                f"got {policy.safeguard}"
-            )
-        return found
-
-    def _kto_contradictions(self, policy: KTO) -> list[str]:
-        """What in a policy on images by themselves would need pairs, or a reference that isn't there."""
-        found = []
-        if policy.reference != "live":
-            found.append(f"reference: expected live, since Diffusion-KTO compares with it, got {policy.reference!r}")
-        if policy.flip == "pair":
-            found.append("flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'")
-        if self.pairs.weights:
-            found.append(
-                "method: Diffusion-KTO learns from images by themselves, which have no weights of pairs: expected "
-                f"pairs.weights [], got {self.pairs.weights}"
-            )
-        return found
-
-    def _drawing_contradictions(self, drawn: Reference | Trained) -> list[str]:
-        """What in how pairs are drawn doesn't hang together."""
-        found = []
-        if drawn.flip != "none" and not self.precompute.flips:
-            found.append(f"flip: expected none, since precompute.flips is false, got {drawn.flip!r}")
-        if drawn.timesteps[0] >= drawn.timesteps[1]:
-            found.append(f"timesteps: expected a lower and a higher share, got {list(drawn.timesteps)}")
-        return found
-
-    def _cached_contradictions(self, policy: Trained) -> list[str]:
-        """Where a policy would train on other draws than those that the reference's errors are kept for."""
-        if not self.reference.draws:
-            return ["reference: expected live or none, since reference.draws is 0, got 'cached'"]
-        found = [
-            f"{key}: expected {ours!r}, reference.{key}, since its reference is cached, got {getattr(policy, key)!r}"
-            for key in ("init", "timesteps", "timestep_density", "prompt_drop", "flip")
-            if (ours := getattr(self.reference, key)) != getattr(policy, key)
-        ]
-        if policy.stratified:
-            found.append(
-                "stratified: expected false, since its reference is cached: draws are the pairs', not a step's"
-            )
-        return found
-
-    def _falls(self, policy: DPO) -> bool:
-        """Whether the loss falls with the margin everywhere, which the safeguard takes for granted."""
-        return policy.link != "ipo" and self.pairs.rule == "each"
-
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice: YAML's own readers take the last one silently."""
@@ -346,7 +250,7 @@ def parse(raw: Any, name: str = "params") -> Params:
     params = None
     try:
         params = Params.model_validate(raw)
-        lines = params.contradictions()
+        lines = contradictions.found(params)
     except ValidationError as error:
         lines = [f"{_where(e)}: {_what(e)}" for e in error.errors()]
     if params is None or lines:

@@ -3,6 +3,7 @@
 Shapes: B pairs in a micro-batch.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -19,7 +20,7 @@ Reference = Callable[[PairBatch], tuple[Tensor, Tensor]]
 """A batch of pairs -> the reference's errors [B] on winners and on losers, without gradients."""
 
 MARGINS = 64
-"""Kept margins that each process computes once more before it trains with them."""
+"""Kept margins that each process computes once more before it trains with them, at least: whole micro-batches."""
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-3}
 """How far a kept margin may be from the live one, as a share of the pair's mean error.
 
@@ -63,11 +64,10 @@ def check_margins(
         raise ValueError("check_margins: expected a source with kept errors, got one without")
     rng = generator(CHECK, source.seed, source.rank)
     count, draws, _ = source.errors_ref.shape
-    chosen = rng.integers((count, draws), size=(MARGINS, 2)).tolist()
-    places = [Place(index, epoch=k) for index, k in chosen]
     shares = []
-    for start in range(0, MARGINS, source.micro_batch_size):
-        batch = source.batch(places[start : start + source.micro_batch_size])
+    for _ in range(math.ceil(MARGINS / source.micro_batch_size)):
+        chosen = rng.integers((count, draws), size=(source.micro_batch_size, 2)).tolist()
+        batch = source.batch([Place(index, epoch=k) for index, k in chosen])
         kept_w, kept_l = cached(batch)
         with autocast():
             w, l = reference(batch)
@@ -75,7 +75,7 @@ def check_margins(
     share = torch.cat(shares).max().item()
     if not share <= TOLERANCE[precision]:
         raise UserError(
-            f"{MARGINS} of the reference's kept margins were computed once more, in {precision} and "
+            f"{MARGINS} or more of the reference's kept margins were computed once more, in {precision} and "
             f"{source.micro_batch_size} pairs a forward; the largest difference is {share:.2g} of a pair's mean error, "
             f"expected at most {TOLERANCE[precision]:g}. Were they made on another kind of device, or with another "
             "PyTorch? Make them here: dvc repro --force reference. In bf16, also set reference.batch_size to the "

@@ -23,6 +23,7 @@ from torch import Tensor
 from diffalign.errors import UserError
 from diffalign.files import (
     canonical_json,
+    checksum_of,
     remove_unfinished,
     sha256_bytes,
     write_bytes,
@@ -31,7 +32,7 @@ from diffalign.files import (
     writing,
 )
 from diffalign.progress import Progress
-from diffalign.shards import COND, COND_FLIP, INDEX, MANIFEST, Kind, manifest_checksum
+from diffalign.shards import COND, COND_FLIP, INDEX, MANIFEST, Kind
 
 BLOCK = 512
 """Bytes; a tar's unit."""
@@ -173,7 +174,7 @@ def finish(work: Path, records: Mapping[Kind, list[Record]], fingerprint: Mappin
     for kind, rows in records.items():
         shards = [{name: record[name] for name in ("name", "samples", "bytes", "sha256")} for record in rows]
         manifest[kind] = {"samples": sum(record["samples"] for record in rows), "shards": shards}
-    write_json(work / "out" / MANIFEST, {**manifest, "checksum": manifest_checksum(manifest)})
+    write_json(work / "out" / MANIFEST, {**manifest, "checksum": checksum_of(manifest)})
 
 
 def index_arrays(records: Sequence[Record]) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffalign.errors import UserError
-from diffalign.files import canonical_json, sha256_bytes, sha256_file
+from diffalign.files import checksum_of, sha256_bytes, sha256_file
 from diffalign.progress import Progress
 
 Kind = Literal["images", "prompts"]
@@ -92,11 +92,6 @@ def damaged(path: Path, what: str) -> UserError:
     )
 
 
-def manifest_checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest but for its own `checksum`, in hex."""
-    return sha256_bytes(canonical_json({k: v for k, v in manifest.items() if k != "checksum"}).encode())
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder of shards; UserError if it is missing, damaged or of another FORMAT."""
     path = folder / MANIFEST
@@ -106,7 +101,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing: no shards there. Run `dvc repro precompute`.") from None
     except ValueError as error:
         raise damaged(path, f"not readable JSON ({error})") from None
-    if not isinstance(manifest, dict) or manifest.get("checksum") != manifest_checksum(manifest):
+    if not isinstance(manifest, dict) or manifest.get("checksum") != checksum_of(manifest):
         raise damaged(path, "its text doesn't match its checksum")
     found = manifest["fingerprint"]["format"]
     if found != FORMAT:
@@ -114,6 +109,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has shards of format {found}, this version reads format {FORMAT}. Run `dvc repro precompute`."
         )
     return manifest
+
+
+def check(folder: Path, model: Mapping[str, Any], flips: bool) -> None:
+    """Raises UserError unless the shards of a folder are whole and were made with this model (`check_fingerprint`)."""
+    check_fingerprint(read_manifest(folder), model, flips=flips)
+    verify(folder)
 
 
 def verify(folder: Path) -> None:

@@ -191,8 +191,10 @@ def best_file(work: Path, step: int) -> Path:
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    """The policy's trained weights by name, on the CPU; in full on the first process: all must call this."""
+    """The policy's trained weights by name, on the CPU, on the first process; all must call this."""
     found = whole(dict(learner.trainable), learner.accelerator.is_main_process)
+    if not learner.accelerator.is_main_process:
+        return {}
     return {name: tensor.detach().contiguous().cpu() for name, tensor in found.items()}
 
 

@@ -27,22 +27,25 @@ def run(params: "Params", policy: str | None = None) -> None:
 def measure(params: "Params") -> None:
     """Measures the errors in as many processes as training would have, and publishes them."""
     # Only here: a project that keeps no errors doesn't wait for torch.
-    from diffalign import measuring
+    from diffalign import families, measuring, shards
     from diffalign.environment import default_device, launch, precision, world_size
 
-    weights = check_inputs(params)
+    weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
+    model = families.load(params.model.family, params.model.path, ())
+    shards.check(SHARDS, model.fingerprint(), flips=params.reference.flip != "none")
     spec = measuring.Spec(
         family=params.model.family,
         model=params.model.path,
         settings=params.reference.model_dump(mode="json"),
-        pairs=params.pairs.model_dump(),
+        pairs=cached.which(params.pairs.model_dump()),
         comparisons=str(COMPARISONS),
         shards=str(SHARDS),
         device=default_device(),
         precision=precision(),
         part=measuring.PART,
     )
-    made_with = cached.fingerprint(spec.settings, spec.pairs, weights, spec.model, COMPARISONS, SHARDS, spec.precision)
+    init = files.hash_folder(weights)
+    made_with = cached.fingerprint(spec.settings, spec.pairs, init, spec.model, COMPARISONS, SHARDS, spec.precision)
     pair_ids = [pair.pair_id for pair in measuring.training_pairs(spec)]
     if not pair_ids:
         raise UserError(f"{COMPARISONS} has no untied comparison in the train split under the rule {spec.pairs}")
@@ -57,20 +60,3 @@ def measure(params: "Params") -> None:
         cached.write(work / "out", made_with, pair_ids, measuring.collect(spec, work, len(pair_ids)))
         files.publish(work / "out", OUT)
         shutil.rmtree(work)
-
-
-def check_inputs(params: "Params") -> Path:
-    """The folder of the reference's denoiser; UserError unless it is there, and the shards whole and of this model."""
-    from diffalign import families, shards
-
-    weights = families.denoiser_folder(params.model.family, params.reference.init)
-    if not weights.is_dir():
-        raise UserError(
-            f"reference.init: expected a folder with {weights.name}/ in it, a model in diffusers' layout or a policy "
-            f"trained with adapter full, got {params.reference.init!r}"
-        )
-    model = families.load(params.model.family, params.model.path, ())
-    manifest = shards.read_manifest(SHARDS)
-    shards.check_fingerprint(manifest, model.fingerprint(), flips=params.reference.flip != "none")
-    shards.verify(SHARDS)
-    return weights

@@ -25,12 +25,15 @@ def run(params: "Params", policy: str | None = None) -> None:
     if policy is None or policy not in params.policies:
         raise UserError(f"train@{policy}: expected one of the policies {sorted(params.policies)}")
     values = params.policies[policy].model_dump()
-    values["init_fingerprint"] = hash_folder(init_weights(policy, params.model.family, values["init"]))
+    values["init_fingerprint"] = hash_folder(
+        families.denoiser_weights(f"policies.{policy}.init", params.model.family, values["init"])
+    )
     out, curve = Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
     if values["method"] == "none":
         publish_untrained(policy, values, out, curve)
         return
-    check_inputs(params, flips=values["flip"] != "none")
+    model = families.load(params.model.family, params.model.path, ())
+    shards.check(SHARDS, model.fingerprint(), flips=values["flip"] != "none")
     spec = Spec(
         name=policy,
         family=params.model.family,
@@ -54,7 +57,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
     if values["reference"] == "cached":
-        check_reference(params, spec.machine["precision"])
+        check_reference(params, values["init_fingerprint"], spec.machine["precision"])
         inputs.append(REFERENCE / cached.MANIFEST)
     work = work_folder(f"train-{policy}", spec.work(), inputs)  # not the machine: another one goes on with it
     with lock(work) as held:
@@ -82,30 +85,14 @@ def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Pa
     write_text(curve, "")
 
 
-def check_inputs(params: "Params", flips: bool) -> None:
-    """Raises UserError unless the shards are whole, made with this model, and hold mirrored images where `flips`."""
-    model = families.load(params.model.family, params.model.path, ())
-    shards.check_fingerprint(shards.read_manifest(SHARDS), model.fingerprint(), flips=flips)
-    shards.verify(SHARDS)
+def check_reference(params: "Params", weights: str, precision: str) -> None:
+    """Raises UserError unless the kept errors of the reference are those of these params, inputs and precision.
 
-
-def check_reference(params: "Params", precision: str) -> None:
-    """Raises UserError unless the kept errors of the reference are those of these params, inputs and precision."""
+    `weights` is the hash of the denoiser that is the reference.
+    """
     settings, pairs = params.reference.model_dump(mode="json"), params.pairs.model_dump()
-    weights = families.denoiser_folder(params.model.family, params.reference.init)
     expected = cached.fingerprint(settings, pairs, weights, params.model.path, COMPARISONS, SHARDS, precision)
     cached.check_fingerprint(cached.read_manifest(REFERENCE), expected)
-
-
-def init_weights(policy: str, family: str, init: str) -> Path:
-    """The folder of the denoiser that a policy starts from; raises UserError if there is none."""
-    folder = families.denoiser_folder(family, init)
-    if not folder.is_dir():
-        raise UserError(
-            f"policies.{policy}.init: expected a folder with {folder.name}/ in it, a model in diffusers' layout or a "
-            f"policy trained with adapter full, got {init!r}"
-        )
-    return folder
 
 
 def show_live(work: Path, policy: str) -> None:

@@ -80,7 +80,8 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
     # A step, a checkpoint, and the rest by a fresh learner of either kind.
     first = build(spec, accelerator(), "fsdp")
     steps(first, spec, 0, 1)
-    holder: list[Any] = [kept(first)]
+    results["first-fsdp"] = kept(first)
+    holder: list[Any] = [results["first-fsdp"]]
     dist.broadcast_object_list(holder)
     for strategy in ("ddp", "fsdp"):
         fresh = build(spec, accelerator(), strategy)

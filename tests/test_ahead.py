@@ -1,5 +1,6 @@
 """Work made ahead: the same items in the same order, on time, and errors where they belong."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ def test_it_makes_so_many_ahead_and_no_more() -> None:
     assert [i for i, _ in made] == [0, 1, 2]
     assert all(thread.startswith("ahead") for _, thread in made)
     reader.close()
+    deadline = time.monotonic() + 10
+    while not set(threading.enumerate()) <= before and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert set(threading.enumerate()) <= before
 
 
@@ -56,6 +60,22 @@ def test_steps_are_what_they_are_without_it(order: list[int]) -> None:
     reader: Ahead[tuple[int, int]] = Ahead(end=4)
     for step in order:
         assert list(reader(items, step)) == list(when_asked(items, step))
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 1, 2, 2], [1, 1, 2, 3, 3], [0, 0, 0, 1]])
+def test_a_step_read_twice_is_made_ahead_twice(order: list[int]) -> None:
+    """As Diffusion-KTO reads it; nothing is thrown away where each is read so."""
+    made: list[int] = []
+
+    def make(step: int) -> Iterator[tuple[int, int]]:
+        made.append(step)
+        return items(step)
+
+    reader: Ahead[tuple[int, int]] = Ahead(end=4, passes=2)
+    for step in order:
+        assert list(reader(make, step)) == list(items(step))
+    if order[:4] == [0, 0, 1, 1]:
+        assert made[: len(order)] == order
 
 
 def test_a_step_left_in_the_middle_begins_anew() -> None:
@@ -87,3 +107,13 @@ def test_batches_made_ahead_are_the_same_bits() -> None:
             for name in ("x_t", "t", "target", "strength", "weight"):
                 assert torch.equal(getattr(one, name), getattr(other, name))
             assert all(torch.equal(value, other.cond[name]) for name, value in one.cond.items())
+
+
+def test_a_reader_that_its_batches_refer_to_is_collected() -> None:
+    """A source has its reader, whose stream has the source; nothing is said when the collector takes them."""
+    for _ in range(20):
+        threaded = source(micro_batch_size=2, read=Ahead(end=3))
+        for step in range(3):
+            assert list(threaded.at(step))
+        del threaded
+        gc.collect()

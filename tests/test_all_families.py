@@ -240,7 +240,7 @@ def test_a_cached_reference_is_each_familys(
     )
     reference.run(values)
     assert train_here(values, "kept", monkeypatch)[0]["loss"] == pytest.approx(0.693147, rel=1e-4)
-    assert "64 kept margins agree with the live reference's" in capfd.readouterr().err
+    assert "64 kept margins or more agree with the live reference's" in capfd.readouterr().err
     shutil.rmtree("models/policies/kept")
     Path("curves/kept.jsonl").unlink()
 
@@ -352,7 +352,7 @@ def test_a_misspelt_lora_target(tmp_path: Path) -> None:
 def test_an_absent_denoiser_is_named_by_its_family(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     with pytest.raises(UserError, match="expected a folder with transformer/ in it"):
-        train.init_weights("dpo", "sd3", str(tmp_path))
+        families.denoiser_weights("policies.dpo.init", "sd3", str(tmp_path))
 
 
 def test_a_flow_that_isnt_sd3s(tmp_path: Path) -> None:

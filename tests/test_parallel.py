@@ -17,18 +17,28 @@ from safetensors.torch import load_file
 from torch import nn
 
 from diffalign import environment
+from diffalign.alarms import best
 from diffalign.errors import UserError
-from diffalign.learner import Spec, build, make_accelerator
+from diffalign.learner import Spec, build, make_accelerator, restore
 from diffalign.parallel import STRATEGIES, Replicated, blocks
+from diffalign.points import points
 from diffalign.references import pair_errors
 from stages import ingest, precompute
+from tests import pickapic
 from tests.project import REPO, make_inputs, make_params
 from tests.spread import kept, steps
 
 POLICIES = {
     "base": {"method": "none"},
     "dpo": {"method": "dpo", "beta": 2000, "micro_batch_size": 2, "ema": 0.9},
-    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+    "lora": {
+        "method": "dpo",
+        "beta": 2000,
+        "adapter": "lora",
+        "lora_rank": 4,
+        "lora_alpha": 8,
+        "lora_targets": ["to_q", "proj_in"],  # proj_in lies outside the blocks that are sharded by themselves
+    },
     "sft": {"method": "sft", "micro_batch_size": 2},
 }
 TRAINED = ("dpo", "lora", "sft")
@@ -41,6 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = Path.cwd()
     os.chdir(folder)
     make_inputs(folder)
+    pickapic.write(folder / "raw" / "validation_unique-00000-of-00001.parquet", pickapic.rows(6, start=100))
     values = make_params(folder, POLICIES)
     ingest.run(values)
     precompute.run(values)
@@ -124,14 +135,14 @@ def test_a_checkpoint_of_fsdp_goes_on_in_ddp(two: tuple[dict[str, Any], dict[str
 def test_a_checkpoint_of_fsdp_goes_on_in_one_process(
     project: Path, two: tuple[dict[str, Any], dict[str, State]]
 ) -> None:
-    """Its weights and moments are what that process takes, by name, shape and type."""
+    """Its weights and moments, after the first of three steps, are restored there, and the other two are DDP's."""
     _, states = two
     spec = make_spec(project, "dpo")
     alone = build(spec, make_accelerator("cpu", 1, "fp32"))
-    steps(alone, spec, 0, 1)
-    expected = kept(alone)
-    for name, tensor in states["resumed-fsdp"].items():
-        assert (tensor.shape, tensor.dtype) == (expected[name].shape, expected[name].dtype)
+    restore(alone, states["first-fsdp"])
+    assert same(kept(alone), states["first-fsdp"])
+    steps(alone, spec, 1, 3)
+    assert_close(kept(alone), {k: v for k, v in states["dpo-ddp"].items() if not k.startswith("published.")})
 
 
 def test_what_is_published_is_the_average(two: tuple[dict[str, Any], dict[str, State]]) -> None:
@@ -245,6 +256,26 @@ def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
     assert meta["environment"]["parallel"] == "fsdp"
     config = json.loads(Path("models/policies/sft/unet/config.json").read_text())
     assert config["_class_name"] == "UNet2DConditionModel"
+
+
+@pytest.mark.slow
+def test_the_stage_in_fsdp_in_bf16_publishes_the_probes_choice(project: Path) -> None:
+    """Two processes that share weights in bf16 probe, draw pictures, keep the best step's weights and publish those."""
+    watched = {"every": 2, "pairs": 4, "draws": 3, "images": 3, "image_steps": 2, "scorers": []}
+    policies = POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe", "ema": None, "steps": 4}}
+    values = make_params(project, policies, probe=watched)
+    env = {"DIFFALIGN_PROCESSES": "2", "DIFFALIGN_PARALLEL": "fsdp", "DIFFALIGN_PRECISION": "bf16"}
+    process = start("dpo", **env)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    meta = json.loads(Path("models/policies/dpo/policy.json").read_text())
+    assert (meta["environment"]["parallel"], meta["environment"]["precision"]) == ("fsdp", "bf16")
+    probed = points([json.loads(line) for line in Path("curves/dpo.jsonl").read_text().splitlines()])
+    assert [point["step"] for point in probed] == [2, 4]
+    assert meta["chosen"]["step"] == best(probed, values.probe.model_dump())[0]
+    assert all(math.isfinite(point["winner_change"]) for point in probed)
+    assert len(list(Path("models/policies/dpo/probe").glob("step-*.png"))) == 2
+    load_file("models/policies/dpo/unet/diffusion_pytorch_model.safetensors")
 
 
 def test_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from diffalign.errors import UserError
 from diffalign.families.sd3 import SD3
 from diffalign.families.sd15 import SD15
 from diffalign.families.sdxl import SDXL
@@ -68,6 +69,17 @@ FAMILIES: dict[str, type[SD15 | SDXL | SD3]] = {"sd15": SD15, "sdxl": SDXL, "sd3
 def denoiser_folder(family: str, folder: Path | str) -> Path:
     """Where the denoiser lies in a model's or a full policy's folder."""
     return Path(folder) / FAMILIES[family].denoiser_folder
+
+
+def denoiser_weights(key: str, family: str, folder: str) -> Path:
+    """The folder of the denoiser that the param `key` names; UserError if there is none."""
+    weights = denoiser_folder(family, folder)
+    if not weights.is_dir():
+        raise UserError(
+            f"{key}: expected a folder with {weights.name}/ in it, a model in diffusers' layout or a policy trained "
+            f"with adapter full, got {folder!r}"
+        )
+    return weights
 
 
 def load(

@@ -28,9 +28,6 @@ class KTOBatch:
     z: Tensor
     """The reference point of the global batch, a scalar."""
 
-    def __len__(self) -> int:
-        return len(self.images)
-
 
 def over_processes(value: Tensor) -> Tensor:
     """The sum over all processes of training, where there are several."""
