@@ -26,7 +26,7 @@ from diffalign.feed import make_source, make_times
 from diffalign.learner import Spec, build, live_reference, make_accelerator
 from diffalign.params import Params
 from diffalign.policies import add_lora
-from diffalign.shards import Shards, prompt_key
+from diffalign.shards import Shards, prompt_key, stacked
 from stages.train import COMPARISONS, SHARDS
 
 
@@ -213,8 +213,8 @@ class InLoop:
         """The conditions of B prompts."""
         if not self.shards:
             return self.frozen.encode_prompt(prompts)
-        rows = [self.shards[1].get(prompt_key(prompt)) for prompt in prompts]
-        return {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
+        rows = stacked([self.shards[1].get(prompt_key(prompt)) for prompt in prompts])
+        return {name: value.to(self.device) for name, value in rows.items()}
 
     def with_adapters_off(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """The reference of a LoRA policy."""

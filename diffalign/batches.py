@@ -17,7 +17,7 @@ from diffalign.ahead import Make, when_asked
 from diffalign.comparisons import Pair
 from diffalign.draws import FixedDraws, PairDraw, pair_draw, pair_place
 from diffalign.process import Process
-from diffalign.shards import Shards, image_cond, prompt_key
+from diffalign.shards import Shards, image_cond, prompt_key, stacked
 from diffalign.times import Times
 
 Cond = dict[str, Tensor]
@@ -175,7 +175,7 @@ class PairSource:
         keys = [prompt_key("" if d.drop else pair.prompt) for pair, d in zip(pairs, draws, strict=True)]
         one = conditions(self.prompts, keys)
         cond = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in one.items()}
-        cond |= {name: torch.stack([row[name] for row in told]) for name in told[0]}
+        cond |= stacked(told)
         strength, weight = (torch.tensor([getattr(pair, name) for pair in pairs]) for name in ("strength", "weight"))
         return PairBatch(self.process.noised(x0, eps, t), t, self.process.target(x0, eps, t), cond, strength, weight)
 
@@ -197,8 +197,7 @@ def kept(errors: NDArray[np.float32], places: Sequence[Place]) -> tuple[Tensor, 
 
 def conditions(prompts: Shards, keys: Sequence[str]) -> Cond:
     """The conditions of the prompts with these keys, a row each."""
-    rows = [prompts.get(key) for key in keys]
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return stacked([prompts.get(key) for key in keys])
 
 
 def latents(moments: dict[str, Tensor], noise: Tensor, flip: bool) -> Tensor:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffalign import files
-from diffalign.draws import NOISE, generator, normal
+from diffalign.draws import NOISE, generator, normal, text_seed
 from diffalign.families import Family
-from diffalign.process import Cond
+from diffalign.process import Cond, Denoise
 from diffalign.sampling import sample
 
 Draw = Callable[[list[str], Tensor], NDArray[np.uint8]]
@@ -23,8 +22,7 @@ Draw = Callable[[list[str], Tensor], NDArray[np.uint8]]
 
 def initial_noise(noise_seed: int, prompt: str, seed: int, shape: tuple[int, ...]) -> Tensor:
     """Unit normal noise [C, h, w], a function of the arguments alone: not of the policy, its batch or its device."""
-    digest = files.sha256_bytes(prompt.encode())
-    return normal(generator(NOISE, noise_seed, int(digest[:16], 16), seed), shape)
+    return normal(generator(NOISE, noise_seed, text_seed(prompt), seed), shape)
 
 
 def latent_shape(model: Family, resolution: int) -> tuple[int, ...]:
@@ -32,12 +30,13 @@ def latent_shape(model: Family, resolution: int) -> tuple[int, ...]:
     return tuple(model.encode_image(torch.zeros(1, 3, resolution, resolution))["mean"].shape[1:])
 
 
-def drawer(model: Family, resolution: int, steps: int, guidance: float) -> Draw:
+def drawer(model: Family, denoise: Denoise, resolution: int, steps: int, guidance: float) -> Draw:
     """A function (prompts, noise [B, C, h, w] on the CPU) -> uint8 [B, H, W, 3].
 
-    The model is told, where it wants to know, that it draws a square image of `resolution` pixels, nothing cropped.
+    Of `model` the VAE and the text encoders are used, not the denoiser: `denoise` may be another's of its family. It is
+    told, where it wants to know, that it draws a square image of `resolution` pixels, nothing cropped.
     """
-    device = next(model.denoiser.parameters()).device
+    device = model.device
     empty, square = model.unconditional(), (resolution, resolution)
     image = {name: value[None].to(device) for name, value in model.image_cond(square, (0, 0), square).items()}
 
@@ -45,7 +44,7 @@ def drawer(model: Family, resolution: int, steps: int, guidance: float) -> Draw:
     def draw(prompts: list[str], noise: Tensor) -> NDArray[np.uint8]:
         cond = model.encode_prompt(prompts) | repeated(image, len(prompts))
         uncond = repeated(empty | image, len(prompts))
-        x0 = sample(model.denoise, model.process, noise.to(device), cond, uncond, steps, guidance)
+        x0 = sample(denoise, model.process, noise.to(device), cond, uncond, steps, guidance)
         return pixels(model.decode(x0))
 
     return draw

@@ -6,7 +6,6 @@ Made on the CPU, so that every device gets the same.
 Shapes: C latent channels, h w latent height and width.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -24,6 +23,11 @@ ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE = range
 def generator(stream: int, seed: int, *where: int) -> np.random.Generator:
     """A counter-based generator that is a function of its arguments, integers >= 0."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([stream, seed, *where])))
+
+
+def text_seed(text: str) -> int:
+    """A text as one of a generator's integers: the first 64 bits of its SHA-256."""
+    return int(sha256_bytes(text.encode())[:16], 16)
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
@@ -76,8 +80,7 @@ class FixedDraws:
 
     def at(self, pair_id: str, epoch: int, shape: tuple[int, ...], times: Times, flip: str, drop: float) -> PairDraw:
         """The draw of a pair in an epoch; the other arguments as for `pair_draw`."""
-        digest = hashlib.sha256(pair_id.encode()).digest()
-        rng = generator(REFERENCE, self.seed, int.from_bytes(digest[:8]), epoch % self.count)
+        rng = generator(REFERENCE, self.seed, text_seed(pair_id), epoch % self.count)
         drawn = _pair_draw(rng, times.draw(rng), shape, flip, drop)
         if not self.swapped:
             return drawn
@@ -125,7 +128,7 @@ def probe_draw(seed: int, pair_id: str, k: int, count: int, shape: tuple[int, ..
 
     A function of the arguments: not of the step, of other pairs, of ranks. Nothing is mirrored, no prompt is dropped.
     """
-    rng = generator(PROBE, seed, int(sha256_bytes(pair_id.encode())[:16], 16), k)
+    rng = generator(PROBE, seed, text_seed(pair_id), k)
     t = replace(times, strata=count).draw(rng, k)
     mean = torch.zeros(shape)
     return PairDraw(t, normal(rng, shape), mean, mean, False, False, False)

@@ -84,7 +84,8 @@ def make_times(policy: dict[str, Any], process: Process) -> Times:
 
 def held_out_pairs(spec: Spec) -> list[comparisons.Pair]:
     """All pairs of the validation split by the rule, as their raters answered, ordered by the hash of their ids."""
-    found = comparisons.pairs(comparisons.read(Path(spec.comparisons)), "validation", **spec.pairs)
+    table, rule = comparisons.read(Path(spec.comparisons)), {name: spec.pairs[name] for name in ("rule", "raters")}
+    found = comparisons.pairs(table, "validation", **rule)
     return sorted(found, key=lambda pair: sha256_bytes(pair.pair_id.encode()))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffalign.params import Params
 
 LOCK = Path("data/raw/fetch.lock.json")
+NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,22 @@ class Pinned:
     flat: bool = False
 
 
+def diffusers_files(encoders: int, denoiser: str) -> tuple[str, ...]:
+    """The files of a model in diffusers' layout with so many CLIPs: its configs and its fp32 safetensors.
+
+    Repositories have fp16 ones beside them, and other frameworks'.
+    """
+    suffixes = ("", "_2")[:encoders]
+    return (
+        "model_index.json",
+        "scheduler/*.json",
+        *(f"tokenizer{suffix}/*.{kind}" for suffix in suffixes for kind in ("json", "txt")),
+        *(f"text_encoder{suffix}/{file}" for suffix in suffixes for file in ("config.json", "model.safetensors")),
+        *(f"{denoiser}/{file}" for file in NETWORK),
+        *(f"vae/{file}" for file in NETWORK),
+    )
+
+
 # validation-* and test-* of Pick-a-Pic hold the rows of the *_unique files again, so they stay on the hub.
 PICKAPIC = ("*train-*.parquet", "*validation_unique-*.parquet", "*test_unique-*.parquet")
 
@@ -51,41 +68,14 @@ PINNED = {
         kind="model",
         revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         folder=Path("models/base/sd15"),
-        patterns=(
-            "model_index.json",
-            "scheduler/*.json",
-            "tokenizer/*.json",
-            "tokenizer/*.txt",
-            "text_encoder/config.json",
-            "text_encoder/model.safetensors",
-            "unet/config.json",
-            "unet/diffusion_pytorch_model.safetensors",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.safetensors",
-        ),
+        patterns=diffusers_files(1, "unet"),
     ),
     "sdxl": Pinned(
         repo="stabilityai/stable-diffusion-xl-base-1.0",
         kind="model",
         revision="462165984030d82259a11f4367a4eed129e94a7b",
         folder=Path("models/base/sdxl"),
-        # The fp32 weights: the repository has fp16 ones beside them, and other frameworks'.
-        patterns=(
-            "model_index.json",
-            "scheduler/*.json",
-            "tokenizer/*.json",
-            "tokenizer/*.txt",
-            "tokenizer_2/*.json",
-            "tokenizer_2/*.txt",
-            "text_encoder/config.json",
-            "text_encoder/model.safetensors",
-            "text_encoder_2/config.json",
-            "text_encoder_2/model.safetensors",
-            "unet/config.json",
-            "unet/diffusion_pytorch_model.safetensors",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.safetensors",
-        ),
+        patterns=diffusers_files(2, "unet"),
     ),
     # Gated: its terms must be accepted first. T5 stays on the hub, text_encoder_3 and tokenizer_3: sd3 can do without.
     "sd3": Pinned(
@@ -93,22 +83,7 @@ PINNED = {
         kind="model",
         revision="ea42f8cef0f178587cf766dc8129abd379c90671",
         folder=Path("models/base/sd3"),
-        patterns=(
-            "model_index.json",
-            "scheduler/*.json",
-            "tokenizer/*.json",
-            "tokenizer/*.txt",
-            "tokenizer_2/*.json",
-            "tokenizer_2/*.txt",
-            "text_encoder/config.json",
-            "text_encoder/model.safetensors",
-            "text_encoder_2/config.json",
-            "text_encoder_2/model.safetensors",
-            "transformer/config.json",
-            "transformer/diffusion_pytorch_model.safetensors",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.safetensors",
-        ),
+        patterns=diffusers_files(2, "transformer"),
     ),
     # The authors' yuvalkirstain/pickapic_v2 left the hub in April 2025 (github.com/yuvalkirstain/PickScore, issue 36).
     # This is a community's copy of it, at the revision that others have published results from.

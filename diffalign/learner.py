@@ -159,7 +159,8 @@ def load_trainable(spec: Spec, device: torch.device) -> families.Family:
     model, policy = load_init(spec, device), spec.policy
     if policy["adapter"] == "lora":
         targets = policy["lora_targets"] or model.lora_targets
-        add_lora(model.denoiser, targets, policy["lora_rank"], policy["lora_alpha"], policy["seed"])
+        key = f"policies.{spec.name}.lora_targets"
+        add_lora(model.denoiser, targets, policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
     else:
         model.denoiser.requires_grad_(True)
     return model

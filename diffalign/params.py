@@ -17,6 +17,7 @@ Span = tuple[Share, Share]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Density = Literal["uniform", "logit_normal"]
 Flip = Literal["none", "pair", "independent"]
+Scorers = list[Literal["oracle"]]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -165,7 +166,7 @@ class Probe(Model):
     images: Whole
     image_steps: Annotated[int, Field(ge=1, le=500)]
     guidance: Annotated[float, Field(ge=1)]
-    scorers: list[Literal["oracle"]]
+    scorers: Scorers
 
 
 class Generate(Model):
@@ -183,7 +184,7 @@ class Evaluate(Model):
     """Who judges, and how sure we are."""
 
     baseline: Name
-    scorers: list[Literal["oracle"]]
+    scorers: Scorers
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     split: HeldOut

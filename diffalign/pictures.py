@@ -76,13 +76,12 @@ def open_pictures(spec: Spec, learner: Learner, draws: Draws, folder: Path) -> P
     settings = spec.probe or {}
     prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings["images"]]
     model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
-    model.denoiser = learner.denoiser
     resolution = draws.source.images.manifest["fingerprint"]["resolution"]
     shape, seed = draws.source.shape, spec.policy["noise_seed"]
     return Pictures(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
-        draw=drawer(model, resolution, settings["image_steps"], settings["guidance"]),
+        draw=drawer(model, learner.model.denoise, resolution, settings["image_steps"], settings["guidance"]),
         size=draws.source.micro_batch_size,
         judges=[scorers.load(name) for name in settings["scorers"]],
         folder=folder,

@@ -98,7 +98,7 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
 def plan_policy(name: str, policy: dict[str, Any], bones: Skeleton, machine: Machine, measured: float | None) -> Plan:
     """One policy's plan; `measured` are the pairs a second of a run like it, where there was one."""
     micro_batch = min(policy["micro_batch_size"], max(policy["batch_size"] // machine.processes, 1))
-    prepare(bones, policy)
+    prepare(name, bones, policy)
     (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
     flop = usual + (logged - usual) / policy["log_every"]
     trained = [tuple(p.shape) for p in bones.network.parameters() if p.requires_grad]
@@ -128,12 +128,13 @@ def policy_skeleton(params: Params, init: str) -> Skeleton:
     return skeleton(Path(params.model.path), folder, params.precompute.resolution)
 
 
-def prepare(bones: Skeleton, policy: dict[str, Any]) -> None:
+def prepare(name: str, bones: Skeleton, policy: dict[str, Any]) -> None:
     """Makes the skeleton trainable as the policy says, in place."""
     network: Any = bones.network
     network.requires_grad_(policy["adapter"] == "full").train()
     if policy["adapter"] == "lora":
-        add_lora(network, policy["lora_targets"], policy["lora_rank"], policy["lora_alpha"], policy["seed"])
+        key = f"policies.{name}.lora_targets"
+        add_lora(network, policy["lora_targets"], policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
     if policy["gradient_checkpointing"]:
         network.enable_gradient_checkpointing()
 

@@ -29,24 +29,17 @@ class Process(Protocol):
     def sampler(self) -> dict[str, Any]:
         """What a manifest says of the sampler that `sampling_times` and `step` make: its name, what it depends on."""
 
-    @property
-    def discrete(self) -> bool:
-        """Whether t is an integer 0..T-1, else a float in [0, 1]."""
-
     def time(self, share: float) -> int | float:
         """The time t at a share in [0, 1] of the schedule: 0 is clean, at 1 all is noise."""
 
-    def span(self, shares: Sequence[float]) -> range:
-        """The timesteps between two shares of the schedule in [0, 1], in T-ths; at least one."""
+    def span(self, shares: Sequence[float]) -> range | None:
+        """The timesteps between two shares of the schedule in [0, 1], at least one; None where t is a float."""
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t [B, C, h, w] from clean latents, noise and t [B]."""
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should output at x_t, [B, C, h, w]."""
-
-    def split(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0, eps), each [B, C, h, w], that a network output at x_t stands for."""
 
     def sampling_times(self, steps: int) -> list[int] | list[float]:
         """The steps + 1 times, falling, that a sampler goes through from noise to image."""
@@ -81,11 +74,6 @@ class Diffusion:
     def sampler(self) -> dict[str, Any]:
         """DDIM without added noise."""
         return {"name": "ddim", "eta": 0.0}
-
-    @property
-    def discrete(self) -> bool:
-        """t is an integer."""
-        return True
 
     def time(self, share: float) -> int:
         """The timestep 0..T-1 at a share in [0, 1] of the schedule."""
@@ -156,20 +144,12 @@ class Flow:
         """Euler's method on shifted times."""
         return {"name": "euler", "shift": self.shift}
 
-    @property
-    def discrete(self) -> bool:
-        """t is a float."""
-        return False
-
     def time(self, share: float) -> float:
         """The share itself. Nothing is divided by t or 1 - t anywhere, so neither end is cut off."""
         return share
 
-    def span(self, shares: Sequence[float]) -> range:
-        """The timesteps between two shares of the schedule in [0, 1], in T-ths; at least one."""
-        low, high = (round(share * self.T) for share in shares)
-        low = min(low, self.T - 1)
-        return range(low, max(high, low + 1))
+    def span(self, shares: Sequence[float]) -> None:
+        """None: t is a float."""
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t [B, C, h, w] from clean latents, noise and t [B] in [0, 1]."""
@@ -183,11 +163,6 @@ class Flow:
         The derivation gives beta (1 - t)^2 instead, which is reported to over-optimise and isn't offered here.
         """
         return eps - x0
-
-    def split(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0, eps), each [B, C, h, w], that a velocity at x_t stands for."""
-        t = broadcast(t, x_t)
-        return x_t - t * output, x_t + (1 - t) * output
 
     def sampling_times(self, steps: int) -> list[float]:
         """The float32 times of diffusers' FlowMatchEulerDiscreteScheduler, falling from 1 to 0.

@@ -9,7 +9,7 @@ in float16, an image's part of the condition in float32).
 import json
 import mmap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -48,6 +49,11 @@ def image_cond(sample: Mapping[str, Tensor], flip: bool) -> dict[str, Tensor]:
     """An image's part of the condition, by the family's names; the mirrored image's if `flip`."""
     prefix = COND_FLIP if flip else COND
     return {name.removeprefix(prefix): value for name, value in sample.items() if name.startswith(prefix)}
+
+
+def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Samples' tensors, or parts of them, as one batch: a row each, by the first one's names."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def fingerprint(model: Mapping[str, Any], resolution: int, flips: bool) -> dict[str, Any]:

@@ -33,8 +33,8 @@ class Times:
 
     def draw(self, rng: np.random.Generator, slot: int = 0) -> int | float:
         """The t of a slot of the global batch, in the process's unit."""
-        if self.density == "uniform" and not self.strata and self.process.discrete:
-            span = self.process.span((self.low, self.high))
+        span = self.process.span((self.low, self.high)) if self.density == "uniform" and not self.strata else None
+        if span is not None:
             return int(rng.integers(span.start, span.stop))
         u = rng.random()
         return self.process.time(self.share((slot + u) / self.strata if self.strata else u))

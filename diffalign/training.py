@@ -247,7 +247,7 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
     out.mkdir(parents=True)
     model = model_with(spec, weights)
     with disk_errors(out):
-        save_denoiser(model, model.denoiser, spec.policy["adapter"], out)
+        save_denoiser(model, spec.policy["adapter"], out)
         if (pictures := work / watch.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
     meta = {**spec.policy, "schema": 1, "name": spec.name, **facts, "environment": spec.machine}

@@ -13,7 +13,7 @@ from diffalign.batches import PairBatch, conditions, latents, micro_batches
 from diffalign.draws import ImageDraw, image_draw, image_index
 from diffalign.opinions import Opinion
 from diffalign.process import Process
-from diffalign.shards import Shards, image_cond, prompt_key
+from diffalign.shards import Shards, image_cond, prompt_key, stacked
 from diffalign.times import Times
 
 
@@ -76,9 +76,8 @@ class UnpairedSource:
         eps = torch.stack([d.eps for d in draws])
         t = torch.tensor([d.t for d in draws])
         keys = [prompt_key("" if d.drop else opinion.prompt) for opinion, d in zip(chosen, draws, strict=True)]
-        cond = conditions(self.prompts, keys)
         told = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
-        cond |= {name: torch.stack([row[name] for row in told]) for name in told[0]}
+        cond = conditions(self.prompts, keys) | stacked(told)
         ones = torch.ones(len(slots))
         return PairBatch(self.process.noised(x0, eps, t), t, self.process.target(x0, eps, t), cond, ones, ones)
 

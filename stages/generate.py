@@ -76,7 +76,7 @@ def make_images(params: "Params", policy: str, jobs: list[Job], out: Path) -> No
     model = policies.load_policy(
         params.model.family, params.model.path, POLICIES / policy, default_device(), ("vae", "text")
     )
-    draw = drawer(model, resolution, settings.steps, settings.guidance)
+    draw = drawer(model, model.denoise, resolution, settings.steps, settings.guidance)
     shape, noise_seed = latent_shape(model, resolution), params.policies[policy].noise_seed
     for batch in batches:
         noise = torch.stack([initial_noise(noise_seed, job.prompt, job.seed, shape) for job in batch])

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from diffalign import families, params, training
+from diffalign import comparisons, families, params, training
+from diffalign.drawing import drawer, initial_noise
 from diffalign.errors import UserError
 from diffalign.learner import Spec
 from diffalign.policies import add_lora, load_policy
@@ -50,6 +53,8 @@ POLICIES = {
     "lora": {"method": "dpo", "steps": 2, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8, "lr": 1e-2},
 }
 
+PROBE = {"every": 2, "pairs": 1, "draws": 1, "images": 1, "image_steps": 5, "scorers": []}
+
 
 def stock(case: Case, folder: Path) -> Any:
     """The stock pipeline on a model folder; without T5 where its folder isn't there."""
@@ -65,8 +70,8 @@ def noise(case: Case) -> torch.Tensor:
 
 def drawn(model: families.Family, start: torch.Tensor) -> torch.Tensor:
     """Our pictures as generate makes them, [B, 3, H, W] in 0..1."""
-    pixels = generate.drawer(model, 64, SETTINGS["num_inference_steps"], SETTINGS["guidance_scale"])(PROMPTS, start)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    draw = drawer(model, model.denoise, 64, SETTINGS["num_inference_steps"], SETTINGS["guidance_scale"])
+    return torch.from_numpy(draw(PROMPTS, start)).permute(0, 3, 1, 2) / 255
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,7 +126,7 @@ def project(
     folder, before = tmp_path_factory.mktemp(request.param), Path.cwd()
     os.chdir(folder)
     case.make(folder / "model")
-    for split, rows in (("train", range(6)), ("test_unique", range(6, 9))):
+    for split, rows in (("train", range(6)), ("test_unique", range(6, 9)), ("validation_unique", range(9, 10))):
         pickapic.write(
             folder / "raw" / f"{split}-00000-of-00001.parquet",
             [
@@ -132,7 +137,12 @@ def project(
             ],
         )
     values = make_params(
-        folder, POLICIES, model={"family": case.family}, precompute={"flips": True}, evaluate={"scorers": []}
+        folder,
+        POLICIES,
+        model={"family": case.family},
+        precompute={"flips": True},
+        probe=PROBE,
+        evaluate={"scorers": []},
     )
     ingest.run(values)
     precompute.run(values)
@@ -194,6 +204,25 @@ def test_a_trained_policy_draws_the_same_in_the_stock_pipeline(
     ours = drawn(load_policy(case.family, "model", folder), noise(case))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1.01 / 255)
     assert (expected - before).abs().max() > 3 / 255, "training moved the pictures"
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_a_probe_draws_what_the_published_policy_draws(
+    project: tuple[Case, params.Params], policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step's picture of the one validation prompt, from the noise that generate gives it."""
+    case, values = project
+    if not Path("models/policies", policy).exists():
+        train_here(values, policy, monkeypatch)
+    with Image.open(Path("models/policies", policy, "probe", "step-000002.png")) as picture:
+        seen = torch.from_numpy(np.asarray(picture)[None].astype(np.float32))
+    (pair,) = comparisons.pairs(comparisons.read(Path("data/comparisons")), "validation")
+    start = initial_noise(values.policies[policy].noise_seed, pair.prompt, 0, (case.channels, 8, 8))[None]
+    model = load_policy(case.family, "model", Path("models/policies", policy))
+    draw = drawer(model, model.denoise, 64, values.probe.image_steps, values.probe.guidance)
+    drawn_again = torch.from_numpy(draw([pair.prompt], start).astype(np.float32))
+    torch.testing.assert_close(seen, drawn_again, rtol=0, atol=1)
+    assert seen.std() > 1
 
 
 def test_a_cached_reference_is_each_familys(
@@ -304,8 +333,20 @@ def test_lora_goes_where_it_is_told(tmp_path: Path) -> None:
     add_lora(denoiser, ["to_q"], rank=2, alpha=2, seed=0)
     trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
     assert len(trained) == 4 and all(".attn.to_q.lora_" in name for name in trained)
-    with pytest.raises(UserError, match="lora_targets: expected names of modules of the SD3Transformer2DModel"):
-        add_lora(families.load("sd3", folder, ("denoiser",)).denoiser, ["to_nowhere"], rank=2, alpha=2, seed=0)
+
+
+def test_a_misspelt_lora_target(tmp_path: Path) -> None:
+    """PEFT takes the others and says nothing; ones that can't carry LoRA it refuses itself."""
+    denoiser = families.load("sd3", make_sd3(tmp_path / "m"), ("denoiser",)).denoiser
+    told = (
+        r"policies\.p\.lora_targets: expected names of modules of the SD3Transformer2DModel, found none named toq, "
+        r"attn\.q among to_k, toq, attn\.q; it has .*\bto_add_out, to_k, to_out\.0, to_q, to_v$"
+    )
+    with pytest.raises(UserError, match=told):
+        add_lora(denoiser, ["to_k", "toq", "attn.q"], 2, 2, seed=0, key="policies.p.lora_targets")
+    assert all(not p.requires_grad and "lora" not in name for name, p in denoiser.named_parameters())
+    with pytest.raises(UserError, match=r"policies\.p\.lora_targets: .* that can carry LoRA, got transformer_blocks"):
+        add_lora(denoiser, ["transformer_blocks"], 2, 2, seed=0, key="policies.p.lora_targets")
 
 
 def test_an_absent_denoiser_is_named_by_its_family(tmp_path: Path) -> None:

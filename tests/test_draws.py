@@ -1,12 +1,13 @@
 """Draws are functions of where they are used, well distributed, and paired as the paper pairs them."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from diffalign.draws import NOISE, TRAIN, generator, normal, pair_draw, pair_index
+from diffalign.draws import NOISE, TRAIN, generator, normal, pair_draw, pair_index, text_seed
 from diffalign.process import Diffusion, scaled_linear
 from diffalign.times import Times
 
@@ -24,6 +25,12 @@ def test_a_draw_is_a_function_of_seed_step_and_slot() -> None:
     assert torch.equal(first.eps, again.eps)
     for other in (draw(0, 2, 3), draw(1, 3, 3), draw(1, 2, 4)):
         assert not torch.equal(first.eps, other.eps)
+
+
+def test_a_texts_seed_is_the_beginning_of_its_hash() -> None:
+    """FIPS 180-2, B.1: SHA-256 of abc is ba7816bf 8f01cfea ...; kept results stand on these integers."""
+    assert text_seed("abc") == 0xBA7816BF8F01CFEA
+    assert text_seed("été") == int.from_bytes(hashlib.sha256("été".encode()).digest()[:8], "big")
 
 
 def test_posterior_noise_is_not_the_diffusion_noise() -> None:

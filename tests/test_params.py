@@ -4,17 +4,18 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffalign import params
+from diffalign import comparisons, params, plan, times
 from diffalign.errors import UserError
 from diffalign.families import FAMILIES
 from diffalign.methods import METHODS
 from diffalign.objectives import LINKS
+from diffalign.optimizers import OPTIMIZERS
 from diffalign.scorers import SCORERS
 from diffalign.sources import SOURCES
 
@@ -192,6 +193,15 @@ def test_each_axis_has_the_keys_that_params_admit() -> None:
     trained = set().union(*(literals(model, "method") for model in (params.DPO, params.KTO, params.MaPO, params.SFT)))
     assert set(LINKS) == literals(params.DPO, "link")
     assert set(METHODS) == trained
+
+
+def test_what_the_library_admits_too_is_the_same() -> None:
+    """Library functions don't know params, so these values stand in both."""
+    assert set(get_args(times.Density)) == set(get_args(params.Density)) == literals(params.DPO, "timestep_density")
+    assert set(get_args(comparisons.Rule)) == literals(params.Pairs, "rule")
+    assert set(get_args(comparisons.Weight)) == literals(params.Pairs, "weights")
+    assert set(get_args(plan.Optimizer)) == set(OPTIMIZERS) == literals(params.DPO, "optimizer")
+    assert set(SCORERS) == literals(params.Probe, "scorers")
 
 
 def test_a_misspelt_key_is_one_message_and_exit_code_2(repo: Path, tmp_path: Path, raw: dict[str, Any]) -> None:

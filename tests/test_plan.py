@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -18,12 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffalign import families, methods, params, plan, planner, timings
 from diffalign.batches import PairBatch
 from diffalign.errors import UserError
+from diffalign.families.skeletons import skeleton
 from diffalign.flops import counted
 from diffalign.planner import Machine
 from diffalign.policies import add_lora
 from diffalign.references import live
 from stages import ingest, precompute, train
 from tests.project import REPO, make_inputs, make_params
+from tests.tiny import make_model
+from tests.tiny_families import make_sd3, make_sdxl
 
 MACHINE = Machine("cpu", 1, 1, "fp32", "ddp", False, 1e12)
 BASE = {"base": {"method": "none"}}
@@ -230,7 +233,6 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
     from transformers import CLIPTextConfig
 
     from benchmarks.worlds import ARCHITECTURES
-    from diffalign.families.skeletons import skeleton
 
     architecture = ARCHITECTURES["sd15"]
     with torch.device("meta"):
@@ -247,6 +249,27 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "Transformer2DModel"}))
     with pytest.raises(UserError, match=r"expected one of .*UNet2DConditionModel.* got 'Transformer2DModel'"):
         skeleton(tmp_path, tmp_path / "unet", 512)
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "key"),
+    [
+        (make_model, "unet", "in_channels"),
+        (make_model, "vae", "block_out_channels"),
+        (make_model, "text_encoder", "max_position_embeddings"),
+        (make_sdxl, "unet", "addition_time_embed_dim"),
+        (make_sd3, "transformer", "joint_attention_dim"),
+        (make_sd3, "text_encoder_2", "hidden_size"),
+    ],
+)
+def test_a_config_without_a_key(make: Callable[[Path], Path], file: str, key: str, tmp_path: Path) -> None:
+    model, denoiser = make(tmp_path), tmp_path / ("transformer" if make is make_sd3 else "unet")
+    skeleton(model, denoiser, 64)
+    path = model / file / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in config.items() if name != key}))
+    with pytest.raises(UserError, match=rf"{file}/config\.json: expected .*, found none for {key}\."):
+        skeleton(model, denoiser, 64)
 
 
 def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ def test_no_shards_at_all(tmp_path: Path) -> None:
 def test_other_formats_are_refused(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["fingerprint"]["format"] = shards.FORMAT + 1
-    manifest["checksum"] = shards.manifest_checksum(manifest)
+    manifest["checksum"] = files.checksum_of(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=f"format {shards.FORMAT + 1}.*reads format {shards.FORMAT}"):
         shards.Shards(folder)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from diffalign.tiny import byte_letters
 
@@ -32,39 +33,54 @@ def make_model(
 @cache
 def _template(latent_channels: int, seed: int, prediction: str, tokens: int, size: int) -> Path:
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextModel
 
-    folder = Path(tempfile.mkdtemp(prefix="diffalign-tiny-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tokenizer = make_tokenizer(tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = StableDiffusionPipeline(
-            vae=_vae(latent_channels, size),
-            text_encoder=_text_encoder(tokenizer, tokens),
+            vae=make_vae(sample_size=size, latent_channels=latent_channels, scaling_factor=0.18215),
+            text_encoder=make_clip(CLIPTextModel, WIDTH, WIDTH, layers=2, tokens=tokens),
             tokenizer=tokenizer,
             unet=_unet(latent_channels, size),
-            scheduler=DDIMScheduler(
-                num_train_timesteps=1000,
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-                prediction_type=prediction,
-            ),
+            scheduler=make_scheduler(prediction),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    pipeline.save_pretrained(folder)
+    folder = saved(pipeline)
     # The two files of the older layout, which weights on the hub have.
     write_vocabulary(folder / "tokenizer")
     return folder
 
 
-def _vae(latent_channels: int, size: int):  # type: ignore[no-untyped-def]
+def saved(pipeline: Any) -> Path:
+    """A pipeline's folder, which goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="diffalign-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def make_scheduler(prediction: str = "epsilon") -> Any:
+    """Stable Diffusion's noise schedule, with DDIM."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
+
+def make_vae(**changes: Any) -> Any:
+    """An AutoencoderKL with f = 8."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -72,10 +88,8 @@ def _vae(latent_channels: int, size: int):  # type: ignore[no-untyped-def]
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 8, 16, 16),
         layers_per_block=1,
-        latent_channels=latent_channels,
         norm_num_groups=4,
-        sample_size=size,
-        scaling_factor=0.18215,
+        **changes,
     )
 
 
@@ -96,16 +110,18 @@ def _unet(latent_channels: int, size: int):  # type: ignore[no-untyped-def]
     )
 
 
-def _text_encoder(tokenizer, tokens: int):  # type: ignore[no-untyped-def]
-    from transformers import CLIPTextConfig, CLIPTextModel
+def make_clip(cls: Any, width: int, projection: int, layers: int, tokens: int = TOKENS) -> Any:
+    """A text encoder of one of CLIP's classes for `make_tokenizer`'s tokens."""
+    from transformers import CLIPTextConfig
 
-    return CLIPTextModel(
+    tokenizer = make_tokenizer(tokens)
+    return cls(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            projection_dim=WIDTH,
-            num_hidden_layers=2,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=projection,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             max_position_embeddings=tokens,
             bos_token_id=tokenizer.bos_token_id,

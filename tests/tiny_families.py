@@ -3,14 +3,12 @@
 Their parts are of the real classes, their text encoders of different widths, so that a mix-up shows.
 """
 
-import atexit
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import TOKENS, make_tokenizer
+from tests.tiny import make_clip, make_scheduler, make_tokenizer, make_vae, saved
 
 FIRST, SECOND, POOLED = 16, 24, 32
 """Widths of the first and the second text encoder, and of the second's projection."""
@@ -31,15 +29,15 @@ def make_sd3(folder: Path, t5: bool = False) -> Path:
 @cache
 def _sdxl(zeros_for_empty: bool) -> Path:
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = StableDiffusionXLPipeline(
-            vae=_vae(latent_channels=4, scaling_factor=0.13025),
-            text_encoder=_clip(CLIPTextModel, FIRST, FIRST),
-            text_encoder_2=_clip(CLIPTextModelWithProjection, SECOND, POOLED),
+            vae=make_vae(sample_size=64, latent_channels=4, scaling_factor=0.13025),
+            text_encoder=make_clip(CLIPTextModel, FIRST, FIRST, layers=3),
+            text_encoder_2=make_clip(CLIPTextModelWithProjection, SECOND, POOLED, layers=3),
             tokenizer=make_tokenizer(),
             tokenizer_2=make_tokenizer(),
             unet=UNet2DConditionModel(
@@ -57,18 +55,11 @@ def _sdxl(zeros_for_empty: bool) -> Path:
                 addition_time_embed_dim=8,
                 projection_class_embeddings_input_dim=6 * 8 + POOLED,
             ),
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-            ),
+            scheduler=make_scheduler(),
             force_zeros_for_empty_prompt=zeros_for_empty,
             add_watermarker=False,
         )
-    return _saved(pipeline)
+    return saved(pipeline)
 
 
 @cache
@@ -81,15 +72,16 @@ def _sd3(t5: bool) -> Path:
         torch.manual_seed(0)
         parts = _t5() if t5 else {"text_encoder_3": None, "tokenizer_3": None}
         pipeline = StableDiffusion3Pipeline(
-            vae=_vae(
+            vae=make_vae(
+                sample_size=64,
                 latent_channels=16,
                 scaling_factor=1.5305,
                 shift_factor=0.0609,
                 use_quant_conv=False,
                 use_post_quant_conv=False,
             ),
-            text_encoder=_clip(CLIPTextModelWithProjection, FIRST, FIRST),
-            text_encoder_2=_clip(CLIPTextModelWithProjection, SECOND, POOLED),
+            text_encoder=make_clip(CLIPTextModelWithProjection, FIRST, FIRST, layers=3),
+            text_encoder_2=make_clip(CLIPTextModelWithProjection, SECOND, POOLED, layers=3),
             tokenizer=make_tokenizer(),
             tokenizer_2=make_tokenizer(),
             transformer=SD3Transformer2DModel(
@@ -105,48 +97,7 @@ def _sd3(t5: bool) -> Path:
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             **parts,
         )
-    return _saved(pipeline)
-
-
-def _saved(pipeline: Any) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="diffalign-tiny-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    pipeline.save_pretrained(folder)
-    return folder
-
-
-def _vae(**changes: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 16, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_size=64,
-        **changes,
-    )
-
-
-def _clip(cls: Any, width: int, projection: int) -> Any:
-    from transformers import CLIPTextConfig
-
-    tokenizer = make_tokenizer()
-    return cls(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            projection_dim=projection,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            max_position_embeddings=TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return saved(pipeline)
 
 
 def _t5() -> dict[str, Any]:

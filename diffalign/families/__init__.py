@@ -27,6 +27,8 @@ class Family(Protocol):
     lora_targets: tuple[str, ...]
     """The modules of the denoiser that carry LoRA."""
     denoiser: nn.Module
+    device: torch.device
+    """Where its parts are."""
 
     @property
     def process(self) -> Process:

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from diffalign.errors import UserError
 from diffalign.process import Diffusion, scaled_linear
 
+TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+"""The folders of two CLIPs."""
 CLIP_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 T5_FILES = (("tokenizer.json",),)
 
@@ -49,6 +51,17 @@ def load_part(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) 
         )
     module = module.requires_grad_(False).eval().to(device)
     return module if module.dtype == dtype else module.to(dtype)
+
+
+def load_clips(path: Path, classes: Sequence[Any], device: torch.device, dtype: torch.dtype) -> list[tuple[Any, Any]]:
+    """(tokenizer, text encoder) of each class, from text_encoder and tokenizer, text_encoder_2 and tokenizer_2."""
+    from transformers import CLIPTokenizer
+
+    clips = []
+    for cls, suffix in zip(classes, ("", "_2"), strict=False):
+        encoder = load_part(cls, path / f"text_encoder{suffix}", device, dtype)
+        clips.append((load_tokenizer(CLIPTokenizer, path / f"tokenizer{suffix}", encoder.config.vocab_size), encoder))
+    return clips
 
 
 def load_unet(folder: Path, addition: str | None, device: torch.device, dtype: torch.dtype) -> Any:

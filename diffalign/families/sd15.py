@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.families.encoding import clip_tokens, decode_latents, encode_pixels
-from diffalign.families.loading import check_folder, load_part, load_tokenizer, load_unet, read_diffusion
+from diffalign.families.loading import check_folder, load_clips, load_part, load_unet, read_diffusion
 from diffalign.files import hash_folder
 from diffalign.process import Cond
 
@@ -37,10 +37,9 @@ class SD15:
 
             self.vae = load_part(AutoencoderKL, path / "vae", device, dtype)
         if "text" in parts:
-            from transformers import CLIPTextModel, CLIPTokenizer
+            from transformers import CLIPTextModel
 
-            self.text_encoder = load_part(CLIPTextModel, path / "text_encoder", device, dtype)
-            self.tokenizer = load_tokenizer(CLIPTokenizer, path / "tokenizer", self.text_encoder.config.vocab_size)
+            ((self.tokenizer, self.text_encoder),) = load_clips(path, (CLIPTextModel,), device, dtype)
         if "denoiser" in parts:
             self.load_denoiser(path)
 

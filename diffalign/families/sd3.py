@@ -13,11 +13,10 @@ from torch.nn.functional import pad
 
 from diffalign.errors import UserError
 from diffalign.families.encoding import clip_penultimate, decode_latents, encode_pixels
-from diffalign.families.loading import T5_FILES, check_folder, load_part, load_tokenizer, read_config
+from diffalign.families.loading import T5_FILES, TEXT, check_folder, load_clips, load_part, load_tokenizer, read_config
 from diffalign.files import hash_folder
 from diffalign.process import Cond, Flow
 
-TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 T5 = ("text_encoder_3", "tokenizer_3")
 T5_TOKENS = 256
 """The length that T5's states, or the zeros in their place, have in the stock pipeline."""
@@ -58,15 +57,9 @@ class SD3:
         return (self.path / T5[0]).is_dir()
 
     def _load_text(self) -> None:
-        from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+        from transformers import CLIPTextModelWithProjection, T5EncoderModel, T5TokenizerFast
 
-        self.encoders = []
-        for suffix in ("", "_2"):
-            encoder = load_part(
-                CLIPTextModelWithProjection, self.path / f"text_encoder{suffix}", self.device, self.dtype
-            )
-            folder = self.path / f"tokenizer{suffix}"
-            self.encoders.append((load_tokenizer(CLIPTokenizer, folder, encoder.config.vocab_size), encoder))
+        self.encoders = load_clips(self.path, (CLIPTextModelWithProjection,) * 2, self.device, self.dtype)
         if self.has_t5:
             self.t5 = load_part(T5EncoderModel, self.path / T5[0], self.device, self.dtype)
             vocabulary = self.t5.config.vocab_size

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.families.encoding import clip_penultimate, decode_latents, encode_pixels
-from diffalign.families.loading import check_folder, load_part, load_tokenizer, load_unet, read_config, read_diffusion
+from diffalign.families.loading import TEXT, check_folder, load_clips, load_part, load_unet, read_config, read_diffusion
 from diffalign.files import hash_folder
 from diffalign.process import Cond
-
-TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 class SDXL:
@@ -43,13 +41,10 @@ class SDXL:
             self.load_denoiser(path)
 
     def _load_text(self) -> None:
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-        self.encoders = []
-        for cls, suffix in ((CLIPTextModel, ""), (CLIPTextModelWithProjection, "_2")):
-            encoder = load_part(cls, self.path / f"text_encoder{suffix}", self.device, self.dtype)
-            folder = self.path / f"tokenizer{suffix}"
-            self.encoders.append((load_tokenizer(CLIPTokenizer, folder, encoder.config.vocab_size), encoder))
+        classes = (CLIPTextModel, CLIPTextModelWithProjection)
+        self.encoders = load_clips(self.path, classes, self.device, self.dtype)
         index = read_config(self.path / "model_index.json", "model index")
         self.zeros_for_empty = index.get("force_zeros_for_empty_prompt", True)  # the stock pipeline's default
 

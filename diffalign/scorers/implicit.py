@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffalign.comparisons import Pair
-from diffalign.draws import REWARD, generator, normal
-from diffalign.files import sha256_bytes
+from diffalign.draws import REWARD, generator, normal, text_seed
 from diffalign.objectives import errors as denoising_errors
 from diffalign.process import Denoise
-from diffalign.shards import image_cond, prompt_key
+from diffalign.shards import image_cond, prompt_key, stacked
 from diffalign.times import Times
 
 Floats = NDArray[np.float64]
@@ -36,7 +35,7 @@ class Store(Protocol):
 
 def reward_draw(seed: int, pair_id: str, k: int, shape: tuple[int, ...], times: Times) -> tuple[int | float, Tensor]:
     """(t, eps [C, h, w]) of a pair's k-th draw: a function of the arguments, shared by both images."""
-    rng = generator(REWARD, seed, int(sha256_bytes(pair_id.encode())[:16], 16), k)
+    rng = generator(REWARD, seed, text_seed(pair_id), k)
     return times.draw(rng), normal(rng, shape)
 
 
@@ -70,9 +69,9 @@ def errors(
         t = torch.tensor([t for t, _ in drawn]).repeat_interleave(2).to(device)
         eps = torch.stack([eps for _, eps in drawn]).repeat_interleave(2, dim=0).to(device)
         rows = [prompts.get(prompt_key(pairs[n].prompt)) for n, _ in slots]
-        cond = {name: torch.stack([r[name] for r in rows]).repeat_interleave(2, dim=0).to(device) for name in rows[0]}
+        cond = {name: value.repeat_interleave(2, dim=0).to(device) for name, value in stacked(rows).items()}
         told = [image_cond(sample, flip=False) for sample in encoded]
-        cond |= {name: torch.stack([row[name] for row in told]).to(device) for name in told[0]}
+        cond |= {name: value.to(device) for name, value in stacked(told).items()}
         x0 = x0.to(device)
         error = denoising_errors(denoise(process.noised(x0, eps, t), t, cond), process.target(x0, eps, t))
         result[start : start + len(slots)] = error.double().cpu().numpy().reshape(-1, 2)
