@@ -13,6 +13,9 @@ export OMP_WAIT_POLICY := PASSIVE
 # uv ignores pip's configuration; with this it sees the wheels that pip would.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export DVC_NO_ANALYTICS := 1
+# Test files that run at a time, each on one thread; auto: one a core.
+WORKERS := auto
+PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/installed
 	@git rev-parse --git-dir > /dev/null || { echo "error: DVC wants git: clone the project, or run git init here" >&2; exit 1; }
@@ -21,10 +24,10 @@ demo: $(VENV)/installed
 	python pipeline.py summary
 
 test: $(VENV)/installed-test
-	@python -m pytest -m "not slow and not gpu and not demo"
+	@$(PYTEST) -m "not slow and not gpu and not demo"
 
 slow: $(VENV)/installed-test
-	@python -m pytest -m "slow and not gpu"
+	@$(PYTEST) -m "slow and not gpu"
 
 lint: $(VENV)/installed-test
 	@ruff check .

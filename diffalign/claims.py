@@ -76,34 +76,38 @@ def near(a: str, b: str) -> Wins:
 
 @dataclass(frozen=True)
 class AlarmsTell:
-    """Of some runs those whose images lose to the base's had an alarm in training, and the best run had none."""
+    """Of some runs those whose images lose to a good run's had an alarm in training, and the good one had none."""
 
+    good: str
     runs: tuple[str, ...]
 
     @property
     def contests(self) -> list[tuple[str, str]]:
         """Who meets whom."""
-        return [(name, BASE) for name in self.runs]
+        return [(name, self.good) for name in self.runs]
 
     def words(self, labels: Labels) -> str:
         """What is expected."""
-        return "an alarm in every run that loses to the base, and none in the one that wins most"
+        return f"an alarm in every run that loses to {labels[self.good]}, and none in that one"
 
     def holds(self, found: Found) -> bool | None:
         """True if it's so; None if no run lost, a run wasn't watched, or no win rate could be had."""
-        rows = [found.runs[name] for name in self.runs]
-        if any(row["alarms"] is None or row["win_rate"] is None for row in rows):
+        watched = [found.runs[name]["alarms"] for name in (self.good, *self.runs)]
+        rates = [found.contests[names] for names in self.contests]
+        if any(alarms is None for alarms in watched) or any(row["win_rate"] is None for row in rates):
             return None
-        lost = [row for row in rows if row["ci_high"] < 0.5]
-        best = max(rows, key=lambda row: float(row["win_rate"]))
-        return all(row["alarms"] for row in lost) and not best["alarms"] if lost else None
+        lost = [name for name, row in zip(self.runs, rates, strict=True) if row["ci_high"] < 0.5]
+        if not lost:
+            return None
+        return all(found.runs[name]["alarms"] for name in lost) and not found.runs[self.good]["alarms"]
 
     def seen(self, found: Found, labels: Labels) -> str:
-        """Who had an alarm, and how each did."""
-        return "; ".join(
-            f"{labels[name]} wins {percent(found.runs[name]['win_rate'])}, {alarm_words(found.runs[name]['alarms'])}"
-            for name in self.runs
-        )
+        """Who had an alarm, and how each did against the good one."""
+        told = [f"{labels[self.good]}: {alarm_words(found.runs[self.good]['alarms'])}"]
+        for names in self.contests:
+            row, alarms = found.contests[names], alarm_words(found.runs[names[0]]["alarms"])
+            told.append(f"{labels[names[0]]} wins {percent(row['win_rate'])} ({interval(row)}) over it, {alarms}")
+        return "; ".join(told)
 
 
 Line = Wins | AlarmsTell

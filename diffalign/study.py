@@ -56,12 +56,17 @@ RUNS: dict[str, Run] = {
     "seed_2": Run("DPO, seed 2", "dpo", {"seed": 2}),
     "all_timesteps": Run("DPO, all timesteps", "dpo", {"timesteps": [0.0, 1.0]}),
     "slow": Run("DPO, β 2,000, lr 1e-5", "dpo", {"beta": 2000, "lr": 1e-5}),
-    "medium": Run("DPO, β 2,000, lr 3e-5", "dpo", {"beta": 2000, "lr": 3e-5}),
     "fast": Run("DPO, β 2,000, lr 1e-4", "dpo", {"beta": 2000, "lr": 1e-4}),
     "fast_loose": Run("DPO, β 500, lr 1e-4", "dpo", {"beta": 500, "lr": 1e-4}),
-    "fast_chosen": Run("DPO, β 2,000, lr 1e-4, the probe's step", "dpo", {"beta": 2000, "lr": 1e-4, "choose": "probe"}),
-    "sft_medium": Run("SFT, lr 3e-5", "sft", {"lr": 3e-5}),
+    "too_fast": Run("DPO, β 2,000, lr 3e-4", "dpo", {"beta": 2000, "lr": 3e-4}),
+    "too_fast_loose": Run("DPO, β 500, lr 3e-4", "dpo", {"beta": 500, "lr": 3e-4}),
+    "too_fast_chosen": Run(
+        "DPO, β 2,000, lr 3e-4, the probe's step", "dpo", {"beta": 2000, "lr": 3e-4, "choose": "probe"}
+    ),
     "sft_fast": Run("SFT, lr 1e-4", "sft", {"lr": 1e-4}),
+    "medium": Run("DPO, β 2,000, lr 3e-5", "dpo", {"beta": 2000, "lr": 3e-5}),
+    "medium_tied": Run("DPO, β 5,000, lr 3e-5", "dpo", {"beta": 5000, "lr": 3e-5}),
+    "sft_medium": Run("SFT, lr 3e-5", "sft", {"lr": 3e-5}),
 }
 
 STUDY = (
@@ -172,27 +177,39 @@ STUDY = (
     Group(
         "rates",
         "The learning rate: loss and accuracy don't tell",
-        ("slow", "medium", "fast", "fast_chosen", "fast_loose", "sft_medium", "sft_fast"),
+        (
+            "dpo",
+            "slow",
+            "medium",
+            "medium_tied",
+            "fast",
+            "fast_loose",
+            "too_fast",
+            "too_fast_loose",
+            "too_fast_chosen",
+            "sft_medium",
+            "sft_fast",
+        ),
         (
             Claim(
                 "A low rate beats the base, a high one makes its images worse",
                 TRIAL,
-                (beats("slow", BASE), beats(BASE, "fast"), beats(BASE, "fast_loose"), beats("slow", "fast")),
+                (beats("slow", BASE), beats(BASE, "fast"), beats(BASE, "fast_loose"), beats(BASE, "sft_fast")),
             ),
             Claim(
-                "The same for fine-tuning on winners",
-                TRIAL,
-                (beats("sft_medium", BASE), beats(BASE, "sft_fast")),
+                "At three times that trial's high rate images become worse than the base's",
+                "this project",
+                (beats(BASE, "too_fast"), beats(BASE, "too_fast_loose")),
             ),
             Claim(
                 "A probe of held-out draws tells while training, before an image is looked at",
                 "this project, whose threshold was set on earlier runs like the default and the two fast ones",
-                (AlarmsTell(("slow", "medium", "fast", "fast_loose", "sft_medium", "sft_fast")),),
+                (AlarmsTell("dpo", ("slow", "fast", "fast_loose", "too_fast", "too_fast_loose", "sft_fast")),),
             ),
             Claim(
                 "The step that the probe chooses is better than the last one where the rate is too high",
                 "this project",
-                (beats("fast_chosen", "fast"),),
+                (beats("too_fast_chosen", "too_fast"),),
             ),
         ),
     ),

@@ -60,6 +60,16 @@ def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_no_network)
 
 
+LONGEST = ("resume", "swapped_labels", "training", "sd15_size", "dvc", "watch", "benchmark_train", "plan", "parallel")
+"""Test files by the time they take, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest files: where several run at a time, none of them is what is waited for at the end."""
+    first = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
+
+
 def pytest_unconfigure() -> None:
     """Removes the scratch folder of the services."""
     shutil.rmtree(SCRATCH, ignore_errors=True)

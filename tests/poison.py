@@ -1,4 +1,4 @@
-"""A training worker in which one rank's gradient is multiplied at one step: POISON="STEP RANK FACTOR", steps from 1."""
+"""A training worker in which a rank's gradients are multiplied: POISON="STEP RANK FACTOR, ...", steps from 1."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from diffalign import methods, training
 
 
 class Poisoned:
-    """A method whose loss is multiplied at the step and rank that POISON names."""
+    """A method whose loss is multiplied at the steps and ranks that POISON names."""
 
     def __init__(self, method: methods.Method) -> None:
-        step, rank, factor = os.environ["POISON"].split()
-        self.method, self.step, self.factor = method, int(step) - 1, float(factor)
-        self.mine = os.environ.get("RANK", "0") == rank
-        self.now = -1
+        doses = [dose.split() for dose in os.environ["POISON"].split(",")]
+        mine = os.environ.get("RANK", "0")
+        self.method, self.now = method, -1
+        self.factors = {int(step) - 1: float(factor) for step, rank, factor in doses if rank == mine}
 
     def batches(self, policy: Any, reference: Any, step: int) -> Iterator[Any]:
         self.now = step
@@ -25,7 +25,7 @@ class Poisoned:
 
     def loss(self, policy: Any, reference: Any, batch: Any, log: bool) -> tuple[Any, dict[str, Any]]:
         total, logs = self.method.loss(policy, reference, batch, log)
-        return total * (self.factor if self.mine and self.now == self.step else 1.0), logs
+        return total * self.factors.get(self.now, 1.0), logs
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
     (tmp_path / "assets").symlink_to(REPO / "assets")
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["policies"] = {"base": raw["policies"]["base"], "swapped": raw["policies"]["dpo"] | {"swap_labels": True}}
-    raw["generate"] |= {"prompts": 160, "split": "validation"}
+    raw["policies"] = {"base": raw["policies"]["base"], "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 80}}
+    raw["generate"] |= {"prompts": 96, "split": "validation"}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
     values = params.parse(raw)
     ingest.run(values)
@@ -31,5 +31,5 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     evaluate.run(values)
     (row,) = json.loads(Path("metrics/evaluate.json").read_text())["comparisons"]
     assert row["policy"] == "swapped"
-    assert row["prompts"] == 160
+    assert row["prompts"] == 96
     assert row["ci_high"] < 0.5

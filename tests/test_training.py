@@ -65,6 +65,12 @@ def finish(policy: str, processes: int = 1) -> str:
     return stderr.decode()
 
 
+def ensure(policy: str) -> None:
+    """Trains a policy unless a test before did."""
+    if not Path("models/policies", policy, "policy.json").exists():
+        finish(policy)
+
+
 def weights(policy: str) -> dict[str, torch.Tensor]:
     (file,) = Path("models/policies", policy).rglob("*.safetensors")
     return load_file(file)
@@ -151,7 +157,7 @@ def test_two_processes_train_what_one_does(project: Path, policy: str, conventio
 
 
 def test_lora_loads_in_stock_diffusers_and_is_what_our_loader_gives(project: Path) -> None:
-    finish("lora")
+    ensure("lora")
     folder = Path("models/policies/lora")
     pipeline = StableDiffusionPipeline.from_pretrained("model")
     pipeline.set_progress_bar_config(disable=True)
@@ -171,7 +177,7 @@ def test_lora_loads_in_stock_diffusers_and_is_what_our_loader_gives(project: Pat
 
 
 def test_full_weights_load_in_stock_diffusers(project: Path) -> None:
-    finish("dpo")
+    ensure("dpo")
     unet = UNet2DConditionModel.from_pretrained("models/policies/dpo/unet")
     pipeline = StableDiffusionPipeline.from_pretrained("model", unet=unet)
     pipeline.set_progress_bar_config(disable=True)
@@ -204,20 +210,17 @@ def test_an_untrained_policy_is_its_init(project: Path) -> None:
     assert same(model.denoiser.state_dict(), base.denoiser.state_dict())
 
 
-@pytest.mark.parametrize("factor", ["nan", "inf", "1e12"])
-def test_a_broken_gradient_in_one_rank_is_skipped_on_all(
-    project: Path, monkeypatch: pytest.MonkeyPatch, factor: str
-) -> None:
-    """Step 3 of rank 1 is poisoned: the others go on as if that step hadn't been, and the skip is counted."""
+def test_a_broken_gradient_in_one_rank_is_skipped_on_all(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps 2, 4 and 6 are poisoned in one rank: the others go on as if they hadn't been, and skips are counted."""
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "2")
     monkeypatch.setenv("PYTHONPATH", str(REPO))
-    monkeypatch.setenv("POISON", f"3 1 {factor}")
+    monkeypatch.setenv("POISON", "2 1 nan, 4 0 inf, 6 1 1e12")
     monkeypatch.setattr(train, "launch", lambda module, *rest: environment.launch("tests.poison", *rest))
     values = make_params(project, POLICIES)
     train.run(values, "sft")
     points = curve("sft")
-    assert [p["skipped"] for p in points if p["step"] > 3] == [1] * 5
-    assert [p["step"] for p in points if p["step"] != 3] == [1, 2, 4, 5, 6, 7, 8]
+    sound = [(p["step"], p["skipped"]) for p in points if p["step"] not in (2, 4, 6)]
+    assert sound == [(1, 0), (3, 1), (5, 2), (7, 3), (8, 3)]
     assert all(torch.isfinite(value).all() for value in weights("sft").values())
 
 
