@@ -35,12 +35,13 @@ def fingerprint(
     comparisons: Path,
     shards: Path,
     precision: str,
+    compiled: bool,
 ) -> dict[str, Any]:
     """What the errors depend on, files and weights by their checksums.
 
     `settings` is the section `reference`, `pairs` the params that choose the pairs (`which`), `weights` the hash of the
-    denoiser's folder. `precision` is that of the forwards, and must be training's: else the rounding of one passes for
-    a change of the policy.
+    denoiser's folder. `precision` of the forwards, and whether blocks are `compiled`, must be training's: else the
+    rounding of one passes for a change of the policy.
     """
     return {
         "format": FORMAT,
@@ -51,6 +52,7 @@ def fingerprint(
         "comparisons": sha256_file(comparisons / "comparisons.parquet"),
         "shards": sha256_file(shards / "manifest.json"),
         "precision": precision,
+        "compiled": compiled,
     }
 
 
@@ -98,8 +100,8 @@ def check_fingerprint(manifest: Mapping[str, Any], expected: Mapping[str, Any]) 
         lines = [f"  {name}: expected {expected.get(name)!r}, they have {found.get(name)!r}" for name in names]
         raise UserError(
             "The kept errors of the reference were made with something else:\n" + "\n".join(lines) + "\n"
-            "Run `dvc repro reference`. The precision is this machine's (DIFFALIGN_PRECISION), of which DVC doesn't "
-            "know: where it differs, set it, or `dvc repro --force reference` on a machine like this one."
+            "Run `dvc repro reference`. Precision and compiling are this machine's (DIFFALIGN_PRECISION, "
+            "DIFFALIGN_COMPILE), of which DVC doesn't know: where they differ, set them, or `dvc repro --force reference` on a machine like this one."
         )
 
 

@@ -1,12 +1,15 @@
 """What makes training fast on a device, and changes nothing but the last digits there; on a CPU, nothing."""
 
+import gc
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-GRAPHS = 64
-"""Compiled variants of a block at most: its shapes, with and without gradients, with adapters on and off."""
+GRAPHS = 1024
+"""Compiled variants of a kind of block at most, in the whole process: a UNet's ResNets alone have 16 shapes, each with
+and without gradients, in training and in evaluation, of two batch sizes. Beyond it PyTorch runs blocks as they are.
+"""
 
 
 def set_up(device: torch.device, precision: str) -> None:
@@ -31,10 +34,19 @@ def to_channels_last(network: nn.Module) -> None:
 def compile_blocks(network: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
     """The network with its repeated blocks compiled, in place: once for all of a kind and shape.
 
-    Of blocks within each other the inner ones.
+    Of blocks within each other the inner ones. DDP cuts none of them up: a policy's blocks round as its reference's do.
     """
     torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = 4 * GRAPHS
+    torch._dynamo.config.optimize_ddp = False
     for block in blocks:
         if not any(inner is not block and inner in blocks for inner in block.modules()):
             block.compile(dynamic=False)
     return network
+
+
+def release() -> None:
+    """Frees the memory of networks that nobody holds any more: compiled and sharded ones refer to themselves."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """What a training process holds: the policy, its reference, the optimizer, on the processes and devices there are."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,12 @@ class Spec:
         return f"{self.name}-{sha256_bytes(canonical_json(self.work()).encode())[:16]}"
 
 
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the first one may be writing tens of GB to a slow disk. One that fails ends
+all others at once (`environment.launch`).
+"""
+
+
 @dataclass
 class Skips:
     """Optimizer steps left out for a gradient that was no number or far too large."""
@@ -87,12 +94,16 @@ class Learner:
 
 def make_accelerator(device: str, processes: int, precision: str) -> "Accelerator":
     """The distributed context; raises RuntimeError unless it has the number of processes that was asked for."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs  # takes seconds, and only workers need it
+    from accelerate import Accelerator  # takes seconds, and only workers need it
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # no second copy of gradients
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # no second copy of gradients
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
     if accelerator.num_processes != processes:
         raise RuntimeError(f"asked for {processes} processes, got {accelerator.num_processes}")

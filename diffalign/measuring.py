@@ -27,6 +27,7 @@ from diffalign.errors import UserError
 from diffalign.files import write_bytes, write_text
 from diffalign.processes import die_with_parent
 from diffalign.progress import Progress
+from diffalign.parallel import frozen
 from diffalign.references import live
 from diffalign.shards import Shards
 from diffalign.times import Times
@@ -48,6 +49,7 @@ class Spec:
     shards: str
     device: str
     precision: str
+    compiled: bool
     part: int = PART
 
 
@@ -57,7 +59,7 @@ def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
     devices.set_up(device, spec.precision)
     model = families.load(spec.family, spec.model, (), device)
     model.load_denoiser(Path(spec.settings["init"]))
-    devices.to_channels_last(model.denoiser)
+    model.denoiser = frozen(model.denoiser, spec.precision == "bf16", spec.compiled)  # as training has its reference
     reference, source = live(model.denoise), make_source(spec, model, device)
     # Shared out before looking at what is there: meanwhile, the others finish some.
     share = parts(spec, len(source.pairs))[rank::world]

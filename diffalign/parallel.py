@@ -50,22 +50,14 @@ class Replicated:
 
     def policy(self, network: nn.Module) -> nn.Module:
         """The network in DDP, or itself in a single process."""
-        wrapped = cast(nn.Module, self.accelerator.prepare(self._prepared(network)))
+        wrapped = cast(nn.Module, self.accelerator.prepare(prepared(network, self.compiled)))
         if self.accelerator.num_processes > 1 and not isinstance(wrapped, DistributedDataParallel):
             raise RuntimeError(f"expected DistributedDataParallel, got {type(wrapped).__name__}")
         return wrapped
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network itself: a copy on each process; in bf16 what autocast would make bf16 in every forward pass."""
-        if self.accelerator.mixed_precision == "bf16":
-            for module in network.modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    module.to(torch.bfloat16)
-        return self._prepared(network)
-
-    def _prepared(self, network: nn.Module) -> nn.Module:
-        devices.to_channels_last(network)
-        return devices.compile_blocks(network, blocks(network)) if self.compiled else network
+        """The network itself: a copy on each process."""
+        return frozen(network, self.accelerator.mixed_precision == "bf16", self.compiled)
 
     @contextmanager
     def micro_step(self, network: nn.Module, last: bool) -> Iterator[None]:
@@ -97,8 +89,9 @@ class Sharded:
         return network
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network, sharded in place."""
+        """The network, sharded in place. FSDP notes every forward for a backward, which never comes: it forgets them."""
         self._shard(network)
+        network.register_forward_hook(lambda module, *_: cast(FSDPModule, module).reset_iter_state())
         return network
 
     @contextmanager
@@ -125,6 +118,21 @@ class Sharded:
 
 STRATEGIES: dict[str, Callable[["Accelerator", bool], Parallel]] = {"ddp": Replicated, "fsdp": Sharded}
 """(the processes, whether blocks are compiled) -> how networks are spread."""
+
+
+def prepared(network: nn.Module, compiled: bool) -> nn.Module:
+    """A network that every process has a copy of, laid out and, where asked for, compiled for its device, in place."""
+    devices.to_channels_last(network)
+    return devices.compile_blocks(network, blocks(network)) if compiled else network
+
+
+def frozen(network: nn.Module, bf16: bool, compiled: bool) -> nn.Module:
+    """The same without gradients, in place; in bf16 what autocast would make bf16 in every forward pass."""
+    if bf16:
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(torch.bfloat16)
+    return prepared(network, compiled)
 
 
 def make_mesh(accelerator: "Accelerator") -> DeviceMesh:

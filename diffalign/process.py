@@ -26,6 +26,10 @@ class Process(Protocol):
         """The number of timesteps that the network was trained with."""
 
     @property
+    def shift(self) -> float:
+        """By what a schedule's times are moved towards the noise; 1 is not at all."""
+
+    @property
     def sampler(self) -> dict[str, Any]:
         """What a manifest says of the sampler that `sampling_times` and `step` make: its name, what it depends on."""
 
@@ -69,6 +73,11 @@ class Diffusion:
     def T(self) -> int:
         """The number of timesteps; t runs over 0..T-1."""
         return len(self.alpha_bar)
+
+    @property
+    def shift(self) -> float:
+        """None: alpha_bar says it all."""
+        return 1.0
 
     @property
     def sampler(self) -> dict[str, Any]:
@@ -133,7 +142,7 @@ class Flow:
     """Rectified flow x_t = (1 - t) x0 + t eps, t in [0, 1] (Esser et al. 2024, arXiv 2403.03206, eq. 13).
 
     The network predicts the velocity v = eps - x0. It is told t * T. `shift` moves the sampler's times towards the
-    noise: t becomes shift * t / (1 + (shift - 1) * t) (eq. 23); training's times aren't shifted.
+    noise: t becomes shift * t / (1 + (shift - 1) * t) (eq. 23); training's times only where their density says so.
     """
 
     T: int

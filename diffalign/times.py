@@ -12,7 +12,7 @@ import numpy as np
 
 from diffalign.process import Process
 
-Density = Literal["uniform", "logit_normal"]
+Density = Literal["uniform", "logit_normal", "logit_normal_shifted"]
 NORMAL = NormalDist()
 
 
@@ -21,7 +21,8 @@ class Times:
     """t between two shares of a process's schedule.
 
     `density`: uniform, or logit_normal: sigmoid of a standard normal, which spares both ends (Esser et al. 2024, arXiv
-    2403.03206, sec. 3.1), cut to the range. `strata`: 0 draws every slot by itself; the global batch's size puts the
+    2403.03206, sec. 3.1), cut to the range; logit_normal_shifted: the same after the process's shift towards the noise
+    (eq. 23), which adds log(shift) to the normal. `strata`: 0 draws every slot by itself; the global batch's size puts the
     slots' draws into as many equally likely parts of the range, one each: the same density, with less variance.
     """
 
@@ -43,15 +44,16 @@ class Times:
         """The share of the schedule below which a part u in [0, 1) of the density lies: its quantile function."""
         if self.density == "uniform":
             return self.low + u * (self.high - self.low)
-        below, above = (distribution(share) for share in (self.low, self.high))
-        return quantile(below + u * (above - below))
+        mean = math.log(self.process.shift) if self.density == "logit_normal_shifted" else 0.0
+        below, above = (distribution(share, mean) for share in (self.low, self.high))
+        return quantile(below + u * (above - below), mean)
 
 
-def distribution(share: float) -> float:
-    """The part of the logit-normal density below a share in [0, 1]."""
-    return share if share in (0, 1) else NORMAL.cdf(math.log(share / (1 - share)))
+def distribution(share: float, mean: float) -> float:
+    """The part of the logit-normal density, its normal with this mean, below a share in [0, 1]."""
+    return share if share in (0, 1) else NORMAL.cdf(math.log(share / (1 - share)) - mean)
 
 
-def quantile(part: float) -> float:
+def quantile(part: float, mean: float) -> float:
     """The inverse of `distribution`: sigmoid of the normal quantile."""
-    return part if part in (0, 1) else 1 / (1 + math.exp(-NORMAL.inv_cdf(part)))
+    return part if part in (0, 1) else 1 / (1 + math.exp(-mean - NORMAL.inv_cdf(part)))

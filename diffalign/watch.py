@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from diffalign import alarms, points, probe
+from diffalign import alarms, devices, points, probe
 from diffalign.errors import UserError
 from diffalign.feed import held_out_pairs, pair_source
 from diffalign.files import canonical_json, sha256_bytes, write_bytes
@@ -176,6 +176,8 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
         if accelerator.is_main_process:
             write_bytes(file, save({"errors": torch.from_numpy(found)}))
         accelerator.wait_for_everyone()
+        del errors
+        devices.release()
     result: Floats = load_file(file)["errors"].numpy()
     return result
 

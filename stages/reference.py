@@ -28,7 +28,7 @@ def measure(params: "Params") -> None:
     """Measures the errors in as many processes as training would have, and publishes them."""
     # Only here: a project that keeps no errors doesn't wait for torch.
     from diffalign import families, measuring, shards
-    from diffalign.environment import default_device, launch, precision, world_size
+    from diffalign.environment import compiled, default_device, launch, precision, world_size
 
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
@@ -42,10 +42,12 @@ def measure(params: "Params") -> None:
         shards=str(SHARDS),
         device=default_device(),
         precision=precision(),
+        compiled=compiled(),
         part=measuring.PART,
     )
     init = files.hash_folder(weights)
-    made_with = cached.fingerprint(spec.settings, spec.pairs, init, spec.model, COMPARISONS, SHARDS, spec.precision)
+    inputs, how = (spec.model, COMPARISONS, SHARDS), (spec.precision, spec.compiled)
+    made_with = cached.fingerprint(spec.settings, spec.pairs, init, *inputs, *how)
     pair_ids = [pair.pair_id for pair in measuring.training_pairs(spec)]
     if not pair_ids:
         raise UserError(f"{COMPARISONS} has no untied comparison in the train split under the rule {spec.pairs}")

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 from diffalign.draws import TRAIN, generator
-from diffalign.process import Diffusion, scaled_linear
+from diffalign.process import Diffusion, Flow, scaled_linear
 from diffalign.times import Times
 
 PROCESS = Diffusion(scaled_linear(0.00085, 0.012, 1000), "epsilon")
@@ -31,6 +31,17 @@ def test_logit_normal_draws_are_distributed_so() -> None:
     found = draws(Times(PROCESS, density="logit_normal"))
     assert kstest((found + 0.5) / 1000, logit_normal).pvalue > 0.01
     assert np.median(found) == pytest.approx(500, abs=20)
+
+
+def test_a_shifted_logit_normal_is_the_shifted_draws_of_a_plain_one() -> None:
+    """t of the same quantile, put through SD3's shift; a diffusion has none."""
+    plain, shifted = (Times(Flow(1000, 3.0), 0.0, 1.0, density) for density in ("logit_normal", "logit_normal_shifted"))
+    for u in (0.01, 0.3, 0.5, 0.99):
+        t = plain.share(u)
+        assert shifted.share(u) == pytest.approx(3 * t / (1 + 2 * t))
+    assert shifted.share(0.5) == pytest.approx(0.75)
+    assert (shifted.share(0.0), shifted.share(1.0)) == (0, 1)
+    assert Times(PROCESS, density="logit_normal_shifted").share(0.2) == Times(PROCESS, density="logit_normal").share(0.2)
 
 
 def test_a_bounded_logit_normal_is_the_same_density_cut() -> None:
