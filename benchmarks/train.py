@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from diffalign.errors import UserError
 from diffalign.flops import counted, matmul_rate, synchronize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TOLERANCE = 1e-6
-"""Of the loss, relative where it is above 1: float32 rounding of errors near 1, with beta / 2 before them."""
+TOLERANCE = {"cpu": 1e-6, "cuda": 1e-4}
+"""Of the loss in fp32, relative where it is above 1: float32 rounding of errors near 1, with beta / 2 before them. On a
+GPU our blocks are compiled and laid out otherwise, the other loops' aren't.
+"""
 FIRST = "official-style"
 """What the ratios are to."""
 
@@ -118,7 +121,8 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
     exact = {"official-style": apart("official-style, stored", "ours")}
     exact["diffusers-style"] = apart("diffusers-style, stored", "ours, batched")
     if setting.precision == "fp32":
-        assert max(exact.values()) <= TOLERANCE, f"losses differ by {exact}, expected at most {TOLERANCE}"
+        limit = TOLERANCE[setting.device]
+        assert max(exact.values()) <= limit, f"losses differ by {exact}, expected at most {limit}"
     return {
         "beta": setting.policy["beta"],
         "losses": losses["ours"],
@@ -161,10 +165,10 @@ def fastest_micro_batch(make: Callable[[int], Contender], largest: int, device: 
     found: dict[int, float] = {}
     size = 1
     while size <= largest:
-        try:
+        with suppress(torch.cuda.OutOfMemoryError):
             found[size] = turn(lambda size=size: make(size), 1, device)["seconds"]
-        except torch.cuda.OutOfMemoryError:
-            free(device)
+        if size not in found:
+            free(device)  # not while the error is at hand: its traceback holds the contender
             break
         print(f"  micro-batch {size}: {largest / found[size]:.2f} pairs/s", flush=True)
         size *= 2
@@ -279,6 +283,7 @@ def main() -> None:
         if options.peer_checkout:
             print(checkouts.run(options))
             return
+        os.environ |= {"DIFFALIGN_DEVICE": options.device, "DIFFALIGN_PRECISION": options.precision}  # for the stages
         found = run(options)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
