@@ -101,7 +101,8 @@ def check_fingerprint(manifest: Mapping[str, Any], expected: Mapping[str, Any]) 
         raise UserError(
             "The kept errors of the reference were made with something else:\n" + "\n".join(lines) + "\n"
             "Run `dvc repro reference`. Precision and compiling are this machine's (DIFFALIGN_PRECISION, "
-            "DIFFALIGN_COMPILE), of which DVC doesn't know: where they differ, set them, or `dvc repro --force reference` on a machine like this one."
+            "DIFFALIGN_COMPILE), of which DVC doesn't know: where they differ, set them, or "
+            "`dvc repro --force reference` on a machine like this one."
         )
 
 

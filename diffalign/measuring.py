@@ -25,9 +25,9 @@ from diffalign.cached import Errors
 from diffalign.draws import FixedDraws
 from diffalign.errors import UserError
 from diffalign.files import write_bytes, write_text
+from diffalign.parallel import frozen
 from diffalign.processes import die_with_parent
 from diffalign.progress import Progress
-from diffalign.parallel import frozen
 from diffalign.references import live
 from diffalign.shards import Shards
 from diffalign.times import Times

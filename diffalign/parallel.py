@@ -89,7 +89,7 @@ class Sharded:
         return network
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network, sharded in place. FSDP notes every forward for a backward, which never comes: it forgets them."""
+        """The network, sharded in place. What FSDP notes of a forward for its backward, which never comes, is let go."""
         self._shard(network)
         network.register_forward_hook(lambda module, *_: cast(FSDPModule, module).reset_iter_state())
         return network

@@ -22,8 +22,8 @@ class Times:
 
     `density`: uniform, or logit_normal: sigmoid of a standard normal, which spares both ends (Esser et al. 2024, arXiv
     2403.03206, sec. 3.1), cut to the range; logit_normal_shifted: the same after the process's shift towards the noise
-    (eq. 23), which adds log(shift) to the normal. `strata`: 0 draws every slot by itself; the global batch's size puts the
-    slots' draws into as many equally likely parts of the range, one each: the same density, with less variance.
+    (eq. 23), which adds log(shift) to the normal. `strata`: 0 draws every slot by itself; the global batch's size puts
+    the slots' draws into as many equally likely parts of the range, one each: the same density, with less variance.
     """
 
     process: Process

@@ -19,7 +19,10 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
     (tmp_path / "assets").symlink_to(REPO / "assets")
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["policies"] = {"base": raw["policies"]["base"], "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 80}}
+    raw["policies"] = {
+        "base": raw["policies"]["base"],
+        "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 80},
+    }
     raw["generate"] |= {"prompts": 96, "split": "validation"}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
     values = params.parse(raw)
