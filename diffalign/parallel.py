@@ -89,7 +89,7 @@ class Sharded:
         return network
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network, sharded in place. What FSDP notes of a forward for its backward, which never comes, is let go."""
+        """The network, sharded in place. What FSDP notes of a forward for a backward is let go."""
         self._shard(network)
         network.register_forward_hook(lambda module, *_: cast(FSDPModule, module).reset_iter_state())
         return network
