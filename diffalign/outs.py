@@ -61,6 +61,14 @@ def alarmed(curve: Sequence[Point], params: dict[str, Any]) -> str:
     return "\n\n".join(f"**{alarm.name}**, {alarm.when}: {alarm.explanation}" for alarm in raised)
 
 
+def conventions(outs: list[str]) -> dict[str, float]:
+    """What the beta of a trained policy among a stage's outs is in other code's terms, as its policy.json says."""
+    found: dict[str, float] = {}
+    for path in (Path(out) / "policy.json" for out in outs if out.startswith("models/policies/")):
+        found |= json.loads(path.read_text()).get("conventions", {})
+    return found
+
+
 def figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Name and value of the results in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
     for row in evaluation["comparisons"]:

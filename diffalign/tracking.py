@@ -171,6 +171,8 @@ class Store:
 
     def complete(self, run_id: str, paths: list[str], seconds: float | None, heavy: bool = True) -> None:
         """Logs what is missing of a stage's outs and marks the run as complete; again does no harm."""
+        if found := outs.conventions(paths):
+            self.log_params(run_id, {"conventions": found})
         self.log_missing(run_id, outs.points(paths) + ([outs.Point("seconds", seconds, 0)] if seconds else []))
         self.log_files(run_id, outs.files(paths, heavy))
         with reaching():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from diffalign import checkpoints, devices, methods, watch
+from diffalign import checkpoints, devices, methods, objectives, watch
 from diffalign.batches import PairSource
 from diffalign.checkpoints import Checkpoint
 from diffalign.errors import STOPPED, Stopped, UserError
@@ -71,8 +71,7 @@ def run(spec: Spec, work: Path) -> None:
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
     elif about := method.about():
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in about.items())
-        say(accelerator, f"train {spec.name}: in other code's terms (objectives.conventions): {terms}")
+        say(accelerator, f"train {spec.name}: {objectives.told(spec.policy['beta'], spec.policy['lr'], about)}")
     first, start = step + 1, math.nan  # the first step warms up, so the clock starts after it
     while step < spec.policy["steps"]:
         logging = (step + 1) % spec.policy["log_every"] == 0 or step + 1 == spec.policy["steps"]

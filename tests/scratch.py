@@ -61,7 +61,8 @@ def run(params, policy):
         with open(live, "a") as file:
             file.write(line + "\\n")
         time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
-    write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, "lr": getattr(value, "lr", 0)}))
+    about = {"conventions": {"summed": 0.0625, "lr_launched": 2.048e-05}} if steps else {}
+    write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, **about}))
     write(f"curves/{policy}.jsonl", "".join(line + "\\n" for line in lines))
 """,
     "evaluate": """

@@ -102,6 +102,8 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     assert train.data.params["policies.dpo.lr"] == "3e-05"
     assert artifacts(store, train, "model") == ["policy.json"]
     assert train.data.tags["mlflow.note.content"].startswith("**winner_worse**, step 39: the policy denoises held-out")
+    assert train.data.params["conventions.summed"] == "0.0625"
+    assert train.data.params["conventions.lr_launched"] == "2.048e-05"
     (base,) = named(store, "train@base")
     assert "mlflow.note.content" not in base.data.tags
     (ingest,) = named(store, "ingest")
