@@ -18,10 +18,13 @@ def record(stage: str, seconds: float, cached: bool = False) -> None:
     append({"stage": stage, "seconds": round(seconds, 3), "cached": cached, "at": at})
 
 
-def record_rate(policy: str, pairs_per_second: float, about: dict[str, Any]) -> None:
-    """Appends a line: how fast a policy trained, and `about` what decides that: its params, the model, the machine."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    append({"rate": policy, "pairs_per_second": round(pairs_per_second, 4), "about": about, "at": at})
+def record_rate(policy: str, pairs_per_second: float, waited: float, about: dict[str, Any]) -> None:
+    """Appends a line: how fast a policy trained, and `about` what decides that: its params, the model, the machine.
+
+    `waited` is the share of the time in which the first process waited for batches.
+    """
+    at, speed = datetime.now(UTC).isoformat(timespec="seconds"), round(pairs_per_second, 4)
+    append({"rate": policy, "pairs_per_second": speed, "waited": round(waited, 4), "about": about, "at": at})
 
 
 def append(values: dict[str, Any]) -> None:
@@ -40,7 +43,7 @@ def read() -> list[dict[str, Any]]:
 
 
 def rates() -> list[dict[str, Any]]:
-    """Training's rates, oldest first: `{"rate", "pairs_per_second", "about", "at"}`."""
+    """Training's rates, oldest first: `{"rate", "pairs_per_second", "waited", "about", "at"}`."""
     return [line for line in lines() if "rate" in line]
 
 

@@ -288,7 +288,7 @@ def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) 
     machine = {**vars(MACHINE), "torch": "2"}
     about = {"family": "sd15", "resolution": 64, "policy": policy, "machine": machine}
     try:
-        timings.record_rate("dpo", 123.0, about)
+        timings.record_rate("dpo", 123.0, 0.0, about)
         (item,) = [p for p in planner.plans(project, MACHINE) if p.name == "dpo"]
         assert item.measured and item.pairs_per_second == 123.0
         other = replace(MACHINE, parallel="fsdp")
@@ -306,6 +306,7 @@ def test_training_notes_its_rate(project: params.Params, monkeypatch: pytest.Mon
     train.run(project, "lora")
     (line,) = timings.rates()
     assert line["rate"] == "lora" and line["pairs_per_second"] > 0
+    assert 0 < line["waited"] < 1  # on a CPU batches are made when they are asked for
     machine = replace(MACHINE, threads=line["about"]["machine"]["threads"])
     measured = {item.name: item.measured for item in planner.plans(project, machine)}
     assert measured == dict.fromkeys(POLICIES, False) | {"lora": True}
