@@ -105,9 +105,10 @@ def run(spec: Spec, work: Path) -> None:
             accelerator.end_training()
             raise Stopped
     seen = watching.facts() if watching else {"alarms": None, "chosen": watch.last(spec)}
+    peak = devices.peak_bytes(accelerator.device)  # before the policy is loaded once more, to be published
     weights = published_weights(learner)
     if accelerator.is_main_process:
-        write_json(work / RATE, pace.facts())
+        write_json(work / RATE, {**pace.facts(), "peak_bytes": peak})
         facts = {**source.counts, "conventions": method.about(), "environments": environments, **seen}
         publish(spec, weights, facts, work)
     accelerator.wait_for_everyone()

@@ -77,7 +77,7 @@ def record_rate(spec: Spec, resolution: int, path: Path) -> None:
     if rate["steps"] > 0:
         about = {"family": spec.family, "resolution": resolution, "policy": spec.policy, "machine": spec.machine}
         pairs_per_second = rate["steps"] * spec.policy["batch_size"] / rate["seconds"]
-        timings.record_rate(spec.name, pairs_per_second, rate["waited"], about)
+        timings.record_rate(spec.name, pairs_per_second, rate["waited"], rate["peak_bytes"], about)
 
 
 def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Path) -> None:
