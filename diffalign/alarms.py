@@ -60,6 +60,11 @@ class Alarm:
     explanation: str
     """At the worst value."""
 
+    @property
+    def when(self) -> str:
+        """The step, or the first and the last one, at which it held."""
+        return f"step {self.step}" if self.step == self.last else f"steps {self.step} to {self.last}"
+
 
 def values(point: Point) -> dict[str, float]:
     """Each alarm's value at a probe; an alarm whose figures weren't measured there isn't in it.

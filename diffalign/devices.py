@@ -1,6 +1,7 @@
 """What makes training fast on a device, and changes nothing but the last digits there; on a CPU, nothing."""
 
 import gc
+import resource
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,13 @@ def set_up(device: torch.device, precision: str) -> None:
         torch.set_float32_matmul_precision("high" if coarse else "highest")
         torch.backends.cudnn.allow_tf32 = coarse
         torch.backends.cudnn.benchmark = True  # shapes are the same in every step
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory so far: on a GPU what tensors took, on a CPU all that this process had, PyTorch itself too."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in kibibytes
 
 
 def to_channels_last(network: nn.Module) -> None:

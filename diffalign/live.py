@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffalign import dag, outs, records
 from diffalign.errors import UserError
 from diffalign.files import RUNS
+from diffalign.points import PREFIX
 
 if TYPE_CHECKING:
     from diffalign.tracking import Store
@@ -40,7 +41,9 @@ class Live(threading.Thread):
         self.started = time.time()
         self.known = dag.known()
         self.curve = Tail(RUNS / "live" / f"{stage}.jsonl", self.started)
-        self.status = "RUNNING"
+        self.status, self.reason = "RUNNING", ""
+        self.probed: list[outs.Point] = []
+        self.note = ""
         self.done = threading.Event()
         self.waiting = threading.Event()
         self.record: records.Record | None = None
@@ -72,6 +75,8 @@ class Live(threading.Thread):
             new = self.curve.read()
             store.log_points(self.record["run_id"], new)
             self.curve.accept()
+            self.probed += [point for point in new if point.key.startswith(PREFIX)]
+            self.explain(store, self.record["run_id"])
             if ended:
                 break
         if self.status == "FINISHED":
@@ -80,6 +85,13 @@ class Live(threading.Thread):
         store.close(self.record["run_id"], self.status)
         store.close(self.record["parent_id"], self.status)
         self.record["closed"] = True
+
+    def explain(self, store: "Store", run_id: str) -> None:
+        """Describes the run by why it failed and by its alarms, where these are others than before."""
+        note = "\n\n".join(filter(None, [self.reason, outs.alarmed(self.probed, self.params)]))
+        if note != self.note:
+            store.describe(run_id, note)
+            self.note = note
 
     def open(self, store: "Store") -> records.Record:
         """Makes the stage's run under the pipeline's and notes it."""
@@ -102,9 +114,9 @@ class Live(threading.Thread):
         records.write(record)
         return record
 
-    def finish(self, status: str) -> None:
-        """Tells the thread how the stage ended (FINISHED, FAILED, KILLED) and waits for its last words."""
-        self.status = status
+    def finish(self, status: str, reason: str = "") -> None:
+        """Tells the thread how the stage ended (FINISHED, FAILED, KILLED), and why; waits for its last words."""
+        self.status, self.reason = status, reason
         self.done.set()
         end = time.monotonic() + LAST_WAIT
         while self.is_alive() and not self.waiting.is_set() and time.monotonic() < end:

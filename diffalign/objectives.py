@@ -57,6 +57,24 @@ def conventions(beta: float, elements: int) -> dict[str, float]:
     }
 
 
+TERMS = {
+    "summed": "for errors summed over a latent",
+    "diffusers_sd15": "as --beta_dpo of diffusers' SD 1.5 script",
+    "diffusers_sdxl": "as that of its SDXL script",
+    "diffusion_kto": "as --beta_dpo of Diffusion-KTO's code",
+}
+"""Whose a beta is, by its name in a method's `about`."""
+
+
+def told(beta: float, lr: float, found: dict[str, float]) -> str:
+    """A beta in other code's terms, and a learning rate beside the paper's rule where there is one, as a line."""
+    betas = ", ".join(f"{found[name]:.4g} {words}" for name, words in TERMS.items() if name in found)
+    if "lr_printed" not in found:
+        return f"beta {beta:g} is {betas}"
+    rule = f"{found['lr_printed']:.4g} in print, {found['lr_launched']:.4g} as launched"
+    return f"beta {beta:g} is {betas}; lr {lr:g} here; the paper's rule for this beta: {rule}"
+
+
 def hinge(logits: Tensor) -> Tensor:
     """relu(1 - z): flat where a pair is won by 1 (SLiC's link in DPO's place; Zhao et al. 2023, arXiv 2305.10425)."""
     return (1 - logits).relu()

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffalign.dag import flatten
+from diffalign.points import points as probes
 
 SAMPLE = 16
 """Images of a policy that are shown; all of them are in DVC."""
@@ -41,6 +42,30 @@ def points(outs: list[str]) -> list[Point]:
         elif path.suffix == ".json":
             values = flatten(json.loads(path.read_text()))
             found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
+    return found
+
+
+def alarmed(curve: Sequence[Point], params: dict[str, Any]) -> str:
+    """The alarms that a training curve's probes raised, in words, as Markdown; "" where there are none.
+
+    `params` is params.yaml, or what dvc.lock has of it under dotted names; a threshold that isn't there raises none.
+    """
+    from diffalign import alarms  # it imports scipy, half a second that only trainings need
+
+    lines: dict[int, dict[str, float]] = {}
+    for point in curve:
+        lines.setdefault(point.step, {"step": point.step})[point.key] = point.value
+    limits = flatten(params)
+    thresholds = {name: limits.get(f"probe.{name}") for name in alarms.EXPLANATIONS}
+    raised = alarms.listed(probes(list(lines.values())), thresholds)
+    return "\n\n".join(f"**{alarm.name}**, {alarm.when}: {alarm.explanation}" for alarm in raised)
+
+
+def conventions(outs: list[str]) -> dict[str, float]:
+    """What the beta of a trained policy among a stage's outs is in other code's terms, as its policy.json says."""
+    found: dict[str, float] = {}
+    for path in (Path(out) / "policy.json" for out in outs if out.startswith("models/policies/")):
+        found |= json.loads(path.read_text()).get("conventions", {})
     return found
 
 

@@ -43,6 +43,15 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a run like a planned one took."""
+
+    pairs_per_second: float
+    peak: int | None
+    """Bytes on the first device, on a CPU of the first process; None: it was before runs noted it."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one policy's training takes."""
 
@@ -50,8 +59,9 @@ class Plan:
     flop_per_pair: float
     pairs: int
     pairs_per_second: float
-    measured: bool
-    """Whether a run like it has measured the rate; else it is assumed from matrix products."""
+    """Assumed from matrix products."""
+    measured: Measured | None
+    """By the last run like it, where there was one."""
     memory: plan.Memory
 
     @property
@@ -61,8 +71,8 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
-        return self.pairs / self.pairs_per_second
+        """Of the whole run, at the measured rate where there is one."""
+        return self.pairs / (self.measured or self).pairs_per_second
 
 
 def this_machine(seconds: float = 1.0) -> Machine:
@@ -83,7 +93,10 @@ def this_machine(seconds: float = 1.0) -> Machine:
 
 def plans(params: Params, machine: Machine) -> list[Plan]:
     """Of every trained policy."""
-    rates = {speed_key(**line["about"]): float(line["pairs_per_second"]) for line in timings.rates()}
+    runs = {
+        speed_key(**line["about"]): Measured(line["pairs_per_second"], line.get("peak_bytes"))
+        for line in timings.rates()
+    }
     found = []
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
@@ -91,12 +104,14 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
             bones = policy_skeleton(params, policy.init)
             values["lora_targets"] = policy.lora_targets or families.FAMILIES[params.model.family].lora_targets
             key = speed_key(params.model.family, params.precompute.resolution, values, vars(machine))
-            found.append(plan_policy(name, values, bones, machine, rates.get(key)))
+            found.append(plan_policy(name, values, bones, machine, runs.get(key)))
     return found
 
 
-def plan_policy(name: str, policy: dict[str, Any], bones: Skeleton, machine: Machine, measured: float | None) -> Plan:
-    """One policy's plan; `measured` are the pairs a second of a run like it, where there was one."""
+def plan_policy(
+    name: str, policy: dict[str, Any], bones: Skeleton, machine: Machine, measured: Measured | None
+) -> Plan:
+    """One policy's plan; `measured` is what a run like it took, where there was one."""
     micro_batch = min(policy["micro_batch_size"], max(policy["batch_size"] // machine.processes, 1))
     prepare(name, bones, policy)
     (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
@@ -106,8 +121,8 @@ def plan_policy(name: str, policy: dict[str, Any], bones: Skeleton, machine: Mac
         name=name,
         flop_per_pair=flop,
         pairs=policy["steps"] * policy["batch_size"],
-        pairs_per_second=measured or plan.pairs_per_second(flop, machine.rate, plan.UTILISATION, machine.processes),
-        measured=measured is not None,
+        pairs_per_second=plan.pairs_per_second(flop, machine.rate, plan.UTILISATION, machine.processes),
+        measured=measured,
         memory=plan.memory(
             sum(p.numel() for p in bones.network.parameters()),
             trained,
@@ -200,10 +215,14 @@ def make_reference(bones: Skeleton, policy: dict[str, Any]) -> Reference | None:
 
 
 def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any]) -> tuple[Any, ...]:
-    """What decides a run's pairs a second: two runs with the same key are as fast."""
-    names = ("method", "adapter", "lora_rank", "micro_batch_size", "batch_size", "reference", "gradient_checkpointing")
+    """What decides a run's pairs a second and its memory: two runs with the same key are as fast and as large."""
+    names = ("init", "method", "adapter", "reference", "optimizer", "gradient_checkpointing")
+    sizes = ("batch_size", "micro_batch_size", "log_every")  # methods may compute more for a logged step
+    targets = policy.get("lora_targets") or families.FAMILIES[family].lora_targets
+    adapter = (policy.get("lora_rank"), *targets) if policy.get("adapter") == "lora" else None
+    averaged = policy.get("ema") is not None
     of_machine = (machine[name] for name in ("device", "processes", "threads", "precision", "parallel", "compiled"))
-    return (family, resolution, policy["init"], *(policy.get(name) for name in names), *of_machine)
+    return (family, resolution, *(policy.get(name) for name in (*names, *sizes)), adapter, averaged, *of_machine)
 
 
 def counts(folder: Path) -> tuple[int, int, float] | None:
@@ -222,14 +241,15 @@ def text(params: Params, machine: Machine) -> str:
     if not found:
         return "No policy is trained."
     lines = [
-        *table([["policy", "FLOP a pair", "FLOP in all", "pairs/s", "", "hours"], *map(work_row, found)]),
+        *table([["policy", "FLOP a pair", "FLOP in all", "pairs/s", "measured", "hours"], *map(work_row, found)]),
         "",
-        *table([["policy", *vars(found[0].memory), "peak"], *map(memory_row, found)]),
+        *table([["policy", *vars(found[0].memory), "peak", "measured"], *map(memory_row, found)]),
         "",
         f"{machine.processes} process(es) on {machine.device}, {machine.precision}: matrix products at "
-        f"{si(machine.rate)}FLOP/s, measured now. An assumed pairs/s takes {plan.UTILISATION:.0%} of that; a "
-        "run like it measures its own (runs/timings.jsonl). Memory is one device's; activations are an estimate. "
-        "Not in it: the probe, the reference's stage, what launching takes.",
+        f"{si(machine.rate)}FLOP/s, measured now. pairs/s assumes {plan.UTILISATION:.0%} of that; beside it what the "
+        "last run like it measured (runs/timings.jsonl), which hours then follow. Memory is one device's; activations "
+        "are an estimate; the measured peak has the probe in it, on a CPU all of the first process, PyTorch too. "
+        "Not in the rest: the probe, saves, the reference's stage, what launching takes.",
         shards_text(params),
     ]
     return "\n".join(lines)
@@ -237,13 +257,15 @@ def text(params: Params, machine: Machine) -> str:
 
 def work_row(item: Plan) -> list[str]:
     """A policy's work and time."""
-    speed, basis = f"{item.pairs_per_second:.3g}", "measured" if item.measured else "assumed"
-    return [item.name, si(item.flop_per_pair), si(item.flop), speed, basis, f"{item.seconds / 3600:.3g}"]
+    measured = f"{item.measured.pairs_per_second:.3g}" if item.measured else "-"
+    speeds = [f"{item.pairs_per_second:.3g}", measured]
+    return [item.name, si(item.flop_per_pair), si(item.flop), *speeds, f"{item.seconds / 3600:.3g}"]
 
 
 def memory_row(item: Plan) -> list[str]:
-    """A policy's memory on one device."""
-    return [item.name, *(f"{si(size)}B" for size in (*vars(item.memory).values(), item.memory.total))]
+    """A policy's memory on one device, and the peak of a run like it."""
+    measured = f"{si(item.measured.peak)}B" if item.measured and item.measured.peak else "-"
+    return [item.name, *(f"{si(size)}B" for size in (*vars(item.memory).values(), item.memory.total)), measured]
 
 
 def si(value: float) -> str:

@@ -18,10 +18,14 @@ def record(stage: str, seconds: float, cached: bool = False) -> None:
     append({"stage": stage, "seconds": round(seconds, 3), "cached": cached, "at": at})
 
 
-def record_rate(policy: str, pairs_per_second: float, about: dict[str, Any]) -> None:
-    """Appends a line: how fast a policy trained, and `about` what decides that: its params, the model, the machine."""
+def record_rate(policy: str, pairs_per_second: float, waited: float, peak_bytes: int, about: dict[str, Any]) -> None:
+    """Appends a line: how fast a policy trained, and `about` what decides that: its params, the model, the machine.
+
+    Of the first process: `waited`, the share of the time in which it waited for batches, and its peak memory.
+    """
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    append({"rate": policy, "pairs_per_second": round(pairs_per_second, 4), "about": about, "at": at})
+    took = {"pairs_per_second": round(pairs_per_second, 4), "waited": round(waited, 4), "peak_bytes": peak_bytes}
+    append({"rate": policy, **took, "about": about, "at": at})
 
 
 def append(values: dict[str, Any]) -> None:
@@ -40,7 +44,7 @@ def read() -> list[dict[str, Any]]:
 
 
 def rates() -> list[dict[str, Any]]:
-    """Training's rates, oldest first: `{"rate", "pairs_per_second", "about", "at"}`."""
+    """Training's rates, oldest first: `{"rate", "pairs_per_second", "waited", "peak_bytes", "about", "at"}`."""
     return [line for line in lines() if "rate" in line]
 
 

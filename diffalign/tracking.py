@@ -43,15 +43,18 @@ def stage_run(stage: str, params: dict[str, Any]) -> Iterator[None]:
         return
     mirror = Live(stage, params, Store)
     mirror.start()
-    status = "FAILED"
+    status, reason = "FAILED", ""
     try:
         yield
         status = "FINISHED"
     except (KeyboardInterrupt, Stopped):
         status = "KILLED"
         raise
+    except UserError as error:
+        reason = str(error)
+        raise
     finally:
-        mirror.finish(status)
+        mirror.finish(status, reason)
 
 
 def off() -> bool:
@@ -168,6 +171,8 @@ class Store:
 
     def complete(self, run_id: str, paths: list[str], seconds: float | None, heavy: bool = True) -> None:
         """Logs what is missing of a stage's outs and marks the run as complete; again does no harm."""
+        if found := outs.conventions(paths):
+            self.log_params(run_id, {"conventions": found})
         self.log_missing(run_id, outs.points(paths) + ([outs.Point("seconds", seconds, 0)] if seconds else []))
         self.log_files(run_id, outs.files(paths, heavy))
         with reaching():
@@ -193,6 +198,10 @@ class Store:
         """Sets tags at once."""
         with reaching():
             self.client.log_batch(run_id, tags=[self.tag(key, value) for key, value in tags.items()])
+
+    def describe(self, run_id: str, text: str) -> None:
+        """Sets a run's description, Markdown that its page begins with; cut where MLflow would refuse it."""
+        self.set_tags(run_id, {"mlflow.note.content": text[:5000]})
 
     def close(self, run_id: str, status: str, ended: float | None = None) -> None:
         """Ends a run: FINISHED, FAILED or KILLED; `ended` in seconds since the epoch, now by default."""
@@ -300,11 +309,13 @@ def _mirror(
     seconds = timing["seconds"] if timing else None
     ended = datetime.fromisoformat(timing["at"]).timestamp() if timing else time.time()
     paths = [out["path"] for out in entry["outs"]]
+    params = {k: v for group in entry.get("params", {}).values() for k, v in group.items()}
     run_id = child.info.run_id if child else None
     if run_id is None:
         tags = {"diffalign__fingerprint": fingerprint} | ({"diffalign__same_as": same} if same else {})
-        params = {k: v for group in entry.get("params", {}).values() for k, v in group.items()}
         run_id = store.child(parent, name, params, ended - (seconds or 0), **tags)
+    if alarms := outs.alarmed(outs.points(paths), params):
+        store.describe(run_id, alarms)
     store.complete(run_id, paths, seconds, heavy=same is None)
     store.close(run_id, "FINISHED", ended)
 
@@ -315,7 +326,7 @@ def _finish_parent(store: Store, parent: str, locked: dict[str, Any]) -> None:
     store.log_params(parent, params)
     paths = [out["path"] for name in ("evaluate", "report") for out in locked.get(name, {}).get("outs", [])]
     if summary.EVALUATION.exists():
-        store.set_tags(parent, {"mlflow.note.content": summary.markdown()[:5000]})
+        store.describe(parent, summary.markdown())
     store.complete(parent, paths, None)
     store.close(parent, "FINISHED")
 

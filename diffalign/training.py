@@ -10,16 +10,16 @@ import math
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from diffalign import checkpoints, devices, methods, watch
+from diffalign import checkpoints, devices, methods, objectives, watch
 from diffalign.batches import PairSource
 from diffalign.checkpoints import Checkpoint
 from diffalign.errors import STOPPED, Stopped, UserError
@@ -37,6 +37,7 @@ from diffalign.learner import (
     restore,
     state_tensors,
 )
+from diffalign.pace import Pace
 from diffalign.parallel import clip_gradients
 from diffalign.policies import save_denoiser
 from diffalign.processes import die_with_parent
@@ -59,6 +60,8 @@ def run(spec: Spec, work: Path) -> None:
     devices.set_up(accelerator.device, spec.machine["precision"])
     learner = build(spec, accelerator, spec.machine["parallel"], spec.machine["compiled"])
     source = make_source(spec, learner)
+    pace = Pace(source.read)
+    source = replace(source, read=pace)
     if isinstance(source, PairSource) and source.errors_ref is not None:
         check_reference(spec, learner, source)
     method = methods.load(spec.policy, source)
@@ -71,14 +74,12 @@ def run(spec: Spec, work: Path) -> None:
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
     elif about := method.about():
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in about.items())
-        say(accelerator, f"train {spec.name}: in other code's terms (objectives.conventions): {terms}")
-    first, start = step + 1, math.nan  # the first step warms up, so the clock starts after it
+        say(accelerator, f"train {spec.name}: {objectives.told(spec.policy['beta'], spec.policy['lr'], about)}")
     while step < spec.policy["steps"]:
         logging = (step + 1) % spec.policy["log_every"] == 0 or step + 1 == spec.policy["steps"]
-        logs = optimizer_step(learner, method, spec.policy, step, logging)
+        with pace.step():
+            logs = optimizer_step(learner, method, spec.policy, step, logging)
         step += 1
-        start = time.monotonic() if step == first else start
         check_skips(spec, learner.skips, step)
         line: dict[str, float] = {}
         if logs is not None and all(math.isfinite(value) for value in logs.values()):
@@ -104,10 +105,10 @@ def run(spec: Spec, work: Path) -> None:
             accelerator.end_training()
             raise Stopped
     seen = watching.facts() if watching else {"alarms": None, "chosen": watch.last(spec)}
+    peak = devices.peak_bytes(accelerator.device)  # before the policy is loaded once more, to be published
     weights = published_weights(learner)
     if accelerator.is_main_process:
-        seconds = time.monotonic() - start if step > first else 0.0  # a run that was resumed at its end made no step
-        write_json(work / RATE, {"steps": max(step - first, 0), "seconds": seconds})
+        write_json(work / RATE, {**pace.facts(), "peak_bytes": peak})
         facts = {**source.counts, "conventions": method.about(), "environments": environments, **seen}
         publish(spec, weights, facts, work)
     accelerator.wait_for_everyone()

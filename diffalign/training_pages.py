@@ -84,11 +84,7 @@ def gradient_panel(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]
 def raised(points: Sequence[Point], thresholds: Thresholds) -> list[dict[str, str]]:
     """The alarms of one training, each with when and why."""
     return [
-        {
-            "name": alarm.name,
-            "when": f"step {alarm.step}" if alarm.step == alarm.last else f"steps {alarm.step} to {alarm.last}",
-            "text": alarm.explanation,
-        }
+        {"name": alarm.name, "when": alarm.when, "text": alarm.explanation}
         for alarm in alarms.listed(points, thresholds)
     ]
 

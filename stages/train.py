@@ -72,11 +72,12 @@ def run(params: "Params", policy: str | None = None) -> None:
 
 
 def record_rate(spec: Spec, resolution: int, path: Path) -> None:
-    """Notes how fast it trained, for the next `plan`; nothing where only one step was left, which warms up."""
+    """Notes how fast it trained, for the next `plan`; nothing where one step was left at most, which warms up."""
     rate = json.loads(path.read_text())
     if rate["steps"] > 0:
         about = {"family": spec.family, "resolution": resolution, "policy": spec.policy, "machine": spec.machine}
-        timings.record_rate(spec.name, rate["steps"] * spec.policy["batch_size"] / rate["seconds"], about)
+        pairs_per_second = rate["steps"] * spec.policy["batch_size"] / rate["seconds"]
+        timings.record_rate(spec.name, pairs_per_second, rate["waited"], rate["peak_bytes"], about)
 
 
 def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Path) -> None:

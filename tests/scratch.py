@@ -22,7 +22,7 @@ stages:
     do:
       cmd: python pipeline.py stage train@${key}
       deps: [data/comparisons, stages/train.py]
-      params: ["policies.${key}"]
+      params: ["policies.${key}", probe.winner_worse, probe.divergence]
       outs: ["models/policies/${key}", "curves/${key}.jsonl"]
   evaluate:
     cmd: python pipeline.py stage evaluate
@@ -52,14 +52,17 @@ def run(params, policy=None):
 def run(params, policy):
     value = params.policies[policy]
     steps = 0 if value.method == "none" else 40
-    lines = [json.dumps({"step": i, "loss": 1 / (i + 1), "implicit_accuracy": 0.5}) for i in range(steps)]
+    probe = {"probe/winner_relative": 2.0, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
+    lines = [{"step": i, "loss": 1 / (i + 1), "implicit_accuracy": 0.5} for i in range(steps)]
+    lines = [json.dumps(line | (probe if line["step"] == 39 else {})) for line in lines]
     live = Path(f"runs/live/train@{policy}.jsonl")
     write(live, "")
     for line in lines:
         with open(live, "a") as file:
             file.write(line + "\\n")
         time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
-    write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, "lr": getattr(value, "lr", 0)}))
+    about = {"conventions": {"summed": 0.0625, "lr_launched": 2.048e-05}} if steps else {}
+    write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, **about}))
     write(f"curves/{policy}.jsonl", "".join(line + "\\n" for line in lines))
 """,
     "evaluate": """

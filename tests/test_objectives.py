@@ -17,6 +17,7 @@ from diffalign.objectives import (
     odds,
     reference_point,
     sft,
+    told,
     with_gradient_scaled,
 )
 
@@ -129,6 +130,8 @@ def test_the_same_beta_in_other_code() -> None:
         "lr_printed": pytest.approx(8.192e-9),
         "lr_launched": pytest.approx(8.192e-6),
     }
+    kto = told(2000, 1e-3, {"summed": 3.90625, "diffusion_kto": 1000})
+    assert kto == "beta 2000 is 3.906 for errors summed over a latent, 1000 as --beta_dpo of Diffusion-KTO's code"
 
 
 def test_summed_errors_and_diffusers_scripts_give_the_same_loss() -> None:

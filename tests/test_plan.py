@@ -276,7 +276,7 @@ def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.Mo
     """A line each policy; what is assumed says so; before ingest the shards' number isn't known."""
     said = planner.text(project, MACHINE)
     assert [line.split()[0] for line in said.splitlines()[1:6]] == list(POLICIES)
-    assert "assumed" in said and "measured now" in said
+    assert "pairs/s assumes 35%" in said and "measured now" in said
     for name in ("model",):
         (tmp_path / name).symlink_to(Path(name).resolve())
     monkeypatch.chdir(tmp_path)
@@ -284,31 +284,55 @@ def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) -> None:
-    policy = {**project.policies["dpo"].model_dump(), "init_fingerprint": "0"}
-    machine = {**vars(MACHINE), "torch": "2"}
-    about = {"family": "sd15", "resolution": 64, "policy": policy, "machine": machine}
+    about = recorded(project, "dpo")
     try:
-        timings.record_rate("dpo", 123.0, about)
-        (item,) = [p for p in planner.plans(project, MACHINE) if p.name == "dpo"]
-        assert item.measured and item.pairs_per_second == 123.0
-        other = replace(MACHINE, parallel="fsdp")
-        (item,) = [p for p in planner.plans(project, other) if p.name == "dpo"]
-        assert not item.measured
+        timings.record_rate("dpo", 123.0, 0.0, 5 * 10**8, about)
+        plans = {item.name: item for item in planner.plans(project, MACHINE)}
         assert timings.read() == [] and timings.newest() == {}  # no stage's wall time
     finally:
         timings.FILE.unlink()
+    item = plans["dpo"]
+    assert [name for name, other in plans.items() if other.measured] == ["dpo"]
+    assert item.measured == planner.Measured(123.0, 5 * 10**8)
+    assert item.seconds == item.pairs / 123 != item.pairs / item.pairs_per_second
+    assert planner.work_row(item)[3:5] == [f"{item.pairs_per_second:.3g}", "123"]
+    assert planner.memory_row(item)[-2:] == [f"{planner.si(item.memory.total)}B", "500 MB"]
+    assert planner.work_row(plans["sft"])[4] == planner.memory_row(plans["sft"])[-1] == "-"
+
+
+def recorded(project: params.Params, name: str, machine: Machine = MACHINE, **changes: Any) -> dict[str, Any]:
+    """What a run's line says of it, as it comes back from JSON."""
+    policy = {**project.policies[name].model_dump(mode="json"), "init_fingerprint": "0", **changes}
+    return {"family": "sd15", "resolution": 64, "policy": policy, "machine": {**vars(machine), "torch": "2"}}
+
+
+def test_runs_of_other_work_have_other_keys(project: params.Params) -> None:
+    def key(name: str = "lora", machine: Machine = MACHINE, **changes: Any) -> tuple[Any, ...]:
+        return planner.speed_key(**recorded(project, name, machine, **changes))
+
+    for changes in ({"optimizer": "adafactor"}, {"ema": 0.99}, {"log_every": 7}, {"lora_targets": ["to_q"]}):
+        assert key(**changes) != key()
+    assert key(lora_rank=9) != key() and key(machine=replace(MACHINE, parallel="fsdp")) != key()
+    assert key(lora_targets=["to_k", "to_q", "to_v", "to_out.0"]) != key("dpo")
+    assert key(lora_targets=families.FAMILIES["sd15"].lora_targets) == key(lora_targets=None)
+    assert key(ema=0.9) == key(ema=0.99) and key(beta=1.0, seed=5, checkpoint_every=1) == key()
+    assert key("dpo", lora_rank=9, lora_targets=["to_q"]) == key("dpo")  # without adapters they are nothing
 
 
 def test_training_notes_its_rate(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage leaves pairs a second in runs/timings.jsonl, nothing of it in its outs, and the next plan uses it."""
+    """The stage leaves what it took in runs/timings.jsonl, nothing of it in its outs, and the next plan uses it."""
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setattr("sys.stderr", io.StringIO())
     train.run(project, "lora")
     (line,) = timings.rates()
     assert line["rate"] == "lora" and line["pairs_per_second"] > 0
+    assert 0 < line["waited"] < 1  # on a CPU batches are made when they are asked for
     machine = replace(MACHINE, threads=line["about"]["machine"]["threads"])
     measured = {item.name: item.measured for item in planner.plans(project, machine)}
-    assert measured == dict.fromkeys(POLICIES, False) | {"lora": True}
+    assert measured == dict.fromkeys(POLICIES) | {
+        "lora": planner.Measured(line["pairs_per_second"], line["peak_bytes"])
+    }
+    assert 1e8 < line["peak_bytes"] < 1e11  # PyTorch alone takes as much; kibibytes would be below
     assert "pairs_per_second" not in Path("models/policies/lora/policy.json").read_text()
 
 
@@ -323,9 +347,10 @@ def test_the_assumed_rate_is_within_a_factor_of_3(tmp_path: Path, monkeypatch: p
     values = make_params(tmp_path, BASE | {"dpo": policy}, model={"path": demo})
     ingest.run(values)
     precompute.run(values)
-    (before,) = planner.plans(values, planner.this_machine())
-    assert not before.measured
+    machine = planner.this_machine()
+    (before,) = planner.plans(values, machine)
+    assert before.measured is None
     train.run(values, "dpo")
-    (after,) = planner.plans(values, planner.this_machine())
+    (after,) = planner.plans(values, machine)
     assert after.measured
-    assert 1 / 3 < before.pairs_per_second / after.pairs_per_second < 3
+    assert 1 / 3 < after.pairs_per_second / after.measured.pairs_per_second < 3

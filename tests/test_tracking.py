@@ -101,6 +101,11 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(i, 1 / (i + 1)) for i in range(40)]
     assert train.data.params["policies.dpo.lr"] == "3e-05"
     assert artifacts(store, train, "model") == ["policy.json"]
+    assert train.data.tags["mlflow.note.content"].startswith("**winner_worse**, step 39: the policy denoises held-out")
+    assert train.data.params["conventions.summed"] == "0.0625"
+    assert train.data.params["conventions.lr_launched"] == "2.048e-05"
+    (base,) = named(store, "train@base")
+    assert "mlflow.note.content" not in base.data.tags
     (ingest,) = named(store, "ingest")
     assert ingest.data.metrics["rejects/tie"] == 2
     (evaluate,) = named(store, "evaluate")
@@ -232,6 +237,28 @@ def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
     records.write({**killed, "run_id": again, "status": "RUNNING", "closed": False})
     tracking.sync()  # dvc.lock is what it was, and yet there is news
     assert store.client.get_run(again).info.status == "KILLED"
+
+
+def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project: Path) -> None:
+    store, stopped = tracking.Store(), "training of dpo was stopped by an alarm"
+    quiet = {"probe/winner_relative": 0.1, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
+    with pytest.raises(UserError), tracking.stage_run("train@dpo", params()):
+        time.sleep(0.1)
+        curve = Path("runs/live/train@dpo.jsonl")
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        probes = [{"step": 1, **quiet}, *({"step": n, **quiet, "probe/winner_relative": float(n)} for n in (2, 3))]
+        curve.write_text("".join(json.dumps(line) + "\n" for line in probes))
+        end = time.monotonic() + 60
+        while not (runs := named(store, "train@dpo")) or "mlflow.note.content" not in runs[0].data.tags:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        said = runs[0].data.tags["mlflow.note.content"]
+        assert said.startswith("**winner_worse**, steps 2 to 3: the policy denoises held-out winners worse")
+        assert "by 283.55% at least" in said and runs[0].info.status == "RUNNING"
+        raise UserError(stopped)
+    (run,) = named(store, "train@dpo")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow.note.content"] == f"{stopped}\n\n{said}"
 
 
 def test_no_credentials_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ class Method(Protocol):
         """
 
     def about(self) -> dict[str, float]:
-        """What its parameters are in other code's terms, by name; for the log and policy.json."""
+        """What its beta is in other code's terms, by name (`objectives.TERMS`); for the log, policy.json and MLflow."""
 
     def loss(self, policy: Denoise, reference: Reference | None, batch: Any, log: bool) -> tuple[Tensor, Logs]:
         """The sum of the weighted losses over the micro-batch, a scalar, and what to log: sums over it too.
