@@ -11,8 +11,13 @@ from torch.nn.functional import logsigmoid
 
 
 def errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Per-sample denoising error [B]: the mean (not the sum) of squares over C, h, w, in float32."""
-    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    """Per-sample denoising error [B]: the mean (not the sum) of squares over C, h, w, in float32 at least."""
+    return (precise(prediction) - precise(target)).square().mean(dim=(1, 2, 3))
+
+
+def precise(x: Tensor) -> Tensor:
+    """x in float32; float64 stays as it is, for what checks gradients."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def diffusion_dpo(
@@ -92,7 +97,7 @@ def loser_scale(residual_w: Tensor, residual_l: Tensor, mu: float) -> Tensor:
     1, keeps at least mu |g_w|^2 of it. That's so where the loss falls with the margin: not for IPO or soft labels.
     One factor a pair; the authors' code takes one a micro-batch, which depends on its size.
     """
-    g_w, g_l = residual_w.detach().float().flatten(1), residual_l.detach().float().flatten(1)
+    g_w, g_l = precise(residual_w.detach()).flatten(1), precise(residual_l.detach()).flatten(1)
     product, square = (g_w * g_l).sum(dim=1), g_w.square().sum(dim=1)
     opposed = product > 0
     return torch.where(opposed, ((1 - mu) * square / product.where(opposed, torch.ones_like(product))).clamp(max=1), 1)
