@@ -11,8 +11,16 @@ from torch.nn.functional import logsigmoid
 
 
 def errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Per-sample denoising error [B]: the mean (not the sum) of squares over C, h, w, in float32."""
-    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    """Per-sample denoising error [B] (Ho et al. 2020, arXiv 2006.11239, eq. 14), in float32 at least.
+
+    The mean (not the sum) of squares over C, h, w; the target is what the process says: noise, v or velocity.
+    """
+    return (precise(prediction) - precise(target)).square().mean(dim=(1, 2, 3))
+
+
+def precise(x: Tensor) -> Tensor:
+    """x in float32; float64 stays as it is, for what checks gradients."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def diffusion_dpo(
@@ -76,7 +84,10 @@ def told(beta: float, lr: float, found: dict[str, float]) -> str:
 
 
 def hinge(logits: Tensor) -> Tensor:
-    """relu(1 - z): flat where a pair is won by 1 (SLiC's link in DPO's place; Zhao et al. 2023, arXiv 2305.10425)."""
+    """relu(1 - z): flat where a pair is won by 1 (Zhao et al. 2023, SLiC-HF, arXiv 2305.10425).
+
+    That's its calibration loss, max(0, delta - z), with delta = 1 and DPO's logit for the sequences' log ratio.
+    """
     return (1 - logits).relu()
 
 
@@ -102,15 +113,18 @@ def gradient_weight(logits: Tensor, link: str) -> Tensor:
 
 
 def loser_scale(residual_w: Tensor, residual_l: Tensor, mu: float) -> Tensor:
-    """Diffusion-SDPO's factor [B] in [0, 1] on the loser's gradient (arXiv 2511.03317); no gradient flows through it.
+    """Diffusion-SDPO's factor [B] in [0, 1] on the loser's gradient (Fu et al. 2025, arXiv 2511.03317).
+
+    No gradient flows through it.
 
     Residuals are the policy's output minus the target, [B, C, h, w]: the errors' gradients on the outputs, up to one
     factor. At first order and on the outputs, a step along g_w - lambda * g_l lowers the winner's error by
     |g_w|^2 - lambda * <g_w, g_l>; lambda = min(1, (1 - mu) |g_w|^2 / <g_w, g_l>) where the product is positive, else
     1, keeps at least mu |g_w|^2 of it. That's so where the loss falls with the margin: not for IPO or soft labels.
-    One factor a pair; the authors' code takes one a micro-batch, which depends on its size.
+    One factor a pair; the authors' code (AIDC-AI/Diffusion-SDPO, get_adaptive_lose_l_scale) takes one a micro-batch,
+    which depends on its size.
     """
-    g_w, g_l = residual_w.detach().float().flatten(1), residual_l.detach().float().flatten(1)
+    g_w, g_l = precise(residual_w.detach()).flatten(1), precise(residual_l.detach()).flatten(1)
     product, square = (g_w * g_l).sum(dim=1), g_w.square().sum(dim=1)
     opposed = product > 0
     return torch.where(opposed, ((1 - mu) * square / product.where(opposed, torch.ones_like(product))).clamp(max=1), 1)
@@ -145,11 +159,11 @@ def reference_point(improvement: Tensor) -> Tensor:
 
 
 def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor | None = None) -> Tensor:
-    """MaPO [B], which needs no reference: E_w - beta * log sigmoid(T * (phi(E_w) - phi(E_l))) (arXiv 2406.06424).
+    """MaPO [B], which needs no reference (Hong et al. 2024, arXiv 2406.06424 v2, eq. 9 and 10, as its code has them).
 
-    phi(E) = E / 2 / (exp(E / 2) - 1) falls from 1 at E = 0; errors [B] are means over C, h, w; T is the number of
-    timesteps; beta (0.1 as published) weighs the preference against fine-tuning on the winner. With `strength` the
-    log sigmoid is the cross-entropy against it, as in `diffusion_dpo`.
+    E_w - beta * log sigmoid(T * (phi(E_w) - phi(E_l))). phi(E) = E / 2 / (exp(E / 2) - 1) falls from 1 at E = 0; errors
+    [B] are means over C, h, w; T is the number of timesteps; beta (0.1 as published) weighs the preference against
+    fine-tuning on the winner. With `strength` the log sigmoid is the cross-entropy against it, as in `diffusion_dpo`.
     """
     logits = T * (odds(error_w) - odds(error_l))
     preferred = logsigmoid(logits)
@@ -159,7 +173,7 @@ def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor
 
 
 def odds(error: Tensor) -> Tensor:
-    """MaPO's phi(E) = x / (exp(x) - 1), x = E / 2."""
+    """MaPO's link phi(E) = x / (exp(x) - 1), x = E / 2, [B], with the 1/2 of its code (eq. 11 has a beta)."""
     x = 0.5 * error.clamp(min=1e-12)
     return x / torch.expm1(x)
 
@@ -175,5 +189,5 @@ def implicit_accuracy(margin: Tensor) -> Tensor:
 
 
 def sft(error_w: Tensor) -> Tensor:
-    """Supervised fine-tuning on the winners: their denoising error itself, [B]."""
+    """Supervised fine-tuning on the winners: their denoising error itself, [B] (Ho et al. 2020, eq. 14)."""
     return error_w

@@ -168,8 +168,9 @@ class Flow:
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The velocity eps - x0, [B, C, h, w], the same at every t.
 
-        Diffusion-DPO's loss on errors against it is Flow-DPO with a constant beta (Liu et al. 2025, arXiv 2501.13918).
-        The derivation gives beta (1 - t)^2 instead, which is reported to over-optimise and isn't offered here.
+        Diffusion-DPO's loss on errors against it is Flow-DPO (Liu et al. 2025, arXiv 2501.13918, eq. 6) with a constant
+        beta, as in its experiments. The derivation gives beta (1 - t)^2 instead, which the paper reports to
+        over-optimise and which isn't offered here.
         """
         return eps - x0
 

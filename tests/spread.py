@@ -5,6 +5,8 @@
 
 import json
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffalign import devices, methods
 from diffalign.feed import make_source
@@ -49,6 +52,29 @@ def kept(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state_tensors(learner).items()}
 
 
+class Exchanges(TorchDispatchMode):
+    """Counts what the processes send each other, by collective operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            self.counts[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def reductions(spec: Spec, strategy: str, micro_batch_size: int) -> int:
+    """How often tensors are reduced over the processes in an optimizer step: gradients, and its logs' sums."""
+    spec = replace(spec, policy={**spec.policy, "micro_batch_size": micro_batch_size})
+    learner = build(spec, accelerator(), strategy)
+    steps(learner, spec, 0, 1)  # after its first backward DDP puts gradients into other buckets
+    with Exchanges() as seen:
+        steps(learner, spec, 1, 2)
+    return seen.counts["c10d::allreduce_"] + seen.counts["c10d::_reduce_scatter_base_"]
+
+
 def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
     devices.set_up(torch.device("cpu"), "fp32")
     logs: dict[str, Any] = {}
@@ -76,6 +102,7 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
     logs["local"], logs["global"] = some.to_local().numel(), some.numel()
     for strategy in ("ddp", "fsdp"):
         run(f"bf16-{strategy}", spec, strategy, "bf16", end=1)
+        logs[f"reductions-{strategy}"] = [reductions(specs["sft"], strategy, size) for size in (1, 4)]
 
     # A step, a checkpoint, and the rest by a fresh learner of either kind.
     first = build(spec, accelerator(), "fsdp")

@@ -17,9 +17,11 @@ from PIL import Image
 from diffalign import comparisons, families, params, training
 from diffalign.drawing import drawer, initial_noise
 from diffalign.errors import UserError
-from diffalign.learner import Spec
+from diffalign.feed import make_source
+from diffalign.learner import Spec, build, load_init, make_accelerator
 from diffalign.policies import add_lora, load_policy
-from diffalign.shards import Shards, image_cond
+from diffalign.references import live
+from diffalign.shards import Shards, image_cond, prompt_key
 from stages import evaluate, generate, ingest, precompute, reference, train
 from tests import pickapic
 from tests.project import make_params
@@ -117,7 +119,7 @@ def test_latents_are_scaled_and_shifted_as_the_denoiser_sees_them(name: str, tmp
     )
 
 
-@pytest.fixture(scope="module", params=["v", "sdxl", "sd3"])
+@pytest.fixture(scope="module", params=["v", "sdxl", "sd3", pytest.param("sd3_t5", marks=pytest.mark.slow)])
 def project(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Case, params.Params]]:
@@ -179,6 +181,20 @@ def test_shards_hold_what_the_network_is_told(project: tuple[Case, params.Params
         sizes = {tuple(cond["time_ids"].tolist()) for cond in each}
         # Of 80 x 3000, resized to 64 x 2400, (2400 - 64) / 2 is above.
         assert sizes == {(64, 97, 0, left, 64, 64), (3000, 80, 1168, 0, 64, 64)}
+
+
+def test_shards_hold_each_encoding_of_a_prompt(project: tuple[Case, params.Params]) -> None:
+    """All that training asks for is there, T5's states where the model has a T5, as the family encodes them."""
+    case, _ = project
+    (pair,) = comparisons.pairs(comparisons.read(Path("data/comparisons")), "validation")
+    model, shards = families.load(case.family, "model", ("text",)), Shards("data/shards", "prompts")
+    for prompt in ("", pair.prompt):
+        expected = {key: value[0] for key, value in model.encode_prompt([prompt]).items()}
+        assert ("t5" in expected) == Path("model/text_encoder_3").exists()
+        stored = shards.get(prompt_key(prompt))
+        assert stored.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(stored[key].float(), value, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
@@ -243,6 +259,24 @@ def test_a_cached_reference_is_each_familys(
     assert "64 kept margins or more agree with the live reference's" in capfd.readouterr().err
     shutil.rmtree("models/policies/kept")
     Path("curves/kept.jsonl").unlink()
+
+
+def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, params.Params]) -> None:
+    """Moved adapters change the policy's errors; the reference's are those of a freshly loaded init, bit for bit."""
+    case, values = project
+    policy = values.policies["lora"].model_dump()
+    spec = Spec("lora", case.family, "model", policy, values.pairs.model_dump(), "data/comparisons", "data/shards", {})
+    learner = build(spec, make_accelerator("cpu", 1, "fp32"))
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in learner.trainable.values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+    batch = next(make_source(spec, learner).at(0))
+    trained, frozen = live(learner.model.denoise), live(load_init(spec, torch.device("cpu")).denoise)
+    before, off, after = (torch.cat(errors(batch)) for errors in (trained, learner.reference, trained))
+    assert torch.equal(off, torch.cat(frozen(batch)))
+    assert torch.equal(before, after), "the adapters are on again"
+    assert ((before - off).abs() > 1e-4 * off).all(), "the adapters do something, for each image"
 
 
 def test_what_comes_after_training(project: tuple[Case, params.Params], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Methods on batches: ln 2 at the start, and neither micro-batches nor processes change the global batch."""
+"""Methods on batches: by hand with strengths and weights, ln 2 at the start, float64 gradients.
+
+Neither micro-batches nor processes change the global batch.
+"""
 
 import math
 from dataclasses import replace
@@ -7,23 +10,25 @@ import pytest
 import torch
 
 from diffalign import params
-from diffalign.batches import PairSource, latents
+from diffalign.batches import PairBatch, PairSource, latents
 from diffalign.comparisons import Pair
+from diffalign.draws import pair_place
 from diffalign.methods import METHODS, load
 from diffalign.methods.dpo import DPO
 from diffalign.methods.mapo import MaPO
 from diffalign.methods.sft import SFT
-from diffalign.process import Diffusion, scaled_linear
-from diffalign.references import live, pair_errors
+from diffalign.process import Diffusion, Flow, scaled_linear
+from diffalign.references import Reference, live, pair_errors
 from diffalign.shards import prompt_key
 from diffalign.times import Times
 
 SHAPE = (4, 4, 4)
+FLOW = Times(Flow(1000, 3.0), density="logit_normal")
 Rows = dict[str, dict[str, torch.Tensor]]
 
 
 def source(**changes) -> PairSource:  # type: ignore[no-untyped-def]
-    """Ten pairs of random latents in memory, in place of shards."""
+    """Ten pairs of random latents in memory, in place of shards; strengths from 0.6 to 1, weights around 1."""
     rng = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
@@ -35,7 +40,7 @@ def source(**changes) -> PairSource:  # type: ignore[no-untyped-def]
         for side in "wl"
     }
     prompts: Rows = {prompt_key(text): {"hidden": random(3, 2)} for text in ["", *(f"p{i}" for i in range(10))]}
-    pairs = [Pair(f"{i}", f"p{i}", f"w{i}", f"l{i}", strength=1.0, weight=1.0) for i in range(10)]
+    pairs = [Pair(f"{i}", f"p{i}", f"w{i}", f"l{i}", 0.6 + 0.4 * i / 9, weight=0.55 + 0.1 * i) for i in range(10)]
     values = {
         "pairs": pairs,
         "images": images,
@@ -81,6 +86,7 @@ VARIANTS = {
     "safeguard": lambda s: DPO(s, beta=50.0, safeguard=0.9),
     "mapo": lambda s: MaPO(s, beta=0.1),
     "sft": SFT,
+    "flow": lambda s: DPO(replace(s, times=FLOW), beta=50.0),
 }
 
 
@@ -94,31 +100,117 @@ def test_accumulating_is_one_large_batch(method) -> None:  # type: ignore[no-unt
     torch.testing.assert_close(gradient(method, ranks), whole, **close)
 
 
+def cross_entropy(z: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    return s * torch.log1p(torch.exp(-z)) + (1 - s) * torch.log1p(torch.exp(z))
+
+
+def phi(error: torch.Tensor) -> torch.Tensor:
+    """MaPO's, as its authors write it."""
+    return 0.5 * error / (torch.exp(0.5 * error) - 1)
+
+
+BY_HAND = {name: lambda w, l, z, s: cross_entropy(z, s) for name in ("dpo", "safeguard", "flow")} | {
+    "hinge": lambda w, l, z, s: s * (1 - z).clamp(min=0) + (1 - s) * (1 + z).clamp(min=0),
+    "ipo": lambda w, l, z, s: s * (z - 0.5) ** 2 + (1 - s) * (z + 0.5) ** 2,
+    "mapo": lambda w, l, z, s: w + 0.1 * cross_entropy(100 * (phi(w) - phi(l)), s),
+    "sft": lambda w, l, z, s: w,
+}
+"""From errors, the logit z = 25 * margin and the strength, all [B], to the losses of VARIANTS."""
+
+
+def exact(method) -> tuple[Denoiser, Reference, PairBatch]:  # type: ignore[no-untyped-def]
+    """A policy, its reference and a batch of the method's own in float64."""
+    policy, reference = Denoiser(0).double(), live(Denoiser(1).double())
+    batch = next(method.batches(policy, reference, 0))
+    return policy, reference, batch.mapped(lambda x: x.double() if x.is_floating_point() else x)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_loss_is_the_weighted_sum_of_what_is_derived_by_hand(name: str) -> None:
+    """Each slot's pair has its own strength, between 0.6 and 1, and weight, between 0.55 and 1.45."""
+    each = source()
+    method = VARIANTS[name](each)
+    policy, reference, batch = exact(method)
+    total, _ = method.loss(policy, reference, batch, log=False)
+    pairs = [each.pairs[pair_place(each.seed, 0, slot, 8, 10)[0]] for slot in range(8)]
+    s, weight = torch.tensor([(pair.strength, pair.weight) for pair in pairs], dtype=torch.float64).unbind(1)
+    (w, l), (w_ref, l_ref) = pair_errors(policy, batch), reference(batch)
+    losses = BY_HAND[name](w, l, 25 * ((l - l_ref) - (w - w_ref)), s)
+    assert total.item() == pytest.approx((weight * losses).sum().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "safeguard"])
+def test_gradients_in_float64(name: str) -> None:
+    """From the loss over a batch to the policy's weights, against finite differences."""
+    method = VARIANTS[name](source())
+    policy, reference, batch = exact(method)
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        def moved(*inputs: object) -> torch.Tensor:
+            return torch.func.functional_call(policy, {"weight": weight}, inputs)
+
+        return method.loss(moved, reference, batch, log=False)[0]
+
+    assert torch.autograd.gradcheck(loss, [policy.weight])
+
+
+def test_the_safeguards_gradient_in_float64() -> None:
+    """On each output, in a random direction, against finite differences of the plain loss: losers' are times lambda."""
+    plain, guarded = (DPO(source(), beta=1.0, safeguard=mu) for mu in (None, 0.9))
+    policy, reference, batch = exact(plain)
+    output = policy(batch.x_t, batch.t, batch.cond).detach().requires_grad_()
+    (found,) = torch.autograd.grad(guarded.loss(lambda *_: output, reference, batch, log=False)[0], output)
+
+    def loss(at: torch.Tensor) -> torch.Tensor:
+        return plain.loss(lambda *_: at, reference, batch, log=False)[0]
+
+    with torch.no_grad():
+        along = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        steps = 1e-5 * along * torch.eye(len(output)).view(-1, len(output), 1, 1, 1)
+        slopes = torch.stack([(loss(output + step) - loss(output - step)) / 2e-5 for step in steps])
+        w, l = (output - batch.target).chunk(2)
+        product, square = (w * l).sum(dim=(1, 2, 3)), w.square().sum(dim=(1, 2, 3))
+        scale = torch.where(product > 0, (0.1 * square / product).clamp(max=1), 1)
+        assert (scale < 1).any()
+    expected = slopes * torch.cat([torch.ones_like(scale), scale])
+    torch.testing.assert_close((found * along).sum(dim=(1, 2, 3)), expected, rtol=1e-6, atol=1e-9)
+
+
 def test_dpo_is_ln2_at_the_reference() -> None:
     policy = Denoiser(0)
     method = DPO(source(), beta=2000)
     batch = next(method.batches(policy, live(policy), 0))
     total, logs = method.loss(policy, live(policy), batch, log=True)
-    assert total.item() / 8 == pytest.approx(math.log(2), rel=1e-6)
+    assert total.item() == pytest.approx(batch.weight.sum().item() * math.log(2), rel=1e-6)
     assert logs["winner_change"].item() == logs["loser_change"].item() == 0
     assert logs["implicit_accuracy"].item() == 4
 
 
-def test_swapped_pairs_give_the_opposite_direction_at_the_reference() -> None:
+def both_ways_round() -> tuple[PairSource, PairSource]:
+    """A source, and the same with winners and losers swapped.
+
+    Posterior noise is drawn by side: without it, the swap is exact.
+    """
+    quiet = source()
+    for moments in quiet.images.values():  # type: ignore[attr-defined]
+        moments["logvar"].fill_(-60.0)
+    swapped = [replace(p, image_w=p.image_l, image_l=p.image_w) for p in quiet.pairs]
+    return quiet, replace(quiet, pairs=swapped)
+
+
+@pytest.mark.parametrize("name", ["dpo", "hinge", "ipo", "flow"])
+def test_swapped_pairs_give_the_opposite_direction_at_the_reference(name: str) -> None:
     def grad(each: PairSource) -> torch.Tensor:
         policy = Denoiser(0)
         reference = live(Denoiser(0))
-        method = DPO(each, beta=100)
-        # Posterior noise is drawn by side: without it, the swap is exact.
+        method = VARIANTS[name](each)
         batch = next(method.batches(policy, reference, 0))
         method.loss(policy, reference, batch, log=False)[0].backward()
         return policy.weight.grad
 
-    quiet = source()
-    for moments in quiet.images.values():  # type: ignore[attr-defined]
-        moments["logvar"].fill_(-60.0)
-    swapped = replace(quiet, pairs=[replace(p, image_w=p.image_l, image_l=p.image_w) for p in quiet.pairs])
-    torch.testing.assert_close(grad(quiet), -grad(swapped), rtol=1e-4, atol=1e-4)
+    one, other = map(grad, both_ways_round())
+    assert one.abs().max() > 1
+    torch.testing.assert_close(one, -other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_pair_shares_timestep_noise_and_prompt() -> None:
@@ -181,7 +273,7 @@ def test_the_safeguard_scales_the_losers_gradient_and_not_the_loss() -> None:
         product, square = (w * l).sum(dim=(1, 2, 3)), w.square().sum(dim=(1, 2, 3))
         scale = torch.where(product > 0, ((1 - mu) * square / product).clamp(max=1), 1)
         margin = (l.square().mean(dim=(1, 2, 3)) - error_l_ref) - (w.square().mean(dim=(1, 2, 3)) - error_w_ref)
-        slope = -25.0 * torch.sigmoid(-25.0 * margin)
+        slope = 25.0 * batch.weight * (torch.sigmoid(25.0 * margin) - batch.strength)
         assert (scale < 1).any()
     by_hand = slope * (scale * l.square().mean(dim=(1, 2, 3)) - w.square().mean(dim=(1, 2, 3)))
     (expected,) = torch.autograd.grad(by_hand.sum(), policy.weight)

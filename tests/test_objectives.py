@@ -36,22 +36,37 @@ def test_errors_is_the_mean_over_a_sample() -> None:
     assert errors(prediction, target).tolist() == [4, 1.125]
 
 
+BY_HAND = [torch.tensor([x], dtype=torch.float64) for x in (0.3, 0.4, 0.302, 0.401)]
+STRENGTH = torch.linspace(0.5, 1, 6, dtype=torch.float64)
+
+
 def test_dpo_by_hand() -> None:
     """Winner improves by 0.002, loser by 0.001: margin (0.4-0.401) - (0.3-0.302) = -0.001 + 0.002 = 0.001.
 
     beta 2000 enters as 1000: logit 1, loss -log sigmoid(1) = log(1 + e^-1) = 0.313262.
     """
-    values = [torch.tensor([x], dtype=torch.float64) for x in (0.3, 0.4, 0.302, 0.401)]
-    losses, margin = diffusion_dpo(*values, beta=2000)
+    losses, margin = diffusion_dpo(*BY_HAND, beta=2000)
     assert margin.item() == pytest.approx(0.001)
     assert losses.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-9)
 
 
+def test_dpo_with_strength_by_hand() -> None:
+    """The same pair, of which three raters in four say so; log(1 + e) is 1 more than log(1 + e^-1).
+
+    3/4 log(1 + e^-1) + 1/4 log(1 + e) = 0.313262 + 1/4. At the logit 1 a hinge is 3/4 * 0 + 1/4 * 2, IPO is
+    3/4 * (1/2)^2 + 1/4 * (3/2)^2.
+    """
+    strength = torch.tensor([0.75], dtype=torch.float64)
+    found = {link: diffusion_dpo(*BY_HAND, 2000, strength, link)[0].item() for link in LINKS}
+    assert found == pytest.approx({"sigmoid": 0.563262, "hinge": 0.5, "ipo": 0.75}, rel=1e-6)
+
+
 def test_dpo_is_ln2_at_the_reference() -> None:
     error_w, error_l, *_ = four()
-    losses, margin = diffusion_dpo(error_w, error_l, error_w, error_l, beta=5000)
-    assert (margin == 0).all()
-    torch.testing.assert_close(losses, torch.full_like(losses, math.log(2)))
+    for strength in (None, STRENGTH):
+        losses, margin = diffusion_dpo(error_w, error_l, error_w, error_l, 5000, strength)
+        assert (margin == 0).all()
+        torch.testing.assert_close(losses, torch.full_like(losses, math.log(2)))
 
 
 def test_swapping_winner_and_loser_flips_the_margin() -> None:
@@ -63,13 +78,25 @@ def test_swapping_winner_and_loser_flips_the_margin() -> None:
     torch.testing.assert_close(swapped - losses, 1.5 * margin)
 
 
-def test_dpo_gradient() -> None:
-    """d loss / d E_w = beta / 2 * sigmoid(-logit), and minus that for E_l."""
+@pytest.mark.parametrize("link", LINKS)
+def test_swapping_with_strength_is_doubting_the_label(link: str) -> None:
+    """A pair the other way round at s is the pair at 1 - s. With the sigmoid they differ by 2 s - 1 logits."""
+    w, l, w_ref, l_ref = four()
+    losses, margin = diffusion_dpo(w, l, w_ref, l_ref, 3, STRENGTH, link)
+    swapped, _ = diffusion_dpo(l, w, l_ref, w_ref, 3, STRENGTH, link)
+    torch.testing.assert_close(swapped, diffusion_dpo(w, l, w_ref, l_ref, 3, 1 - STRENGTH, link)[0])
+    if link == "sigmoid":
+        torch.testing.assert_close(swapped - losses, (2 * STRENGTH - 1) * 1.5 * margin)
+
+
+@pytest.mark.parametrize("strength", [None, STRENGTH], ids=["hard", "soft"])
+def test_dpo_gradient(strength: torch.Tensor | None) -> None:
+    """d loss / d E_w = beta / 2 * (s - sigmoid(logit)), s = 1 without strength, and minus that for E_l."""
     values = [v.requires_grad_() for v in four()]
-    assert torch.autograd.gradcheck(lambda *v: diffusion_dpo(*v, beta=4)[0], values)
-    losses, margin = diffusion_dpo(*values, beta=4)
+    assert torch.autograd.gradcheck(lambda *v: diffusion_dpo(*v, beta=4, strength=strength)[0], values)
+    losses, margin = diffusion_dpo(*values, beta=4, strength=strength)
     losses.sum().backward()
-    expected = 2 * torch.sigmoid(-2 * margin.detach())
+    expected = 2 * ((1 if strength is None else strength) - torch.sigmoid(2 * margin.detach()))
     torch.testing.assert_close(values[0].grad, expected)
     torch.testing.assert_close(values[1].grad, -expected)
 
@@ -171,8 +198,7 @@ def test_ipo_is_the_published_one_times_a_constant() -> None:
 @pytest.mark.parametrize("link", LINKS)
 def test_gradients_of_all_links(link: str) -> None:
     values = [v.requires_grad_() for v in four()]
-    strength = torch.linspace(0.5, 1, 6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *v: diffusion_dpo(*v, beta=1.7, strength=strength, link=link)[0], values)
+    assert torch.autograd.gradcheck(lambda *v: diffusion_dpo(*v, beta=1.7, strength=STRENGTH, link=link)[0], values)
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -214,6 +240,26 @@ def test_the_safeguard_by_hand() -> None:
     assert loser_scale(w, l, 0.5).tolist() == [0.25, 1, 1]
 
 
+@pytest.mark.parametrize("mu", [0.6, 0.9])
+def test_the_safeguard_is_the_authors_formula_at_one_pair(mu: float) -> None:
+    """get_adaptive_lose_l_scale of AIDC-AI/Diffusion-SDPO's train.py: from the mean errors' gradients on the outputs.
+
+    Its batch is one pair: of several it takes one factor.
+    """
+    seen = set()
+    for seed in range(4):
+        for size in (1.0, 0.05, -1.0):
+            w, l = residuals(seed, count=1)
+            output_w, output_l = w.clone().requires_grad_(), (size * l).requires_grad_()
+            (g_w,) = torch.autograd.grad(output_w.square().mean(), output_w)
+            (g_l,) = torch.autograd.grad(output_l.square().mean(), output_l)
+            most = ((1 - mu) * g_w.norm() ** 2 / torch.dot(g_w.flatten(), g_l.flatten())).item()
+            expected = min(1.0, most) if most > 0 else 1.0
+            assert loser_scale(w, size * l, mu).item() == pytest.approx(expected, rel=1e-9)
+            seen.add((most > 0, expected < 1))
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
 def test_scaling_a_gradient_keeps_the_value() -> None:
     rng = torch.Generator().manual_seed(0)
     value = torch.rand(1000, generator=rng)
@@ -230,6 +276,15 @@ def test_mapo_by_hand() -> None:
     assert odds(w).item() == pytest.approx(1)
     assert odds(l).item() == pytest.approx(math.log(2))
     assert mapo(w, l, beta=0.1, T=1).item() == pytest.approx(0.1 * math.log1p(math.exp(-(1 - math.log(2)))))
+
+
+def test_mapo_with_strength_by_hand() -> None:
+    """The same pair at s = 3/4: the logit 1 - ln 2 is e^-z = 2 / e, and log(1 + e^z) is z more than log(1 + e^-z).
+
+    0.1 * (log(1 + 2 / e) + 1/4 * (1 - ln 2)) = 0.1 * (0.551445 + 0.076713).
+    """
+    w, l, strength = (torch.tensor([x], dtype=torch.float64) for x in (0.0, 2 * math.log(2), 0.75))
+    assert mapo(w, l, 0.1, 1, strength).item() == pytest.approx(0.0628158, rel=1e-6)
 
 
 def test_mapo_is_the_official_formula() -> None:
@@ -251,15 +306,32 @@ def test_mapo_with_strength() -> None:
 
 def test_mapo_of_equal_errors_is_fine_tuning_plus_ln2() -> None:
     w, *_ = four()
-    torch.testing.assert_close(mapo(w, w, beta=0.1, T=1000), w + 0.1 * math.log(2))
+    for strength in (None, STRENGTH):
+        torch.testing.assert_close(mapo(w, w, 0.1, 1000, strength), w + 0.1 * math.log(2))
 
 
-def test_mapo_gradient() -> None:
+def test_swapping_winner_and_loser_turns_mapos_preference_around() -> None:
+    """Beside fine-tuning, a pair and its swap differ by beta times the logit, T * (phi(E_w) - phi(E_l)), times 2 s - 1.
+
+    phi is as the authors write it, with snr = 0.5.
+    """
+    w, l, *_ = four()
+    logits = 20 * (0.5 * w / (torch.exp(0.5 * w) - 1) - 0.5 * l / (torch.exp(0.5 * l) - 1))
+    for strength, sure in ((None, 1), (STRENGTH, 2 * STRENGTH - 1)):
+        preference, swapped = mapo(w, l, 0.1, 20, strength) - w, mapo(l, w, 0.1, 20, strength) - l
+        torch.testing.assert_close(swapped - preference, 0.1 * sure * logits)
+
+
+@pytest.mark.parametrize("strength", [None, STRENGTH], ids=["hard", "soft"])
+def test_mapo_gradient(strength: torch.Tensor | None) -> None:
+    """d loss / d E_w is 1 from fine-tuning and -beta * (s - sigmoid(x)) * T * phi'(E_w), with x the logit, phi' < 0."""
     w, l, *_ = (v.requires_grad_() for v in four())
-    assert torch.autograd.gradcheck(lambda w, l: mapo(w, l, beta=0.1, T=20), (w, l))
-    mapo(w, l, beta=0.1, T=20).sum().backward()
+    assert torch.autograd.gradcheck(lambda w, l: mapo(w, l, 0.1, 20, strength), (w, l))
+    mapo(w, l, 0.1, 20, strength).sum().backward()
     assert w.grad is not None and l.grad is not None
-    assert (w.grad > 0).all() and (l.grad < 0).all()
+    pull = (1 if strength is None else strength) - torch.sigmoid(20 * (odds(w) - odds(l))).detach()
+    assert torch.equal((w.grad - 1).sign(), pull.sign())
+    assert torch.equal(l.grad.sign(), -pull.sign())
 
 
 LIKED, DISLIKED = torch.tensor([True]), torch.tensor([False])

@@ -145,6 +145,14 @@ def test_a_checkpoint_of_fsdp_goes_on_in_one_process(
     assert_close(kept(alone), {k: v for k, v in states["dpo-ddp"].items() if not k.startswith("published.")})
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_are_reduced_once_a_step(two: tuple[dict[str, Any], dict[str, State]], strategy: str) -> None:
+    """A process's four pairs are four micro-batches or one: as many reductions over the processes."""
+    logs, _ = two
+    four, one = logs[f"reductions-{strategy}"]
+    assert four == one > 1
+
+
 def test_what_is_published_is_the_average(two: tuple[dict[str, Any], dict[str, State]]) -> None:
     _, states = two
     for strategy in STRATEGIES:
