@@ -63,6 +63,11 @@ def parallel() -> str:
     return text
 
 
+def gpu() -> str | None:
+    """The GPU's name, where that is what computes: another one rounds otherwise."""
+    return torch.cuda.get_device_name() if default_device() == "cuda" else None
+
+
 def compiled() -> bool:
     """Whether training compiles its networks' blocks: DIFFALIGN_COMPILE, 0 or 1, else on a GPU."""
     text = os.environ.get("DIFFALIGN_COMPILE") or ("0" if default_device() == "cpu" else "1")

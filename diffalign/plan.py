@@ -28,10 +28,11 @@ class Memory:
     weights: int
     """The denoiser in float32, adapters included."""
     casts: int
-    """autocast's bfloat16 copies of the weights, alive while a graph is; 0 in fp32."""
+    """autocast's bfloat16 copies of the weights, alive while a graph is; 0 in fp32 and in FSDP."""
     reference: int
-    """A frozen copy of the denoiser, in bfloat16 where forward passes are; 0 with LoRA, cached errors or none."""
+    """A frozen copy of the denoiser, in bfloat16 where forward passes are but for FSDP; 0 with LoRA, cached or none."""
     gradients: int
+    """In full in FSDP, too, where a step has several micro-batches: they are shared out after the last one."""
     optimizer: int
     ema: int
     activations: int
@@ -53,23 +54,26 @@ def memory(
     ema: bool,
     precision: str,
     activations: int,
-    shares: int = 1,
+    shares: int | None = None,
+    accumulates: bool = False,
 ) -> Memory:
     """The bytes of a run on one device.
 
     `network` is how many weights the denoiser has, adapters included; `trained` are the shapes of those that are
     trained; `reference` is live, cached or none; `activations` are the bytes that a micro-batch's graph keeps; `shares`
-    is over how many devices all but activations and casts are spread.
+    is over how many devices FSDP spreads the rest, None without FSDP; `accumulates` says whether a step has several
+    micro-batches.
     """
-    elements = sum(map(prod, trained))
-    reference_bytes = (BF16 if precision == "bf16" else FP32) * network if reference == "live" and not lora else 0
+    elements, each = sum(map(prod, trained)), shares or 1
+    bf16 = precision == "bf16" and shares is None  # FSDP keeps its shares in fp32 and gathers a block in bf16
+    reference_bytes = (BF16 if bf16 else FP32) * network if reference == "live" and not lora else 0
     return Memory(
-        weights=FP32 * network // shares,
-        casts=BF16 * network if precision == "bf16" else 0,
-        reference=reference_bytes // shares,
-        gradients=FP32 * elements // shares,
-        optimizer=optimizer_bytes(trained, optimizer) // shares,
-        ema=FP32 * elements // shares if ema else 0,
+        weights=FP32 * network // each,
+        casts=BF16 * network if bf16 else 0,
+        reference=reference_bytes // each,
+        gradients=FP32 * elements // (1 if accumulates else each),
+        optimizer=optimizer_bytes(trained, optimizer) // each,
+        ema=FP32 * elements // each if ema else 0,
         activations=activations,
     )
 

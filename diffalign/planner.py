@@ -30,6 +30,8 @@ class Machine:
     """What a run's speed depends on beside its params."""
 
     device: str
+    gpu: str | None
+    """Its name."""
     processes: int
     threads: int
     """CPU threads of each process."""
@@ -82,6 +84,7 @@ def this_machine(seconds: float = 1.0) -> Machine:
     rate = matmul_rate(device, DTYPES[precision], None, seconds)
     return Machine(
         device=device,
+        gpu=environment.gpu(),
         processes=processes,
         threads=environment.threads(processes),
         precision=precision,
@@ -131,7 +134,8 @@ def plan_policy(
             optimizer=policy["optimizer"],
             ema=policy["ema"] is not None,
             precision=machine.precision,
-            shares=machine.processes if machine.parallel == "fsdp" else 1,
+            shares=machine.processes if machine.parallel == "fsdp" else None,
+            accumulates=micro_batch * machine.processes < policy["batch_size"],
             activations=micro_batch * kept // (2 if machine.precision == "bf16" else 1),
         ),
     )
@@ -221,7 +225,8 @@ def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dic
     targets = policy.get("lora_targets") or families.FAMILIES[family].lora_targets
     adapter = (policy.get("lora_rank"), *targets) if policy.get("adapter") == "lora" else None
     averaged = policy.get("ema") is not None
-    of_machine = (machine[name] for name in ("device", "processes", "threads", "precision", "parallel", "compiled"))
+    parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")
+    of_machine = (machine.get(name) for name in parts)
     return (family, resolution, *(policy.get(name) for name in (*names, *sizes)), adapter, averaged, *of_machine)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from diffalign import checkpoints, devices, methods, objectives, watch
 from diffalign.batches import PairSource
@@ -122,6 +123,8 @@ def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
     share = check_margins(source, reference, learner.accelerator.autocast, spec.machine["precision"])
     text = f"{MARGINS} kept margins or more agree with the live reference's to {share:.2g} of a pair's mean error"
     say(learner.accelerator, f"train {spec.name}: {text}")
+    del reference
+    devices.release()
 
 
 def optimizer_step(
@@ -153,7 +156,8 @@ def optimizer_step(
     else:
         learner.skips.total += 1
         learner.skips.in_a_row += 1
-    learner.optimizer.zero_grad(set_to_none=True)
+    buckets = isinstance(learner.denoiser, DistributedDataParallel)  # DDP's are the gradients: none beside them
+    learner.optimizer.zero_grad(set_to_none=not buckets)
     if not logging:
         return None
     summed = learner.accelerator.reduce(torch.stack(list(sums.values())), "sum") / size

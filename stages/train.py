@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign import cached, families, shards, timings, training
-from diffalign.environment import compiled, default_device, launch, parallel, precision, threads, world_size
+from diffalign.environment import compiled, default_device, gpu, launch, parallel, precision, threads, world_size
 from diffalign.errors import UserError
 from diffalign.files import RUNS, hash_folder, lock, publish, work_folder, write_json, write_text
 from diffalign.learner import Spec
@@ -45,6 +45,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         reference=str(REFERENCE),
         machine={
             "device": default_device(),
+            "gpu": gpu(),
             "processes": world_size(),
             "threads": threads(world_size()),
             "precision": precision(),
@@ -57,7 +58,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
     if values["reference"] == "cached":
-        check_reference(params, values["init_fingerprint"], spec.machine["precision"])
+        check_reference(params, values["init_fingerprint"], spec.machine["precision"], spec.machine["compiled"])
         inputs.append(REFERENCE / cached.MANIFEST)
     work = work_folder(f"train-{policy}", spec.work(), inputs)  # not the machine: another one goes on with it
     with lock(work) as held:
@@ -67,6 +68,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         publish(work / "out", out)
         write_text(curve, (work / training.LOGGED_STEPS).read_text())
         record_rate(spec, params.precompute.resolution, work / training.RATE)
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
         shutil.rmtree(work)
     sys.stderr.write(f"train {policy}: {out}\n")
 
@@ -86,13 +88,13 @@ def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Pa
     write_text(curve, "")
 
 
-def check_reference(params: "Params", weights: str, precision: str) -> None:
-    """Raises UserError unless the kept errors of the reference are those of these params, inputs and precision.
+def check_reference(params: "Params", weights: str, precision: str, compiled: bool) -> None:
+    """Raises UserError unless the kept errors of the reference are those of these params, inputs and forwards.
 
     `weights` is the hash of the denoiser that is the reference.
     """
     settings, pairs = params.reference.model_dump(mode="json"), params.pairs.model_dump()
-    expected = cached.fingerprint(settings, pairs, weights, params.model.path, COMPARISONS, SHARDS, precision)
+    expected = cached.fingerprint(settings, pairs, weights, params.model.path, COMPARISONS, SHARDS, precision, compiled)
     cached.check_fingerprint(cached.read_manifest(REFERENCE), expected)
 
 

@@ -28,7 +28,7 @@ from tests.project import REPO, make_inputs, make_params
 from tests.tiny import make_model
 from tests.tiny_families import make_sd3, make_sdxl
 
-MACHINE = Machine("cpu", 1, 1, "fp32", "ddp", False, 1e12)
+MACHINE = Machine("cpu", None, 1, 1, "fp32", "ddp", False, 1e12)
 BASE = {"base": {"method": "none"}}
 POLICIES: dict[str, dict[str, Any]] = {
     "dpo": {"method": "dpo"},
@@ -225,6 +225,16 @@ def test_what_a_run_holds_beside() -> None:
     assert (held.weights, held.casts, held.reference, held.ema, held.activations) == (400, 200, 0, 400, 7)
     assert held.total == 400 + 200 + 400 + (800 + 4) + 400 + 7
     assert plan.memory(100, [(10, 10)], reference="live", ema=False, **options).reference == 200
+
+
+@pytest.mark.parametrize(("accumulates", "gradients"), [(False, 100), (True, 400)])
+def test_what_a_run_holds_of_it_in_fsdp(accumulates: bool, gradients: int) -> None:
+    """A fourth of the same matrix in fp32, the reference too; gradients are in full until a step's last micro-batch."""
+    options: dict[str, Any] = {"lora": False, "optimizer": "adamw", "precision": "bf16", "activations": 7}
+    options |= {"reference": "live", "ema": False, "shares": 4, "accumulates": accumulates}
+    held = plan.memory(100, [(10, 10)], **options)
+    assert (held.weights, held.casts, held.reference, held.gradients) == (100, 0, 100, gradients)
+    assert held.optimizer == 804 // 4
 
 
 def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
