@@ -76,7 +76,7 @@ def two(project: Path) -> tuple[dict[str, Any], dict[str, State]]:
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
     command += ["-m", "tests.spread", str(project / "specs.json"), str(out)]
     env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     states = {file.stem: load_file(file) for file in out.glob("*.safetensors")}
     return json.loads((out / "logs.json").read_text()), states
