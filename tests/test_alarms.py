@@ -77,7 +77,7 @@ def bad(step: int, **figures: float) -> Point:
     [
         ([point(1, margin=0.1), point(2, margin=0.3), point(3, margin=0.2)], 2, "the largest margin, 0.3, of 3 probes"),
         ([point(1, margin=0.1), bad(2, margin=0.9)], 1, "the largest margin, 0.1, of 1 probes without an alarm, of 2"),
-        ([bad(1, winner_relative=0.8), bad(2, winner_relative=0.6), bad(3)], 2, "none of 3 probes"),
+        ([bad(1, winner_relative=0.8), bad(2, winner_relative=0.6), bad(3)], 3, "none of 3 probes"),
         ([bad(1), {"step": 2, "broken": 1.0}], 1, "none of 2 probes"),
     ],
 )
