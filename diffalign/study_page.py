@@ -39,7 +39,7 @@ def section(found: Row) -> dict[str, Any]:
 
 def about(found: Row) -> str:
     """How the runs were made and judged, in words."""
-    steps = f", {found['steps']:,} steps each (a quick look)" if found["steps"] else ""
+    steps = f", {found['steps']:,} steps each" if found["steps"] else ""
     return (
         f"{len(found['runs'])} runs{steps}; each makes one image for each of {found['prompts']:,} prompts of the "
         f"{found['split']} split, from the base's noise; the judge is the {found['judge']}, which is in-family. Bars "
