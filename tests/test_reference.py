@@ -79,7 +79,7 @@ def spec(policy: str, **changes: Any) -> Spec:
 def measurement(folder: Path, **changes: Any) -> measuring.Spec:
     values = settings(folder, **changes)
     how = values.reference.model_dump(mode="json")
-    where = "data/comparisons", "data/shards", "cpu", "fp32"
+    where = "data/comparisons", "data/shards", "cpu", "fp32", False
     return measuring.Spec("sd15", "model", how, values.pairs.model_dump(), *where, part=8)
 
 
@@ -260,13 +260,15 @@ def test_training_refuses_errors_of_something_else(project: Path) -> None:
     """Another base, other draws, another rule, another precision: each is named."""
     values = settings(project)
 
-    def check(values: params.Params, precision: str = "fp32") -> None:
+    def check(values: params.Params, precision: str = "fp32", compiled: bool = False) -> None:
         weights = families.denoiser_weights("reference.init", values.model.family, values.reference.init)
-        train.check_reference(values, hash_folder(weights), precision)
+        train.check_reference(values, hash_folder(weights), precision, compiled)
 
     check(values)
     with pytest.raises(UserError, match=r"precision: expected 'bf16', they have 'fp32'(.|\n)*DIFFALIGN_PRECISION"):
         check(values, "bf16")
+    with pytest.raises(UserError, match=r"compiled: expected True, they have False(.|\n)*DIFFALIGN_COMPILE"):
+        check(values, compiled=True)
     with pytest.raises(UserError, match="seed: expected 5, they have 0"):
         check(settings(project, seed=5))
     other = values.model_copy(update={"pairs": values.pairs.model_copy(update={"rule": "majority"})})
