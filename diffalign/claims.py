@@ -76,34 +76,37 @@ def near(a: str, b: str) -> Wins:
 
 @dataclass(frozen=True)
 class AlarmsTell:
-    """Of some runs those whose images lose to a good run's had an alarm in training, and the good one had none."""
+    """Of some runs those whose images lose to a good run's had an alarm in training, and the good ones had none."""
 
-    good: str
+    good: tuple[str, ...]
+    """Good runs, of which the first is the measure."""
     runs: tuple[str, ...]
 
     @property
     def contests(self) -> list[tuple[str, str]]:
         """Who meets whom."""
-        return [(name, self.good) for name in self.runs]
+        return [(name, self.good[0]) for name in self.runs]
 
     def words(self, labels: Labels) -> str:
         """What is expected."""
-        return f"an alarm in every run that loses to {labels[self.good]}, and none in that one"
+        quiet = " and ".join(labels[name] for name in self.good)
+        return f"an alarm in every run that loses to {labels[self.good[0]]}, and none in {quiet}"
 
     def holds(self, found: Found) -> bool | None:
         """True if it's so; None if no run lost, a run wasn't watched, or no win rate could be had."""
-        watched = [found.runs[name]["alarms"] for name in (self.good, *self.runs)]
+        watched = [found.runs[name]["alarms"] for name in (*self.good, *self.runs)]
         rates = [found.contests[names] for names in self.contests]
         if any(alarms is None for alarms in watched) or any(row["win_rate"] is None for row in rates):
             return None
         lost = [name for name, row in zip(self.runs, rates, strict=True) if row["ci_high"] < 0.5]
         if not lost:
             return None
-        return all(found.runs[name]["alarms"] for name in lost) and not found.runs[self.good]["alarms"]
+        silent = not any(found.runs[name]["alarms"] for name in self.good)
+        return silent and all(found.runs[name]["alarms"] for name in lost)
 
     def seen(self, found: Found, labels: Labels) -> str:
         """Who had an alarm, and how each did against the good one."""
-        told = [f"{labels[self.good]}: {alarm_words(found.runs[self.good]['alarms'])}"]
+        told = [f"{labels[name]}: {alarm_words(found.runs[name]['alarms'])}" for name in self.good]
         for names in self.contests:
             row, alarms = found.contests[names], alarm_words(found.runs[names[0]]["alarms"])
             told.append(f"{labels[names[0]]} wins {percent(row['win_rate'])} ({interval(row)}) over it, {alarms}")

@@ -206,7 +206,7 @@ STUDY = (
             Claim(
                 "A probe of held-out draws tells while training, before an image is looked at",
                 "this project, whose threshold was set on earlier runs like the default and the two fast ones",
-                (AlarmsTell("dpo", ("slow", "fast", "fast_loose", "too_fast", "too_fast_loose", "sft_fast")),),
+                (AlarmsTell(("dpo", "slow"), ("fast", "fast_loose", "too_fast", "too_fast_loose", "sft_fast")),),
             ),
         ),
     ),

@@ -89,12 +89,12 @@ ALARM = [{"name": "winner_worse", "step": 50}]
 )
 def test_alarms_tell(bad: tuple[float, float], alarms: Any, holds: bool | None) -> None:
     runs = {name: {"alarms": raised} for name, raised in zip(("good", "bad"), alarms, strict=True)}
-    line, labels = AlarmsTell("good", ("bad",)), {"good": "Good", "bad": "Bad"}
+    line, labels = AlarmsTell(("good",), ("bad",)), {"good": "Good", "bad": "Bad"}
     found = Found({("bad", "good"): contest(*bad)}, runs)
     assert line.holds(found) is holds
     seen = line.seen(found, labels)
     assert seen.startswith(f"Good: {claims.alarm_words(alarms[0])}; Bad wins {sum(bad) / 2:.1%}")
-    assert line.words(labels) == "an alarm in every run that loses to Good, and none in that one"
+    assert line.words(labels) == "an alarm in every run that loses to Good, and none in Good"
 
 
 def test_claims_are_of_runs_that_are_made() -> None:
