@@ -85,7 +85,7 @@ class AlarmsTell:
     @property
     def contests(self) -> list[tuple[str, str]]:
         """Who meets whom."""
-        return [(name, self.good[0]) for name in self.runs]
+        return [(name, self.good[0]) for name in (*self.runs, *self.good[1:])]
 
     def words(self, labels: Labels) -> str:
         """What is expected."""
@@ -95,7 +95,7 @@ class AlarmsTell:
     def holds(self, found: Found) -> bool | None:
         """True if it's so; None if no run lost, a run wasn't watched, or no win rate could be had."""
         watched = [found.runs[name]["alarms"] for name in (*self.good, *self.runs)]
-        rates = [found.contests[names] for names in self.contests]
+        rates = [found.contests[name, self.good[0]] for name in self.runs]
         if any(alarms is None for alarms in watched) or any(row["win_rate"] is None for row in rates):
             return None
         lost = [name for name, row in zip(self.runs, rates, strict=True) if row["ci_high"] < 0.5]
@@ -107,9 +107,9 @@ class AlarmsTell:
     def seen(self, found: Found, labels: Labels) -> str:
         """Who had an alarm, and how each did against the good one."""
         told = [f"{labels[name]}: {alarm_words(found.runs[name]['alarms'])}" for name in self.good]
-        for names in self.contests:
-            row, alarms = found.contests[names], alarm_words(found.runs[names[0]]["alarms"])
-            told.append(f"{labels[names[0]]} wins {percent(row['win_rate'])} ({interval(row)}) over it, {alarms}")
+        for name in self.runs:
+            row, alarms = found.contests[name, self.good[0]], alarm_words(found.runs[name]["alarms"])
+            told.append(f"{labels[name]} wins {percent(row['win_rate'])} ({interval(row)}) over the first, {alarms}")
         return "; ".join(told)
 
 
