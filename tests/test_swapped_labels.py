@@ -21,9 +21,9 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["policies"] = {
         "base": raw["policies"]["base"],
-        "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 80},
+        "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 100},
     }
-    raw["generate"] |= {"prompts": 96, "split": "validation"}
+    raw["generate"] |= {"prompts": 128, "split": "validation"}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
     values = params.parse(raw)
     ingest.run(values)
@@ -34,5 +34,5 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     evaluate.run(values)
     (row,) = json.loads(Path("metrics/evaluate.json").read_text())["comparisons"]
     assert row["policy"] == "swapped"
-    assert row["prompts"] == 96
+    assert row["prompts"] == 128
     assert row["ci_high"] < 0.5
