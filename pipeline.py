@@ -100,7 +100,7 @@ def study(
     steps: Annotated[int | None, typer.Option(min=1, help="Of every run; for a quick look.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,
 ) -> None:
-    """Try the papers' findings on the shapes world. An hour or so on a CPU; resumable."""
+    """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
     from diffalign import params
     from flows import study
 
