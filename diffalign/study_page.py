@@ -63,14 +63,14 @@ def run_row(row: Row) -> dict[str, Any]:
         "interval": interval(row),
         "bar": figures.interval_bar(row["win_rate"], row["ci_low"], row["ci_high"]),
         "cells": [
-            number(row["score"], ".3f"),
-            f"{percent(accuracy['win_rate'])} ({interval(accuracy)})",
+            alarm_words(row["alarms"]),
             percent(end.get("implicit_accuracy")),
+            f"{percent(accuracy['win_rate'])} ({interval(accuracy)})",
+            number(row["score"], ".3f"),
             number(end.get("winner_change"), "+.1e"),
             number(end.get("loser_change"), "+.1e"),
             percent(row["moved"]),
             f"{row['chosen']:,}",
-            alarm_words(row["alarms"]),
         ],
     }
 
