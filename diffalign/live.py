@@ -5,15 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffalign import dag, outs, records
-from diffalign.errors import UserError
 from diffalign.files import RUNS
+from diffalign.mlflow_store import Store, Unreachable
 from diffalign.points import PREFIX
-
-if TYPE_CHECKING:
-    from diffalign.tracking import Store
 
 PATIENCE = 5.0
 """Seconds before a stage is worth a live mirror: importing MLflow takes 2 to 6. A shorter stage is left to `sync`."""
@@ -25,17 +22,13 @@ LAST_WAIT = 120.0
 """Seconds that a finished stage waits for its last points and its artifacts to be logged."""
 
 
-class Unreachable(UserError):
-    """MLflow can't be reached, or refused what it was sent."""
-
-
 class Live(threading.Thread):
     """Follows `runs/live/STAGE.jsonl` and logs its points; at the end the outs.
 
     `connect` gives the store; `params` is the whole of params.yaml. Call `finish` when the stage has ended.
     """
 
-    def __init__(self, stage: str, params: dict[str, Any], connect: Callable[[], "Store"]) -> None:
+    def __init__(self, stage: str, params: dict[str, Any], connect: Callable[[], Store]) -> None:
         super().__init__(name="mlflow", daemon=True)
         self.stage, self.params, self.connect = stage, params, connect
         self.started = time.time()

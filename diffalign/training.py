@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,20 @@ LOGGED_STEPS = "curve.jsonl"
 RATE = "rate.json"
 
 
+@dataclass
+class Job:
+    """One policy's training on this process: what its steps need, and what is said of them."""
+
+    spec: Spec
+    work: Path
+    learner: Learner
+    method: methods.Method
+    pace: Pace
+    environments: list[dict[str, Any]]
+    """From the first step on; the last one is this process's."""
+    watching: watch.Watch | None
+
+
 def run(spec: Spec, work: Path) -> None:
     """Trains from the newest checkpoint in `work` to the end, and writes the policy to `work/out`.
 
@@ -71,49 +85,65 @@ def run(spec: Spec, work: Path) -> None:
     watching = watch.start(spec, learner, work, watch.read_lines(work / LOGGED_STEPS))
     if watching and (alarm := watching.alarm()):
         raise UserError(alarm)
-    progress = Progress(f"train {spec.name}", spec.policy["steps"], step)
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
     elif about := method.about():
         say(accelerator, f"train {spec.name}: {objectives.told(spec.policy['beta'], spec.policy['lr'], about)}")
-    while step < spec.policy["steps"]:
-        logging = (step + 1) % spec.policy["log_every"] == 0 or step + 1 == spec.policy["steps"]
-        with pace.step():
-            logs = optimizer_step(learner, method, spec.policy, step, logging)
+    job = Job(spec, work, learner, method, pace, environments, watching)
+    take_steps(job, step)
+    finish(job, source.counts)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def take_steps(job: Job, step: int) -> None:
+    """Trains from a step to the last; raises Stopped when asked to end, UserError where an alarm ends it."""
+    policy, accelerator = job.spec.policy, job.learner.accelerator
+    steps = policy["steps"]
+    progress = Progress(f"train {job.spec.name}", steps, step)
+    while step < steps:
+        logging = (step + 1) % policy["log_every"] == 0 or step + 1 == steps
+        with job.pace.step():
+            logs = optimizer_step(job.learner, job.method, policy, step, logging)
         step += 1
-        check_skips(spec, learner.skips, step)
-        line: dict[str, float] = {}
-        if logs is not None and all(math.isfinite(value) for value in logs.values()):
-            line = {**logs, "skipped": learner.skips.total}
-        looking = watching is not None and watching.due(step)
-        if watching and looking:
-            line |= watching.look(step)
-        if line:
-            append(accelerator, work / LOGGED_STEPS, {"step": step, **line})
-        stopping = learner.stop.agreed and step < spec.policy["steps"]
-        alarm = watching.alarm() if watching and looking else None
-        if stopping or alarm or (step % spec.policy["checkpoint_every"] == 0 and step < spec.policy["steps"]):
-            checkpoint = Checkpoint(step, spec.owner(), environments, state_tensors(learner))
-            save_checkpoint(learner, work, checkpoint, spec.policy["keep_checkpoints"])
-            if watching:
-                watching.prune(checkpoints.steps(work / "checkpoints"))
+        check_skips(job.spec, job.learner.skips, step)
+        alarm = note(job, step, logs)
+        stopping = job.learner.stop.agreed and step < steps
+        if stopping or alarm or (step % policy["checkpoint_every"] == 0 and step < steps):
+            save_checkpoint(job, step)
         if alarm:
             raise UserError(alarm)
         if accelerator.is_main_process:
             progress.update(extra=shown(logs) if logs else "")
         if stopping:
-            say(accelerator, f"train {spec.name}: asked to stop; saved at step {step} of {spec.policy['steps']}")
+            say(accelerator, f"train {job.spec.name}: asked to stop; saved at step {step} of {steps}")
             accelerator.end_training()
             raise Stopped
-    seen = watching.facts() if watching else {"alarms": None, "chosen": watch.last(spec)}
+
+
+def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
+    """Adds a step's averages and, where it's time, the probe's to the curve; the alarm that ends the run, if any."""
+    looking = job.watching is not None and job.watching.due(step)
+    line: dict[str, float] = {}
+    if logs is not None and all(math.isfinite(value) for value in logs.values()):
+        line = {**logs, "skipped": job.learner.skips.total}
+    if job.watching and looking:
+        line |= job.watching.look(step)
+    if line:
+        append(job.learner.accelerator, job.work / LOGGED_STEPS, {"step": step, **line})
+    return job.watching.alarm() if job.watching and looking else None
+
+
+def finish(job: Job, counts: dict[str, Any]) -> None:
+    """Publishes the policy, with what was seen of its training and `counts` of its data."""
+    accelerator = job.learner.accelerator
+    seen = job.watching.facts() if job.watching else {"alarms": None, "chosen": watch.last(job.spec)}
     peak = devices.peak_bytes(accelerator.device)  # before the policy is loaded once more, to be published
-    weights = published_weights(learner)
+    weights = published_weights(job.learner)
     if accelerator.is_main_process:
-        write_json(work / RATE, {**pace.facts(), "peak_bytes": peak})
-        facts = {**source.counts, "conventions": method.about(), "environments": environments, **seen}
-        publish(spec, weights, facts, work)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+        write_json(job.work / RATE, {**job.pace.facts(), "peak_bytes": peak})
+        facts = {**counts, "conventions": job.method.about(), "environments": job.environments, **seen}
+        publish(job.spec, weights, facts, job.work)
 
 
 def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
@@ -233,13 +263,17 @@ def cut(curve: Path, step: int) -> None:
     write_bytes(curve, b"".join(kept))
 
 
-def save_checkpoint(learner: Learner, work: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Writes a checkpoint from the first process, which has the state in full."""
-    if learner.accelerator.is_main_process:
-        with open(work / LOGGED_STEPS, "a") as curve:
+def save_checkpoint(job: Job, step: int) -> None:
+    """Writes a checkpoint from the first process, which has the state in full; old ones go, as the policy says."""
+    accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
+    checkpoint = Checkpoint(step, job.spec.owner(), job.environments, state_tensors(job.learner))
+    if accelerator.is_main_process:
+        with open(job.work / LOGGED_STEPS, "a") as curve:
             os.fsync(curve.fileno())
-        checkpoints.save(work / "checkpoints", checkpoint, keep)
-    learner.accelerator.wait_for_everyone()
+        checkpoints.save(folder, checkpoint, job.spec.policy["keep_checkpoints"])
+    accelerator.wait_for_everyone()
+    if job.watching:
+        job.watching.prune(checkpoints.steps(folder))
 
 
 def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work: Path) -> None:

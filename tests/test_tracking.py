@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from diffalign import dag, live, outs, records, summary, tracking
+from diffalign import dag, live, mlflow_store, outs, records, summary, tracking
 from diffalign.errors import UserError
 from tests.scratch import change, make, run
 
@@ -54,7 +54,7 @@ def rerun(stage: str = "train@dpo", steps: int = 5, status: str = "FINISHED") ->
             raise ZeroDivisionError
 
 
-def everything(store: tracking.Store) -> list[Any]:
+def everything(store: mlflow_store.Store) -> list[Any]:
     """All that is in the experiment: runs, tags, params, points, artifacts."""
     found = []
     for entry in store.search():
@@ -67,18 +67,18 @@ def everything(store: tracking.Store) -> list[Any]:
     return found
 
 
-def named(store: tracking.Store, name: str) -> list[Any]:
+def named(store: mlflow_store.Store, name: str) -> list[Any]:
     """The runs of a stage, newest first."""
     return store.search(diffalign__stage=name)
 
 
-def of(store: tracking.Store, parent: Any, name: str) -> Any:
+def of(store: mlflow_store.Store, parent: Any, name: str) -> Any:
     """The one run of a stage under a pipeline's run."""
     (run,) = store.search(mlflow__parentRunId=parent.info.run_id, diffalign__stage=name)
     return run
 
 
-def artifacts(store: tracking.Store, run: Any, folder: str) -> list[str]:
+def artifacts(store: mlflow_store.Store, run: Any, folder: str) -> list[str]:
     """Names in an artifact folder."""
     return [entry.path.removeprefix(f"{folder}/") for entry in store.client.list_artifacts(run.info.run_id, folder)]
 
@@ -86,7 +86,7 @@ def artifacts(store: tracking.Store, run: Any, folder: str) -> list[str]:
 def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     text = tracking.sync()
     assert "4 of 4 stages" in text
-    store = tracking.Store()
+    store = mlflow_store.Store()
     (parent,) = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     assert f"http://127.0.0.1:5000/#/experiments/{store.experiment}/runs/{parent.info.run_id}" in text
     assert parent.info.status == "FINISHED"
@@ -119,19 +119,19 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
 
 
 def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = tracking.Store.log_files
+    files = mlflow_store.Store.log_files
 
-    def fail(self: tracking.Store, run_id: str, paths: list[tuple[Path, str]]) -> None:
+    def fail(self: mlflow_store.Store, run_id: str, paths: list[tuple[Path, str]]) -> None:
         if any(target == "model" for _, target in paths):
-            raise live.Unreachable("away")
+            raise mlflow_store.Unreachable("away")
         files(self, run_id, paths)
 
-    monkeypatch.setattr(tracking.Store, "log_files", fail)
-    with pytest.raises(live.Unreachable):
+    monkeypatch.setattr(mlflow_store.Store, "log_files", fail)
+    with pytest.raises(mlflow_store.Unreachable):
         tracking.sync()
-    monkeypatch.setattr(tracking.Store, "log_files", files)
+    monkeypatch.setattr(mlflow_store.Store, "log_files", files)
     tracking.sync()
-    store = tracking.Store()
+    store = mlflow_store.Store()
     assert [run.info.run_name for run in named(store, "train@base")] == ["train@base"]
     assert len(store.search()) == 5
     (train,) = named(store, "train@dpo")
@@ -139,7 +139,7 @@ def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.M
 
 
 def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
-    entry, store = dag.lock()["train@dpo"], tracking.Store()
+    entry, store = dag.lock()["train@dpo"], mlflow_store.Store()
     with tracking.stage_run("train@dpo", params()):
         curve = Path("runs/live/train@dpo.jsonl")
         time.sleep(0.1)
@@ -175,7 +175,7 @@ def test_an_edit_gives_a_second_pipeline_run_that_keeps_models_once(project: Pat
     change(project, "dpo", beta=3000)
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
     tracking.sync()
-    store = tracking.Store()
+    store = mlflow_store.Store()
     parents = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     second, first = sorted(parents, key=lambda run: run.data.params["policies.dpo.beta"], reverse=True)
     assert {run.info.run_name for run in store.search(mlflow__parentRunId=second.info.run_id)} == FIRST
@@ -200,7 +200,7 @@ def test_a_live_run_of_other_params_isnt_taken_for_the_result(project: Path) -> 
     rerun()
     change(project, "dpo", beta=2000)  # and DVC restores what it was
     tracking.sync()
-    store = tracking.Store()
+    store = mlflow_store.Store()
     runs = {run.data.params["policies.dpo.beta"]: run for run in named(store, "train@dpo")}
     assert runs["3000"].data.tags["mlflow.parentRunId"] != runs["2000"].data.tags["mlflow.parentRunId"]
     assert "diffalign.fingerprint" not in runs["3000"].data.tags
@@ -210,7 +210,7 @@ def test_a_live_run_of_other_params_isnt_taken_for_the_result(project: Path) -> 
 def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         rerun(status="FAILED")
-    store = tracking.Store()
+    store = mlflow_store.Store()
     (failed,) = named(store, "train@dpo")
     assert failed.info.status == "FAILED"
     assert {record["status"] for record in records.read(store.place)} == {"FAILED"}
@@ -240,7 +240,7 @@ def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
 
 
 def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project: Path) -> None:
-    store, stopped = tracking.Store(), "training of dpo was stopped by an alarm"
+    store, stopped = mlflow_store.Store(), "training of dpo was stopped by an alarm"
     quiet = {"probe/winner_relative": 0.1, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
     with pytest.raises(UserError), tracking.stage_run("train@dpo", params()):
         time.sleep(0.1)
@@ -268,7 +268,7 @@ def test_no_credentials_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://me:ab%40cd@db/mlflow",
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert tracking.place().endswith("://db/mlflow")
+        assert mlflow_store.place().endswith("://db/mlflow")
 
 
 def test_a_short_stage_imports_no_mlflow(project: Path) -> None:
@@ -316,7 +316,7 @@ def test_outs_that_are_gone(project: Path) -> None:
 def test_the_default_is_an_absolute_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
+    assert mlflow_store.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
     assert tracking.base_link() == "http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.com/mlflow/")
     assert tracking.base_link() == "https://example.com/mlflow"
