@@ -3,7 +3,7 @@ SHELL := bash
 .ONESHELL:
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint slow ui constraints clean
+.PHONY: demo test lint slow extra ui constraints clean
 
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -24,10 +24,14 @@ demo: $(VENV)/installed
 	python pipeline.py summary
 
 test: $(VENV)/installed-test
-	@$(PYTEST) -m "not slow and not gpu and not demo"
+	@$(PYTEST) -m "not slow and not extra and not gpu and not demo"
 
 slow: $(VENV)/installed-test
 	@$(PYTEST) -m "slow and not gpu"
+
+# The tests of an optional extra. It's kept beside the environment: where diffusers finds it, each process imports it, for seconds.
+extra: $(VENV)/installed-test $(VENV)/extra
+	@PYTHONPATH=$(VENV)/extra python -m pytest -m extra tests/test_optimizers.py
 
 lint: $(VENV)/installed-test
 	@ruff check .
@@ -59,6 +63,9 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call install,-e '.[test]')
 	touch $@ $(VENV)/installed
+
+$(VENV)/extra: constraints.txt | $(VENV)/bin/python
+	@uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt --no-deps --target $@ bitsandbytes
 
 define install
 echo "Installing into $(VENV); this takes a minute or some, and 2 GB or so"
