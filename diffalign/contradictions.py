@@ -51,8 +51,6 @@ def of_training(params: Params, policy: DPO | KTO | MaPO | SFT) -> list[str]:
         )
     if policy.choose == "probe" and not params.probe.every:
         lines.append("choose: expected last, since probe.every is 0, got 'probe'")
-    if policy.choose == "probe" and policy.ema is not None:
-        lines.append(f"ema: expected null with choose probe, since a probe looks at the weights, got {policy.ema}")
     if policy.method == "dpo" and policy.reference == "none":
         lines.append("reference: expected live or cached, since Diffusion-DPO compares with it, got 'none'")
     if policy.method == "kto":

@@ -1,5 +1,7 @@
 """What a training process holds: the policy, its reference, the optimizer, on the processes and devices there are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -220,10 +222,34 @@ def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
     learner.skips = Skips(*tensors["skips"].tolist())
 
 
+def published(learner: Learner) -> dict[str, Tensor]:
+    """What of a policy is published: its weights, or their moving average, by name; this process's shares of them."""
+    return learner.average.averages if learner.average else dict(learner.trainable)
+
+
 def published_weights(learner: Learner) -> dict[str, Tensor]:
-    """The weights, or their moving average, by name; in full on the first process: all must call this."""
-    weights: dict[str, Tensor] = learner.average.averages if learner.average else dict(learner.trainable)
-    return whole(weights, learner.accelerator.is_main_process)
+    """The same, in full on the first process: all must call this."""
+    return whole(published(learner), learner.accelerator.is_main_process)
+
+
+@contextmanager
+def as_published(learner: Learner) -> Iterator[None]:
+    """In the block the denoiser has the weights that would be published; those that train are put aside meanwhile."""
+    swap(learner)
+    try:
+        yield
+    finally:
+        swap(learner)
+
+
+@torch.no_grad()
+def swap(learner: Learner) -> None:
+    """Exchanges the weights with their moving average, if there's one: bit for bit, one at a time."""
+    for name, average in learner.average.averages.items() if learner.average else ():
+        weight = learner.trainable[name]
+        held = weight.detach().clone()
+        weight.copy_(average)
+        average.copy_(held)
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from diffalign import alarms, devices, points, probe
 from diffalign.errors import UserError
 from diffalign.feed import held_out_pairs, pair_source
 from diffalign.files import canonical_json, sha256_bytes, write_bytes
-from diffalign.learner import Learner, Spec, live_reference
-from diffalign.parallel import share, whole
+from diffalign.learner import Learner, Spec, as_published, live_reference, published, published_weights
+from diffalign.parallel import share
 from diffalign.pictures import Pictures, open_pictures
 from diffalign.points import Point
 from diffalign.probe import Draws, Floats
@@ -51,10 +51,10 @@ class Watch:
         return step % self.settings["every"] == 0 or step == self.spec.policy["steps"]
 
     def look(self, step: int) -> dict[str, float]:
-        """Probes the policy after a step, says new alarms, keeps the weights if they are best; the curve's figures."""
-        point = self.seen()
-        if self.pictures is not None:
-            with evaluating(self.learner.denoiser):
+        """Probes what would be published after a step, says new alarms, keeps it if it's best; the curve's figures."""
+        with as_published(self.learner), evaluating(self.learner.denoiser):
+            point = self.seen()
+            if self.pictures is not None:
                 point |= self.pictures.take(step, self.learner.accelerator)
         held = alarms.raised({"step": step, **point}, self.settings)
         point |= {f"alarm/{name}": float(name in held) for name in alarms.EXPLANATIONS}
@@ -67,8 +67,7 @@ class Watch:
     def seen(self) -> Point:
         """The figures of a probe of the policy as it is."""
         learner, accelerator, draws = self.learner, self.learner.accelerator, self.draws
-        with evaluating(learner.denoiser):
-            policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
+        policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
         prompts, slope = [pair.prompt for pair in draws.pairs], probe.slope_of(self.spec.policy)
         point = probe.describe(self.reference, policy, prompts, draws.t, draws.edges, slope)
         if learner.reference is not None and self.spec.policy["reference"] == "live":
@@ -93,8 +92,9 @@ class Watch:
     def keep_best(self, step: int) -> None:
         """Keeps the policy's weights if the probe of this step is the best so far, where they may be chosen."""
         if self.spec.policy["choose"] == "probe" and alarms.best(self.history, self.settings)[0] == step:
-            tensors = weights(self.learner)
+            found = published_weights(self.learner)
             if self.learner.accelerator.is_main_process:
+                tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in found.items()}
                 write_bytes(best_file(self.work, step), save(tensors))
             self.learner.accelerator.wait_for_everyone()
 
@@ -118,8 +118,8 @@ class Watch:
             raise UserError(f"{file}, the weights of the best probe, is missing. Delete {self.work} and train again.")
         tensors = load_file(file)
         with torch.no_grad():
-            for name, parameter in self.learner.trainable.items():
-                parameter.copy_(share(tensors[name], parameter))
+            for name, weight in published(self.learner).items():
+                weight.copy_(share(tensors[name], weight))
         self.say(f"train {self.spec.name}: step {step} is published: {why}")
         return {"step": step, "why": why}
 
@@ -190,14 +190,6 @@ def read_lines(curve: Path) -> list[dict[str, float]]:
 def best_file(work: Path, step: int) -> Path:
     """Where the weights of the best probe are kept."""
     return work / BEST / f"step-{step:08d}.safetensors"
-
-
-def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    """The policy's trained weights by name, on the CPU, on the first process; all must call this."""
-    found = whole(dict(learner.trainable), learner.accelerator.is_main_process)
-    if not learner.accelerator.is_main_process:
-        return {}
-    return {name: tensor.detach().contiguous().cpu() for name, tensor in found.items()}
 
 
 def last(spec: Spec) -> dict[str, Any]:

@@ -270,7 +270,7 @@ def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
 def test_the_stage_in_fsdp_in_bf16_publishes_the_probes_choice(project: Path) -> None:
     """Two processes that share weights in bf16 probe, draw pictures, keep the best step's weights and publish those."""
     watched = {"every": 2, "pairs": 4, "draws": 3, "images": 3, "image_steps": 2, "scorers": []}
-    policies = POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe", "ema": None, "steps": 4}}
+    policies = POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe", "steps": 4}}
     values = make_params(project, policies, probe=watched)
     env = {"DIFFALIGN_PROCESSES": "2", "DIFFALIGN_PARALLEL": "fsdp", "DIFFALIGN_PRECISION": "bf16"}
     process = start("dpo", **env)

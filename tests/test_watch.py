@@ -27,6 +27,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "base": {"method": "none"},
     "dpo": {"method": "dpo", "beta": 2000},
     "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+    "average": {"method": "dpo", "beta": 2000, "ema": 0.5},
     "sft": {"method": "sft", "lr": 1e-4},
     "wild": {"method": "dpo", "beta": 2000, "lr": 0.1, "warmup_steps": 0},
 }
@@ -91,7 +92,7 @@ def policy_json(out: Path) -> dict[str, Any]:
     return json.loads((out / "policy.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["dpo", "lora"])
+@pytest.mark.parametrize("name", ["dpo", "lora", "average"])
 def test_probes_change_no_weight_and_no_other_figure(tmp_path: Path, name: str) -> None:
     watched = trained(tmp_path / "a", name, steps=5)
     alone = trained(tmp_path / "b", name, steps=5, watched={"every": 0})
@@ -176,6 +177,27 @@ def test_the_chosen_steps_weights_are_published(tmp_path: Path, capfd: pytest.Ca
     assert chosen["step"] == best
     assert f"train wild: step {best} is published: the largest margin" in capfd.readouterr().err
     assert same(weights(out), weights(trained(tmp_path / "b", "wild", steps=best, watched={"every": 0})))
+
+
+def test_a_probe_looks_at_the_average_that_would_be_published(tmp_path: Path) -> None:
+    """An average without memory is the weights, one that forgets nothing the init; the chosen step's is published."""
+    limits = {"winner_worse": None, "saturation": None, "divergence": None}
+    how: dict[str, Any] = {"choose": "probe", "steps": 6, "watched": limits}
+    plain, forgetful, stuck, average = (
+        trained(tmp_path / name, "wild", ema=decay, **how)
+        for name, decay in (("plain", None), ("forgetful", 1e-12), ("stuck", 1 - 1e-9), ("average", 0.9))
+    )
+    seen = points(lines(tmp_path / "plain"))
+    assert points(lines(tmp_path / "forgetful")) == seen
+    assert same(weights(forgetful), weights(plain))
+    assert (forgetful / "probe/step-000004.png").read_bytes() == (plain / "probe/step-000004.png").read_bytes()
+    assert min(abs(point["winner_change"]) for point in seen) > 1e-2
+    assert max(abs(point["winner_change"]) for point in points(lines(tmp_path / "stuck"))) < 1e-5
+    assert policy_json(stuck)["alarms"] == []
+    chosen = policy_json(average)["chosen"]["step"]
+    assert chosen == max(points(lines(tmp_path / "average")), key=lambda point: point["margin"])["step"] < 6
+    there = trained(tmp_path / "there", "wild", ema=0.9, steps=chosen, watched={"every": 0})
+    assert same(weights(average), weights(there))
 
 
 def test_the_weights_of_probes_that_arent_best_any_more_go(tmp_path: Path) -> None:
