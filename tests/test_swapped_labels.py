@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the demo's steps; right labels win at twice this rate, too (the study's 1e-4)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
@@ -21,9 +22,9 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["policies"] = {
         "base": raw["policies"]["base"],
-        "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 100},
+        "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 30, "lr": 5.0e-5},
     }
-    raw["generate"] |= {"prompts": 128, "split": "validation"}
+    raw["generate"] |= {"prompts": 64, "split": "validation"}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
     values = params.parse(raw)
     ingest.run(values)
@@ -34,5 +35,5 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     evaluate.run(values)
     (row,) = json.loads(Path("metrics/evaluate.json").read_text())["comparisons"]
     assert row["policy"] == "swapped"
-    assert row["prompts"] == 128
+    assert row["prompts"] == 64
     assert row["ci_high"] < 0.5
