@@ -30,7 +30,7 @@ slow: $(VENV)/installed-test
 	@$(PYTEST) -m "slow and not gpu"
 
 # The tests of an optional extra. It's kept beside the environment: where diffusers finds it, each process imports it, for seconds.
-extra: $(VENV)/installed-test $(VENV)/extra
+extra: $(VENV)/installed-test $(VENV)/extra/installed
 	@PYTHONPATH=$(VENV)/extra python -m pytest -m extra tests/test_optimizers.py
 
 lint: $(VENV)/installed-test
@@ -64,8 +64,9 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call install,-e '.[test]')
 	touch $@ $(VENV)/installed
 
-$(VENV)/extra: constraints.txt | $(VENV)/bin/python
-	@uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt --no-deps --target $@ bitsandbytes
+$(VENV)/extra/installed: constraints.txt | $(VENV)/installed-test
+	@uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt --no-deps --target $(@D) bitsandbytes
+	touch $@
 
 define install
 echo "Installing into $(VENV); this takes a minute or some, and 2 GB or so"

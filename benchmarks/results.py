@@ -14,6 +14,8 @@ import torch
 from diffalign.files import write_json, write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
+THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+"""What is set outside and moves a CPU's figures."""
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
@@ -24,6 +26,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "hardware": torch.cuda.get_device_name() if options.device == "cuda" else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "environment": {name: os.environ[name] for name in THREADING if name in os.environ},
         "torch": torch.__version__,
         "params": {name: value for name, value in vars(options).items() if not name.startswith(("peer", "out"))},
     }
@@ -53,8 +56,9 @@ def markdown(found: dict[str, Any]) -> str:
     params, losses, flop = found["params"], found["losses"], found["flop"]
     command = " ".join(f"--{name.replace('_', '-')} {shown(value)}".strip() for name, value in given(params).items())
     unet = flop["unet"]
+    settings = "".join(f"{name}={value} " for name, value in found["environment"].items())
     lines = [
-        f"`python -m benchmarks.train {command}`",
+        f"`{settings}python -m benchmarks.train {command}`",
         "",
         f"{found['hardware']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}; commit "
         f"{found['commit']}, {found['at']}. Matrix products in {params['precision']}: "

@@ -58,7 +58,7 @@ class Live(threading.Thread):
                 return
             self.waiting.clear()
 
-    def follow(self, store: "Store") -> None:
+    def follow(self, store: Store) -> None:
         """Opens the run and logs until the stage ends."""
         if self.record is None:
             store.settle(dag.lock())
@@ -79,14 +79,14 @@ class Live(threading.Thread):
         store.close(self.record["parent_id"], self.status)
         self.record["closed"] = True
 
-    def explain(self, store: "Store", run_id: str) -> None:
+    def explain(self, store: Store, run_id: str) -> None:
         """Describes the run by why it failed and by its alarms, where these are others than before."""
         note = "\n\n".join(filter(None, [self.reason, outs.alarmed(self.probed, self.params)]))
         if note != self.note:
             store.describe(run_id, note)
             self.note = note
 
-    def open(self, store: "Store") -> records.Record:
+    def open(self, store: Store) -> records.Record:
         """Makes the stage's run under the pipeline's and notes it."""
         parent = store.parent(records.launch())
         params = dag.lookup(self.params, dag.declared(self.stage)["params"])

@@ -1,4 +1,4 @@
-"""A few held-out prompts drawn with the policy as it trains, from fixed noise, and what judges say of them.
+"""A few held-out prompts drawn with what would be published, from fixed noise, and what judges say of them.
 
 Shapes: n prompts, H W pixel height and width.
 """

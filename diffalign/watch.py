@@ -65,7 +65,7 @@ class Watch:
         return dict(points.named(point))
 
     def seen(self) -> Point:
-        """The figures of a probe of the policy as it is."""
+        """The figures of a probe of the denoiser as it is."""
         learner, accelerator, draws = self.learner, self.learner.accelerator, self.draws
         policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
         prompts, slope = [pair.prompt for pair in draws.pairs], probe.slope_of(self.spec.policy)
@@ -90,7 +90,7 @@ class Watch:
         )
 
     def keep_best(self, step: int) -> None:
-        """Keeps the policy's weights if the probe of this step is the best so far, where they may be chosen."""
+        """Keeps what would be published if the probe of this step is the best so far, where they may be chosen."""
         if self.spec.policy["choose"] == "probe" and alarms.best(self.history, self.settings)[0] == step:
             found = published_weights(self.learner)
             if self.learner.accelerator.is_main_process:
@@ -109,7 +109,7 @@ class Watch:
                 path.unlink()
 
     def choose(self) -> dict[str, Any]:
-        """Puts the chosen step's weights into the policy at the end of training; which one, and why."""
+        """Puts the chosen step's weights into what is published at the end of training; which one, and why."""
         if self.spec.policy["choose"] == "last":
             return last(self.spec)
         step, why = alarms.best(self.history, self.settings)

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.slow
 
 POLICIES = {
     "base": {"method": "none"},
-    "base_again": {"method": "none", "noise_seed": 1},
     "dpo": {"method": "dpo", "beta": 2000, "steps": 30, "checkpoint_every": 2},
     "sft": {"method": "sft"},
 }
