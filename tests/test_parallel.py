@@ -113,16 +113,6 @@ def test_fsdp_is_ddp_is_one_process(project: Path, two: tuple[dict[str, Any], di
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
 
 
-def test_probes_see_what_is_published(two: tuple[dict[str, Any], dict[str, State]]) -> None:
-    """Also the average where there's one, of whole weights and of shares; and training goes on with its own."""
-    logs, states = two
-    assert logs["probes see what is published"] == [True] * 9
-    name = "conv_in.weight"
-    for strategy in STRATEGIES:
-        state = states[f"dpo-{strategy}"]
-        assert not torch.equal(state[f"published.{name}"], state[f"weights.{name}"])
-
-
 def test_what_runs_is_fsdp(two: tuple[dict[str, Any], dict[str, State]]) -> None:
     """Every trainable parameter and moment is a DTensor, of which a process has half."""
     logs, _ = two
