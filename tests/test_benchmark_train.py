@@ -112,13 +112,15 @@ def test_results_are_written(setting: Setting, tmp_path: Path, monkeypatch: pyte
     """All of a small run, its tables and its JSON, with the profile."""
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     monkeypatch.setattr(results, "describe", lambda: "abc")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     words = ["--batch", "2", "--pairs", "2", "--repetitions", "1", "--micro-batch", "2", "--profile"]
     found = train.run(train.parse(words))
     path = results.write(found, "cpu")
     assert json.loads(path.read_text())["commit"] == "abc"
     said = path.with_suffix(".md").read_text()
     assert "| official-style | 1 |" in said and "| ours, live reference | 2 |" in said and "convolution" in said
-    assert "`python -m benchmarks.train --arch tiny --device cpu --precision fp32" in said
+    assert "`OMP_NUM_THREADS=1 python -m benchmarks.train --arch tiny --device cpu --precision fp32" in said
 
 
 @pytest.mark.parametrize(
