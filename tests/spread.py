@@ -19,7 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffalign import devices, methods
 from diffalign.feed import make_source
-from diffalign.learner import Learner, Spec, build, make_accelerator, published_weights, restore, state_tensors
+from diffalign.learner import (
+    Learner,
+    Spec,
+    as_published,
+    build,
+    make_accelerator,
+    published_weights,
+    restore,
+    state_tensors,
+)
+from diffalign.parallel import whole
 from diffalign.training import optimizer_step
 
 Logs = list[dict[str, float]]
@@ -84,9 +94,14 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
         learner = build(spec, accelerator(precision), strategy)
         logs[name] = steps(learner, spec, 0, end, poisoned)
         results[name] = kept(learner)
-        results[name] |= {
-            f"published.{key}": value.detach().clone() for key, value in published_weights(learner).items()
-        }
+        published = {key: value.detach().clone() for key, value in published_weights(learner).items()}
+        with as_published(learner):
+            shown = whole(dict(learner.trainable), learner.accelerator.is_main_process)
+            seen = all(torch.equal(shown[key], value) for key, value in published.items())
+        after = kept(learner)
+        back = all(torch.equal(after[key], value) for key, value in results[name].items())
+        logs.setdefault("probes see what is published", []).append(seen and back)
+        results[name] |= {f"published.{key}": value for key, value in published.items()}
         return learner
 
     for name, spec in specs.items():

@@ -75,7 +75,7 @@ def two(project: Path) -> tuple[dict[str, Any], dict[str, State]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
     command += ["-m", "tests.spread", str(project / "specs.json"), str(out)]
-    env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     states = {file.stem: load_file(file) for file in out.glob("*.safetensors")}
@@ -111,6 +111,16 @@ def test_fsdp_is_ddp_is_one_process(project: Path, two: tuple[dict[str, Any], di
         for a, b in zip(logs[f"{name}-{strategy}"], points, strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_probes_see_what_is_published(two: tuple[dict[str, Any], dict[str, State]]) -> None:
+    """Also the average where there's one, of whole weights and of shares; and training goes on with its own."""
+    logs, states = two
+    assert logs["probes see what is published"] == [True] * 9
+    name = "conv_in.weight"
+    for strategy in STRATEGIES:
+        state = states[f"dpo-{strategy}"]
+        assert not torch.equal(state[f"published.{name}"], state[f"weights.{name}"])
 
 
 def test_what_runs_is_fsdp(two: tuple[dict[str, Any], dict[str, State]]) -> None:
