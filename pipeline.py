@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from diffalign.errors import STOPPED, Stopped, UserError
+from diffalign.core.errors import STOPPED, Stopped, UserError
 
 ROOT = Path(__file__).resolve().parent
 # Off unless the user says otherwise: telemetry, chatter, and spinning threads (they make two-core machines crawl).
@@ -37,7 +37,10 @@ app = typer.Typer(
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc stage list` shows them.")]) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""
-    from diffalign import dag, params, processes, timings, tracking
+    from diffalign.config import params
+    from diffalign.runtime import processes, timings
+    from diffalign.tracking import dag
+    from diffalign.tracking import sync as tracking
 
     processes.die_with_dvc()
     module, _, policy = name.partition("@")
@@ -72,7 +75,8 @@ def run(
 @app.command()
 def plan() -> None:
     """Print what training will take, before anything starts. FLOPs, pairs a second, memory, hours, disk."""
-    from diffalign import params, planner
+    from diffalign.config import params
+    from diffalign.planning import planner
 
     typer.echo(planner.text(params.load(), planner.this_machine()))
 
@@ -88,7 +92,7 @@ def serve(port: Port = 4200) -> None:
 @app.command()
 def summary() -> None:
     """Print the results, wall times, and where the report is."""
-    from diffalign import summary
+    from diffalign.reporting import summary
 
     typer.echo(summary.text())
 
@@ -101,20 +105,20 @@ def study(
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,
 ) -> None:
     """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
-    from diffalign import params
-    from flows import study
+    from diffalign.config import params
+    from studies import runner
 
     if list_:
-        typer.echo(study.listing())
+        typer.echo(runner.listing())
         return
-    typer.echo(study.run(params.load(), only or (), prompts, steps))
-    typer.echo(study.remake_report())
+    typer.echo(runner.run(params.load(), only or (), prompts, steps))
+    typer.echo(runner.remake_report())
 
 
 @app.command()
 def sync() -> None:
     """Bring MLflow up to date with dvc.lock. That is: what came from the cache, or was made while MLflow was away."""
-    from diffalign import tracking
+    from diffalign.tracking import sync as tracking
 
     typer.echo(tracking.sync())
 
@@ -122,7 +126,7 @@ def sync() -> None:
 @app.command()
 def ui(port: Port = 5000) -> None:
     """Sync, then show MLflow's pages on loopback until stopped."""
-    from diffalign import tracking
+    from diffalign.tracking import sync as tracking
 
     os.environ.setdefault("DIFFALIGN_MLFLOW_UI", tracking.base_link(port))
     typer.echo(tracking.sync())
@@ -135,7 +139,7 @@ def preset(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an edited params.yaml.")] = False,
 ) -> None:
     """Replace params.yaml by presets/NAME.yaml. An edited one is kept unless --force."""
-    from diffalign import presets
+    from diffalign.config import presets
 
     typer.echo(presets.use(name, force))
 
@@ -148,7 +152,8 @@ def fetch(
     revision: Annotated[str | None, typer.Option(help="Another commit, or its first digits.")] = None,
 ) -> None:
     """Bring the pinned data and models from their hub. Resumable; needs a network."""
-    from diffalign import fetch, params
+    from diffalign.config import params
+    from diffalign.data.hub import fetch
 
     fetch.run(params.load(), names or (), files, repo, revision)
 
@@ -159,7 +164,7 @@ def pretrain_demo(
     keep_model: Annotated[bool, typer.Option("--keep-model", help="Ask the raters only.")] = False,
 ) -> None:
     """Rebuild assets/: the tiny model and its comparisons. An hour or so on a CPU; resumable."""
-    from diffalign import pretrain, raters
+    from diffalign.shapes.build import pretrain, raters
 
     if not keep_model:
         pretrain.run(seed=seed)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks import worlds
-from diffalign.errors import UserError
+from diffalign.core.errors import UserError
 
 SCRIPTS = {
     "train.py": "salesforce",

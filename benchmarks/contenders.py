@@ -20,13 +20,17 @@ from torch.nn.functional import logsigmoid
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.worlds import photo_side
-from diffalign import comparisons, devices, environment, families, methods, training
-from diffalign.draws import pair_draw, pair_index
-from diffalign.feed import make_source, make_times
-from diffalign.learner import Spec, build, live_reference, make_accelerator
-from diffalign.params import Params
-from diffalign.policies import add_lora
-from diffalign.shards import Shards, prompt_key, stacked
+from diffalign.config.params import Params
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.shards.reader import Shards, prompt_key, stacked
+from diffalign.diffusion.rng import pair_draw, pair_index
+from diffalign.methods import method as methods
+from diffalign.models import family as families
+from diffalign.models.policies import add_lora
+from diffalign.runtime import devices, environment
+from diffalign.training import loop as training
+from diffalign.training.dataset import make_source, make_times
+from diffalign.training.learner import Spec, build, live_reference, make_accelerator
 from stages.train import COMPARISONS, SHARDS
 
 

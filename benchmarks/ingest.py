@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffalign import params
+from diffalign.config import params
 from stages import ingest
-from tests import pickapic
+from tests.helpers import pickapic
 
 ROUNDS = 3
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffalign.files import write_json, write_text
+from diffalign.core.files import write_json, write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
 THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")

@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 import webdataset
 
-from diffalign import shard_writer, shards
-from diffalign.shard_writer import Sample
+from diffalign.data.shards import reader as shards
+from diffalign.data.shards import writer as shard_writer
+from diffalign.data.shards.writer import Sample
 
 ROUNDS = 5
 

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks import checkouts, results, worlds
 from benchmarks.contenders import CONTENDERS, Contender, InLoop, Ours, Setting
-from diffalign import families
-from diffalign.errors import UserError
-from diffalign.flops import counted, matmul_rate, synchronize
+from diffalign.core.errors import UserError
+from diffalign.models import family as families
+from diffalign.planning.flops import counted, matmul_rate, synchronize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = {"cpu": 1e-6, "cuda": 1e-4}

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffalign import params
+from diffalign.config import params
 from stages import ingest, precompute, reference
-from tests import pickapic
-from tests.tiny import make_tokenizer
+from tests.helpers import pickapic
+from tests.helpers.tiny import make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}

@@ -15,9 +15,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import Task
 
-from diffalign import dag, summary, timings
-from diffalign.errors import STOPPED
-from diffalign.processes import run_group
+from diffalign.core.errors import STOPPED
+from diffalign.reporting import summary
+from diffalign.runtime import timings
+from diffalign.runtime.processes import run_group
+from diffalign.tracking import dag
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 25

@@ -20,8 +20,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from diffalign.errors import UserError
-from diffalign.processes import bound, end_group
+from diffalign.core.errors import UserError
+from diffalign.runtime.processes import bound, end_group
 
 STARTUP = 300.0
 """Seconds that a server may take to start."""

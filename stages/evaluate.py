@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign import comparisons, families, files, galleries, images, policies, scorers, shards, statistics
-from diffalign.comparisons import Pair
-from diffalign.contests import contest
-from diffalign.environment import default_device
-from diffalign.galleries import Gallery
-from diffalign.progress import Progress
-from diffalign.scorers import Scorer, implicit
-from diffalign.times import Density, Times
+from diffalign.core import files
+from diffalign.core.progress import Progress
+from diffalign.data import images
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.comparisons.table import Pair
+from diffalign.data.shards import reader as shards
+from diffalign.diffusion.timesteps import Density, Times
+from diffalign.evaluation import implicit_reward as implicit
+from diffalign.evaluation import statistics
+from diffalign.evaluation.win_rates import contest
+from diffalign.generation import gallery as galleries
+from diffalign.generation.gallery import Gallery
+from diffalign.models import family as families
+from diffalign.models import policies
+from diffalign.rewards import reward as scorers
+from diffalign.rewards.reward import Scorer
+from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.params import Params, Trained
+    from diffalign.config.params import Params, Trained
 
 COMPARISONS, SHARDS, POLICIES, IMAGES = (
     Path("data/comparisons"),

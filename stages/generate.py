@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign import comparisons, families, files, policies
-from diffalign.drawing import drawer, initial_noise, latent_shape, png
-from diffalign.environment import default_device
-from diffalign.errors import UserError
-from diffalign.progress import Progress
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.core.progress import Progress
+from diffalign.data.comparisons import table as comparisons
+from diffalign.generation.pipeline import drawer, initial_noise, latent_shape, png
+from diffalign.models import family as families
+from diffalign.models import policies
+from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 COMPARISONS, POLICIES, OUT = Path("data/comparisons"), Path("models/policies"), Path("images")
 

@@ -14,15 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from diffalign import files, images
-from diffalign.comparison_writer import Reject, Writer
-from diffalign.comparisons import ANSWERS, SPLITS, Comparison, Split
-from diffalign.errors import UserError
-from diffalign.progress import Progress
-from diffalign.sources import SOURCES, Candidate, Source
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.core.progress import Progress
+from diffalign.data import images
+from diffalign.data.comparisons.table import ANSWERS, SPLITS, Comparison, Split
+from diffalign.data.comparisons.writer import Reject, Writer
+from diffalign.data.sources.pickapic import SOURCES, Candidate, Source
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 OUT, METRICS = Path("data/comparisons"), Path("metrics/ingest.json")
 

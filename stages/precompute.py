@@ -14,13 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from diffalign import comparisons, families, files, images, shard_writer, shards
-from diffalign.environment import default_device
-from diffalign.errors import UserError
-from diffalign.shard_writer import Sample
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.data import images
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.shards import reader as shards
+from diffalign.data.shards import writer as shard_writer
+from diffalign.data.shards.writer import Sample
+from diffalign.models import family as families
+from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 COMPARISONS, OUT = Path("data/comparisons"), Path("data/shards")
 DECODERS = min(8, os.cpu_count() or 1)

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import cached, files
-from diffalign.errors import UserError
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.reference import cache as cached
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 COMPARISONS, SHARDS, OUT = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
 
@@ -27,8 +28,10 @@ def run(params: "Params", policy: str | None = None) -> None:
 def measure(params: "Params") -> None:
     """Measures the errors in as many processes as training would have, and publishes them."""
     # Only here: a project that keeps no errors doesn't wait for torch.
-    from diffalign import families, measuring, shards
-    from diffalign.environment import compiled, default_device, launch, precision, world_size
+    from diffalign.data.shards import reader as shards
+    from diffalign.models import family as families
+    from diffalign.reference import worker as measuring
+    from diffalign.runtime.environment import compiled, default_device, launch, precision, world_size
 
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
@@ -58,7 +61,7 @@ def measure(params: "Params") -> None:
             measuring.run(spec, work)
         else:
             files.write_json(work / "spec.json", vars(spec))
-            launch("diffalign.measuring", [str(work / "spec.json")], world_size(), work / "error.txt", held)
+            launch("diffalign.reference.worker", [str(work / "spec.json")], world_size(), work / "error.txt", held)
         cached.write(work / "out", made_with, pair_ids, measuring.collect(spec, work, len(pair_ids)))
         files.publish(work / "out", OUT)
         shutil.rmtree(work)

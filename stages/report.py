@@ -11,15 +11,21 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from diffalign import files, galleries, grids, pages, scorers, study_page, training_pages
-from diffalign.contests import contest
-from diffalign.errors import UserError
-from diffalign.figures import interval_axis
-from diffalign.galleries import Gallery
-from diffalign.points import points
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.evaluation.win_rates import contest
+from diffalign.generation import gallery as galleries
+from diffalign.generation.gallery import Gallery
+from diffalign.monitoring.curve import points
+from diffalign.reporting import image_grid
+from diffalign.reporting import results as pages
+from diffalign.reporting import study as study_page
+from diffalign.reporting import training as training_pages
+from diffalign.reporting.charts import interval_axis
+from diffalign.rewards import reward as scorers
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 METRICS, CURVES, IMAGES, OUT = Path("metrics"), Path("curves"), Path("images"), Path("reports")
 POLICIES = Path("models/policies")
@@ -78,7 +84,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     )
     if who.hero is not None:
         names = (who.baseline, who.hero)
-        files.write_bytes(OUT / "grid.png", grids.picture(groups, shown[names[0]], shown[names[1]], names))
+        files.write_bytes(OUT / "grid.png", image_grid.picture(groups, shown[names[0]], shown[names[1]], names))
     files.write_text(OUT / "report.html", html)
 
 
@@ -117,7 +123,7 @@ def trained_contests(
     ]
 
 
-def chosen(params: "Params", who: pages.Roles, shown: Mapping[str, Gallery], scores: Scores) -> list[grids.Group]:
+def chosen(params: "Params", who: pages.Roles, shown: Mapping[str, Gallery], scores: Scores) -> list[image_grid.Group]:
     """The prompts of the grid, by the hero's gain over the baseline in the first judge's score."""
     entries, settings = shown[who.baseline].entries, params.report
     gains: NDArray[np.float64] = np.full(len(entries), np.nan)
@@ -125,7 +131,7 @@ def chosen(params: "Params", who: pages.Roles, shown: Mapping[str, Gallery], sco
         after, before = (column(scores[name], params.evaluate.scorers[0]) for name in (who.hero, who.baseline))
         gains = after - before
     prompts = [entry.prompt_index for entry in entries]
-    return grids.choose(gains, prompts, settings.best, settings.worst, settings.random, settings.seed)
+    return image_grid.choose(gains, prompts, settings.best, settings.worst, settings.random, settings.seed)
 
 
 def column(scores: list[dict[str, float | None]], name: str) -> NDArray[np.float64]:
@@ -135,7 +141,7 @@ def column(scores: list[dict[str, float | None]], name: str) -> NDArray[np.float
 
 
 def grid(
-    groups: list[grids.Group], who: pages.Roles, shown: Mapping[str, Gallery], scores: Scores, scorer: str | None
+    groups: list[image_grid.Group], who: pages.Roles, shown: Mapping[str, Gallery], scores: Scores, scorer: str | None
 ) -> dict[str, Any]:
     """The cards of the grid: for each prompt the baseline, the hero, and other trained policies of the same noise."""
     noise = {name: gallery.about["noise_seed"] for name, gallery in shown.items()}
@@ -146,7 +152,7 @@ def grid(
         entry, gallery = shown[name].entries[slot], shown[name]
         height, width = gallery.pixels(entry).shape[:2]
         value = scores[name][slot].get(scorer) if scorer else None
-        uri = grids.data_uri(gallery.data(entry))
+        uri = image_grid.data_uri(gallery.data(entry))
         text = "" if value is None else f"{value:.2f}"
         return {"name": name, "uri": uri, "width": width, "height": height, "score": text, "alt": f"{name}'s image"}
 

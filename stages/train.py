@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import cached, families, shards, timings, training
-from diffalign.environment import compiled, default_device, gpu, launch, parallel, precision, threads, world_size
-from diffalign.errors import UserError
-from diffalign.files import RUNS, hash_folder, lock, publish, work_folder, write_json, write_text
-from diffalign.learner import Spec
+from diffalign.core.errors import UserError
+from diffalign.core.files import RUNS, hash_folder, lock, publish, work_folder, write_json, write_text
+from diffalign.data.shards import reader as shards
+from diffalign.models import family as families
+from diffalign.reference import cache as cached
+from diffalign.runtime import timings
+from diffalign.runtime.environment import (
+    compiled,
+    default_device,
+    gpu,
+    launch,
+    parallel,
+    precision,
+    threads,
+    world_size,
+)
+from diffalign.training import loop as training
+from diffalign.training.learner import Spec
 
 if TYPE_CHECKING:
-    from diffalign.params import Params
+    from diffalign.config.params import Params
 
 COMPARISONS, SHARDS, REFERENCE = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
 
@@ -64,7 +77,9 @@ def run(params: "Params", policy: str | None = None) -> None:
     with lock(work) as held:
         write_json(work / "spec.json", vars(spec))
         show_live(work, policy)
-        launch("diffalign.training", [str(work / "spec.json")], spec.machine["processes"], work / "error.txt", held)
+        launch(
+            "diffalign.training.loop", [str(work / "spec.json")], spec.machine["processes"], work / "error.txt", held
+        )
         publish(work / "out", out)
         write_text(curve, (work / training.LOGGED_STEPS).read_text())
         record_rate(spec, params.precompute.resolution, work / training.RATE)

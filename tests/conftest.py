@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = Path(tempfile.mkdtemp(prefix="diffalign-tests-"))
 
 # In a job that a script started with `&` SIGINT is ignored, and children inherit that: what is to be stopped wouldn't.
@@ -60,7 +60,7 @@ def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_no_network)
 
 
-LONGEST = ("resume", "swapped_labels", "training", "sd15_size", "dvc", "watch", "benchmark_train", "plan", "parallel")
+LONGEST = ("resume", "swapped_labels", "loop", "sd15_size", "dvc", "monitor", "benchmark_train", "plan", "parallel")
 """Test files by the time they take, the longest first."""
 
 

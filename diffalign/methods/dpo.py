@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffalign.batches import PairBatch
-from diffalign.methods.pairs import PairMethod, changes
-from diffalign.objectives import conventions, diffusion_dpo, errors, loser_scale, with_gradient_scaled
-from diffalign.process import Denoise
-from diffalign.references import Reference
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.diffusion.losses import conventions, diffusion_dpo, errors, loser_scale, with_gradient_scaled
+from diffalign.diffusion.process import Denoise
+from diffalign.methods.pairwise import PairMethod, changes
+from diffalign.reference.reference import Reference
 
 
 @dataclass(frozen=True)

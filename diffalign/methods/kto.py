@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffalign.batches import PairBatch
-from diffalign.methods.pairs import changes
-from diffalign.objectives import diffusion_kto, implicit_margin, reference_point
-from diffalign.process import Denoise
-from diffalign.references import Reference, pair_errors
-from diffalign.unpaired import UnpairedSource
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.batches.unpaired_batches import UnpairedSource
+from diffalign.diffusion.losses import diffusion_kto, implicit_margin, reference_point
+from diffalign.diffusion.process import Denoise
+from diffalign.methods.pairwise import changes
+from diffalign.reference.reference import Reference, pair_errors
 
 
 @dataclass(frozen=True)

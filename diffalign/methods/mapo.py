@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffalign.batches import PairBatch
-from diffalign.methods.pairs import PairMethod, watched
-from diffalign.objectives import mapo
-from diffalign.process import Denoise
-from diffalign.references import Reference, pair_errors
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.diffusion.losses import mapo
+from diffalign.diffusion.process import Denoise
+from diffalign.methods.pairwise import PairMethod, watched
+from diffalign.reference.reference import Reference, pair_errors
 
 
 @dataclass(frozen=True)

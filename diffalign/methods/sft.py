@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffalign.batches import PairBatch
-from diffalign.methods.pairs import PairMethod, watched
-from diffalign.objectives import errors, sft
-from diffalign.process import Denoise
-from diffalign.references import Reference
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.diffusion.losses import errors, sft
+from diffalign.diffusion.process import Denoise
+from diffalign.methods.pairwise import PairMethod, watched
+from diffalign.reference.reference import Reference
 
 
 @dataclass(frozen=True)

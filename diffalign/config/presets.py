@@ -1,0 +1,43 @@
+"""`params.yaml` from `presets/`, without losing one that was edited."""
+
+import subprocess
+from pathlib import Path
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.core.files import write_bytes
+
+PARAMS = Path("params.yaml")
+
+
+def use(name: str, force: bool = False) -> str:
+    """Writes `presets/NAME.yaml` to `params.yaml` and returns what to tell the user.
+
+    Raises UserError for an unknown or invalid preset, and, unless `force`, where params.yaml was edited: where it is
+    neither a preset nor what git has.
+    """
+    source = Path("presets") / f"{name}.yaml"
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in Path("presets").glob("*.yaml"))) or "none yet"
+        raise UserError(f"preset: expected one of {names}, got {name!r}.")
+    values = params.load(source)
+    new = source.read_bytes()
+    if PARAMS.exists() and PARAMS.read_bytes() == new:
+        return f"{PARAMS} is {source} already."
+    if not force and PARAMS.exists() and _edited():
+        raise UserError(
+            f"{PARAMS} has changes that git doesn't have, and {source} would overwrite them. "
+            f"Commit or copy it first, or say: python pipeline.py preset {name} --force"
+        )
+    write_bytes(PARAMS, new)
+    missing = [path for path in (values.data.path, values.model.path) if not Path(path).exists()]
+    hint = f"\n{' and '.join(missing)} must be brought first: python pipeline.py fetch" if missing else ""
+    return f"{PARAMS} is {source} now.{hint}"
+
+
+def _edited() -> bool:
+    old = PARAMS.read_bytes()
+    if any(path.read_bytes() == old for path in Path("presets").glob("*.yaml")):
+        return False
+    committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
+    return committed.returncode != 0 or committed.stdout != old

@@ -1,0 +1,1 @@
+"""Preference data: from raw rows to micro-batches."""

@@ -1,0 +1,1 @@
+"""Pinned downloads from the Hugging Face hub."""

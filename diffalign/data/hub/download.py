@@ -1,0 +1,145 @@
+"""Downloads of files from the hub that survive a kill: continued at a byte, verified, then renamed into place."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal, cast
+
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.core.progress import Progress
+
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on the hub: its path there, its size in bytes, how its content is known, and where it goes.
+
+    `algorithm`: sha256 for what the hub keeps in LFS; git (the blob's id) for the small rest.
+    """
+
+    path: str
+    url: str
+    size: int
+    algorithm: Literal["sha256", "git"]
+    digest: str
+    target: Path
+    part: Path
+
+    @property
+    def checksum(self) -> str:
+        """Algorithm and digest, as the lock file has it."""
+        return f"{self.algorithm}:{self.digest}"
+
+    def matches(self, path: Path) -> bool:
+        """Whether a local file has this content: its size first, then its checksum."""
+        return size_of(path) == self.size and self._digest(path) == self.digest
+
+    def _digest(self, path: Path) -> str:
+        if self.algorithm == "sha256":
+            return files.sha256_file(path)
+        data = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def download(what: str, remotes: list[Remote], done: Callable[[Remote], None]) -> None:
+    """Brings files, a few at a time, and calls `done` in this thread for each that is in its place.
+
+    After an error or Ctrl-C the other downloads end at once; their parts stay, the next call goes on from there. Raises
+    UserError for a file that arrives damaged or a full disk, and what the hub's client raises.
+    """
+    counter = _Counter(what, remotes)
+    pool = ThreadPoolExecutor(THREADS)
+    running = {pool.submit(_bring, remote, counter): remote for remote in remotes}
+    try:
+        for future in as_completed(running):
+            future.result()
+            done(running[future])
+            counter.finish()
+    finally:
+        counter.stopped = True
+        pool.shutdown(cancel_futures=True)
+
+
+def _bring(remote: Remote, counter: "_Counter") -> None:
+    from huggingface_hub.file_download import http_get
+
+    remote.part.parent.mkdir(parents=True, exist_ok=True)
+    if size_of(remote.part) > remote.size:
+        remote.part.unlink()
+    here = size_of(remote.part)
+    counter.add(here)
+    with files.disk_errors(remote.part), open(remote.part, "ab") as file:
+        http_get(
+            remote.url,
+            file,
+            resume_size=here,
+            headers=_headers(),
+            expected_size=remote.size,
+            tqdm_class=cast("type[Any]", partial(_Bar, counter)),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    if not remote.matches(remote.part):
+        remote.part.unlink()
+        raise UserError(f"{remote.url} arrived damaged: expected {remote.checksum}. Run the same command again.")
+    remote.target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(remote.part, remote.target)
+    files.fsync_folder(remote.target.parent)
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    return {**build_hf_headers(), "accept-encoding": "identity"}  # a compressed answer couldn't go on at a byte
+
+
+class _Counter:
+    """Counts bytes over all threads and shows them; `stopped` ends the downloads at their next piece."""
+
+    def __init__(self, what: str, remotes: list[Remote]) -> None:
+        self.progress, self.bytes, self.total = Progress(what, len(remotes)), 0, sum(r.size for r in remotes)
+        self.lock, self.stopped = Lock(), False
+
+    def add(self, size: int) -> None:
+        if self.stopped:
+            raise CancelledError
+        with self.lock:
+            self.bytes += size
+            self.progress.update(0, self._extra())
+
+    def finish(self) -> None:
+        with self.lock:
+            self.progress.update(1, self._extra())
+
+    def _extra(self) -> str:
+        return f"{gigabytes(self.bytes)} of {gigabytes(self.total)}"
+
+
+class _Bar:
+    """Stands where the hub's client expects a progress bar."""
+
+    def __init__(self, counter: _Counter, **_: Any) -> None:
+        self.update = counter.add
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def size_of(path: Path) -> int:
+    """A file's size in bytes; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def gigabytes(size: int) -> str:
+    """A size in bytes as text."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

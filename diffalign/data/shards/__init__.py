@@ -1,0 +1,1 @@
+"""Encoded images and prompts in WebDataset shards."""

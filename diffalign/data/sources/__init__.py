@@ -1,0 +1,1 @@
+"""One file a preference data set, and what they share."""

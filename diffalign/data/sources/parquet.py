@@ -1,0 +1,132 @@
+"""Parquet files of anybody's: found, checked for their columns, read as a stream that no file inflates."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffalign.core.errors import UserError
+
+DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises."""
+
+
+def find(path: Path) -> list[Path]:
+    """The *.parquet files below a folder (or the one file) in the order of their paths; hidden ones are left out."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(
+            f"{path} (data.path): expected a folder with *.parquet files, it isn't there. Correct it in params.yaml, "
+            "or bring the data: python pipeline.py fetch"
+        )
+    found = [
+        file
+        for file in path.rglob("*.parquet")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    if not found:
+        raise UserError(f"{path} (data.path): expected *.parquet files at any depth, found none.")
+    return sorted(found, key=lambda file: os.fsencode(file.relative_to(path).as_posix()))
+
+
+def check(path: Path, columns: dict[str, pa.DataType]) -> int:
+    """The rows of a file in the right columns; raises UserError, without the file's name."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except DAMAGED as error:
+        size = path.stat().st_size if path.exists() else 0
+        words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"not a Parquet file, or cut short ({size} bytes): {words}") from error
+    found = {field.name: field.type for field in schema}
+    missing = [name for name in columns if name not in found]
+    wrong = [
+        f"{name} is {found[name]} instead of {kind}"
+        for name, kind in columns.items()
+        if name in found and not _same(found[name], kind)
+    ]
+    twice = [name for name in columns if len(schema.get_all_field_indices(name)) > 1]
+    parts = [f"columns missing: {', '.join(missing)}"] if missing else []
+    parts += [f"columns of another type: {', '.join(wrong)}"] if wrong else []
+    parts += [f"columns there twice: {', '.join(twice)}"] if twice else []
+    if parts:
+        raise UserError("; ".join(parts))
+    return int(rows)
+
+
+def note(path: Path, key: str) -> str | None:
+    """What a checked file's own metadata says under a key."""
+    with pq.ParquetFile(path) as file:
+        found = (file.schema_arrow.metadata or {}).get(key.encode())
+    return None if found is None else found.decode("utf-8", "replace")
+
+
+def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
+    """The distinct texts of each few thousand rows of a column, as bytes; raises UserError if the file is damaged."""
+    with _damage(path), _open(path, read_dictionary=[column]) as file:
+        # As a dictionary, so that a huge text repeated is one in memory.
+        for batch in file.iter_batches(8192, columns=[column], use_threads=False):
+            yield _values(batch[column].unique().dictionary_decode())
+
+
+def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """The rows of a file as dicts, at most 16 at a time, with their bytes in memory; raises UserError if damaged.
+
+    Text comes as bytes and times as microseconds, as they lie in the file: nothing says that they are valid. A small
+    file may unpack to gigabytes (a dictionary of one image, repeated): so only as many rows are unpacked at a time as
+    fit `unpack_bytes` if each were as large as its whole row group. Beside these, memory holds pages, and dictionary
+    pages, which some writers make as large as a row group.
+    """
+    count = 0
+    with _damage(path), _open(path) as file:
+        for group in range(file.num_row_groups):
+            # Of the whole group: asking for a column's size ends the process (pyarrow 25) where the footer is damaged.
+            size = max(file.metadata.row_group(group).total_byte_size, 1)
+            rows = min(max(unpack_bytes // size, 1), 16)
+            for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                values = [_values(batch[name]) for name in columns]
+                yield [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)], batch.nbytes
+                count += batch.num_rows
+        expected = file.metadata.num_rows
+    if count != expected:
+        raise UserError(f"{path} is damaged: expected {expected} rows, found {count}. Fetch or write it again.")
+
+
+def _open(path: Path, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    # Streams pages; with pre_buffer it would hold whole row groups, which may be whole files.
+    return pq.ParquetFile(
+        path,
+        read_dictionary=list(read_dictionary),
+        pre_buffer=False,
+        buffer_size=2**20,
+        page_checksum_verification=True,
+    )
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged: {error}\nFetch or write it again.") from error
+
+
+def _same(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a type is the expected one, or the same with 64-bit offsets or another unit of time."""
+    if pa.types.is_timestamp(expected):
+        return bool(pa.types.is_timestamp(found))
+    return found == expected or found == {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(expected)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    # Not to str and datetime: text that isn't UTF-8 and times beyond the calendar would raise.
+    if column.type in (pa.string(), pa.large_string()):
+        return column.cast(pa.large_binary() if column.type == pa.large_string() else pa.binary()).to_pylist()
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pylist()
+    return column.to_pylist()

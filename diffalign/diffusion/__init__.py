@@ -1,0 +1,1 @@
+"""The maths of diffusion and of the losses; torch, numpy and scipy only."""

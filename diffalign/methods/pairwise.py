@@ -1,0 +1,54 @@
+"""What methods on pairs from shards have in common: their batches, and what is watched beside any loss.
+
+Shapes: B pairs in a micro-batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffalign.data.batches.pair_batches import PairBatch, PairSource
+from diffalign.diffusion.losses import implicit_accuracy, implicit_margin
+from diffalign.diffusion.process import Denoise
+from diffalign.reference.reference import Reference
+
+
+@dataclass(frozen=True)
+class PairMethod:
+    """A method whose batches are pairs; its own `loss` makes it one."""
+
+    source: PairSource
+
+    def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
+        """The pairs of a step, from the shards."""
+        return self.source.at(step)
+
+    def about(self) -> dict[str, float]:
+        """What its parameters are in other code's terms: nothing, where they are the same everywhere."""
+        return {}
+
+
+@torch.no_grad()
+def watched(error_w: Tensor, error_l: Tensor, reference: Reference | None, batch: PairBatch) -> dict[str, Tensor]:
+    """`changes` for a loss that doesn't need the reference, which is asked for the log alone; nothing without one."""
+    if reference is None:
+        return {}
+    four = (error_w, error_l, *reference(batch))
+    return changes(*four, implicit_margin(*four))
+
+
+def changes(
+    error_w: Tensor, error_l: Tensor, error_w_ref: Tensor, error_l_ref: Tensor, margin: Tensor
+) -> dict[str, Tensor]:
+    """What to watch beside the loss, as sums over the batch.
+
+    The winner's and the loser's error change against the reference, apart: a margin that grows because both get worse,
+    the loser faster, looks fine in the loss and in the accuracy while the images get worse.
+    """
+    return {
+        "implicit_accuracy": implicit_accuracy(margin).sum().detach(),
+        "winner_change": (error_w - error_w_ref).sum().detach(),
+        "loser_change": (error_l - error_l_ref).sum().detach(),
+    }

@@ -1,0 +1,1 @@
+"""Families of text-to-image models behind one protocol."""

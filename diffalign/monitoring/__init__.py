@@ -1,0 +1,1 @@
+"""Probes of a training and their alarms, as pure functions."""

@@ -1,0 +1,304 @@
+"""The plan of what params.yaml asks for, before anything starts: work, time, memory and disk, as a table.
+
+The denoiser is built from its config.json on the meta device and one micro-batch of the real method is counted; so the
+sizes of SD1.5 or SDXL need neither weights nor memory.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.config.params import Params, Trained
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.comparisons import table as comparisons
+from diffalign.methods import method as methods
+from diffalign.models import family as families
+from diffalign.models.policies import add_lora
+from diffalign.planning import estimates
+from diffalign.planning.flops import matmul_rate, traced
+from diffalign.planning.meta_models import Skeleton, skeleton
+from diffalign.reference.reference import Reference, cached, live
+from diffalign.runtime import environment, timings
+
+COMPARISONS = Path("data/comparisons")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run's speed depends on beside its params."""
+
+    device: str
+    gpu: str | None
+    """Its name."""
+    processes: int
+    threads: int
+    """CPU threads of each process."""
+    precision: str
+    parallel: str
+    """How networks are spread over processes, ddp or fsdp."""
+    compiled: bool
+    """Whether their blocks are compiled."""
+    rate: float
+    """FLOP/s of matrix products on one device, measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run like a planned one took."""
+
+    pairs_per_second: float
+    peak: int | None
+    """Bytes on the first device, on a CPU of the first process; None: it was before runs noted it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one policy's training takes."""
+
+    name: str
+    flop_per_pair: float
+    pairs: int
+    pairs_per_second: float
+    """Assumed from matrix products."""
+    measured: Measured | None
+    """By the last run like it, where there was one."""
+    memory: estimates.Memory
+
+    @property
+    def flop(self) -> float:
+        """Of the whole run."""
+        return self.flop_per_pair * self.pairs
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, at the measured rate where there is one."""
+        return self.pairs / (self.measured or self).pairs_per_second
+
+
+def this_machine(seconds: float = 1.0) -> Machine:
+    """What the environment asks for, its matrix products measured for some seconds."""
+    device, precision = environment.default_device(), environment.precision()
+    processes = environment.world_size()
+    rate = matmul_rate(device, DTYPES[precision], None, seconds)
+    return Machine(
+        device=device,
+        gpu=environment.gpu(),
+        processes=processes,
+        threads=environment.threads(processes),
+        precision=precision,
+        parallel=environment.parallel(),
+        compiled=environment.compiled(),
+        rate=rate,
+    )
+
+
+def plans(params: Params, machine: Machine) -> list[Plan]:
+    """Of every trained policy."""
+    runs = {
+        speed_key(**line["about"]): Measured(line["pairs_per_second"], line.get("peak_bytes"))
+        for line in timings.rates()
+    }
+    found = []
+    for name, policy in params.policies.items():
+        if isinstance(policy, Trained):
+            values = policy.model_dump()
+            bones = policy_skeleton(params, policy.init)
+            values["lora_targets"] = policy.lora_targets or families.FAMILIES[params.model.family].lora_targets
+            key = speed_key(params.model.family, params.precompute.resolution, values, vars(machine))
+            found.append(plan_policy(name, values, bones, machine, runs.get(key)))
+    return found
+
+
+def plan_policy(
+    name: str, policy: dict[str, Any], bones: Skeleton, machine: Machine, measured: Measured | None
+) -> Plan:
+    """One policy's plan; `measured` is what a run like it took, where there was one."""
+    micro_batch = min(policy["micro_batch_size"], max(policy["batch_size"] // machine.processes, 1))
+    prepare(name, bones, policy)
+    (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
+    flop = usual + (logged - usual) / policy["log_every"]
+    trained = [tuple(p.shape) for p in bones.network.parameters() if p.requires_grad]
+    return Plan(
+        name=name,
+        flop_per_pair=flop,
+        pairs=policy["steps"] * policy["batch_size"],
+        pairs_per_second=estimates.pairs_per_second(flop, machine.rate, estimates.UTILISATION, machine.processes),
+        measured=measured,
+        memory=estimates.memory(
+            sum(p.numel() for p in bones.network.parameters()),
+            trained,
+            lora=policy["adapter"] == "lora",
+            reference=policy["reference"],
+            optimizer=policy["optimizer"],
+            ema=policy["ema"] is not None,
+            precision=machine.precision,
+            shares=machine.processes if machine.parallel == "fsdp" else None,
+            accumulates=micro_batch * machine.processes < policy["batch_size"],
+            activations=micro_batch * kept // (2 if machine.precision == "bf16" else 1),
+        ),
+    )
+
+
+def policy_skeleton(params: Params, init: str) -> Skeleton:
+    """The denoiser that a policy with this init trains."""
+    folder = families.denoiser_folder(params.model.family, init)
+    return skeleton(Path(params.model.path), folder, params.precompute.resolution)
+
+
+def prepare(name: str, bones: Skeleton, policy: dict[str, Any]) -> None:
+    """Makes the skeleton trainable as the policy says, in place."""
+    network: Any = bones.network
+    network.requires_grad_(policy["adapter"] == "full").train()
+    if policy["adapter"] == "lora":
+        key = f"policies.{name}.lora_targets"
+        add_lora(network, policy["lora_targets"], policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
+    if policy["gradient_checkpointing"]:
+        network.enable_gradient_checkpointing()
+
+
+def micro_step(bones: Skeleton, policy: dict[str, Any], log: bool) -> Callable[[], Tensor]:
+    """The real method's step on one pair, up to its loss, on the meta device."""
+    method = methods.load(policy, PlannedSource(bones.latent))
+    reference = make_reference(bones, policy)
+
+    def loss() -> Tensor:
+        (batch,) = method.batches(bones.denoise, reference, 0)
+        return method.loss(bones.denoise, reference, batch, log)[0]
+
+    return loss
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """A source of one pair on the meta device, with what methods ask of theirs."""
+
+    latent: estimates.Shape
+    batch_size: int = 1
+    device: str = "meta"
+    T: int = 1000
+    """Of the process; any number does: no FLOP depends on it."""
+
+    @property
+    def process(self) -> "PlannedSource":
+        """Whose T methods may ask for."""
+        return self
+
+    @property
+    def elements(self) -> int:
+        """How many numbers a latent has."""
+        return math.prod(self.latent)
+
+    def at(self, step: int) -> Iterator[PairBatch]:
+        """The step's only micro-batch."""
+        x, one = torch.empty(2, *self.latent, device="meta"), torch.empty(1, device="meta")
+        t = torch.zeros(2, dtype=torch.long, device="meta")
+        yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
+
+
+def make_reference(bones: Skeleton, policy: dict[str, Any]) -> Reference | None:
+    """A reference that costs what the policy's does."""
+    kind = policy["reference"]
+    if kind == "none":
+        return None
+    if kind == "cached":
+        return cached
+    if policy["adapter"] == "full":
+        return live(bones.denoise)
+
+    def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        network: Any = bones.network
+        network.disable_adapters()
+        try:
+            return bones.denoise(x_t, t, cond)
+        finally:
+            network.enable_adapters()
+
+    return live(adapters_off)
+
+
+def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any]) -> tuple[Any, ...]:
+    """What decides a run's pairs a second and its memory: two runs with the same key are as fast and as large."""
+    names = ("init", "method", "adapter", "reference", "optimizer", "gradient_checkpointing")
+    sizes = ("batch_size", "micro_batch_size", "log_every")  # methods may compute more for a logged step
+    targets = policy.get("lora_targets") or families.FAMILIES[family].lora_targets
+    adapter = (policy.get("lora_rank"), *targets) if policy.get("adapter") == "lora" else None
+    averaged = policy.get("ema") is not None
+    parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")
+    of_machine = (machine.get(name) for name in parts)
+    return (family, resolution, *(policy.get(name) for name in (*names, *sizes)), adapter, averaged, *of_machine)
+
+
+def counts(folder: Path) -> tuple[int, int, float] | None:
+    """Distinct images and prompts of the comparisons, the prompts' mean length in bytes; None before ingest has run."""
+    if not (folder / "comparisons.parquet").exists():
+        return None
+    table = comparisons.read(folder)
+    images = set(table["image_a"].unique().to_pylist()) | set(table["image_b"].unique().to_pylist())
+    prompts = ["", *table["prompt"].unique().to_pylist()]
+    return len(images), len(prompts), sum(len(text.encode()) for text in prompts) / len(prompts)
+
+
+def text(params: Params, machine: Machine) -> str:
+    """The plan as a table, what its numbers rest on, and the shards' size."""
+    found = plans(params, machine)
+    if not found:
+        return "No policy is trained."
+    lines = [
+        *table([["policy", "FLOP a pair", "FLOP in all", "pairs/s", "measured", "hours"], *map(work_row, found)]),
+        "",
+        *table([["policy", *vars(found[0].memory), "peak", "measured"], *map(memory_row, found)]),
+        "",
+        f"{machine.processes} process(es) on {machine.device}, {machine.precision}: matrix products at "
+        f"{si(machine.rate)}FLOP/s, measured now. pairs/s assumes {estimates.UTILISATION:.0%} of that; beside it "
+        "what the last run like it measured (runs/timings.jsonl), which hours then follow. Memory is one device's; "
+        "activations are an estimate; the measured peak has the probe in it, on a CPU all of the first process, "
+        "PyTorch too. Not in the rest: the probe, saves, the reference's stage, what launching takes.",
+        shards_text(params),
+    ]
+    return "\n".join(lines)
+
+
+def work_row(item: Plan) -> list[str]:
+    """A policy's work and time."""
+    measured = f"{item.measured.pairs_per_second:.3g}" if item.measured else "-"
+    speeds = [f"{item.pairs_per_second:.3g}", measured]
+    return [item.name, si(item.flop_per_pair), si(item.flop), *speeds, f"{item.seconds / 3600:.3g}"]
+
+
+def memory_row(item: Plan) -> list[str]:
+    """A policy's memory on one device, and the peak of a run like it."""
+    measured = f"{si(item.measured.peak)}B" if item.measured and item.measured.peak else "-"
+    return [item.name, *(f"{si(size)}B" for size in (*vars(item.memory).values(), item.memory.total)), measured]
+
+
+def si(value: float) -> str:
+    """A number with a decimal prefix: 6.42e12 is "6.42 T"."""
+    power = min(int(math.log10(value)) // 3, 6) if value >= 1 else 0
+    return f"{value / 1000**power:.3g} {' kMGTPE'[power].strip()}"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows as lines, padded to their columns' widths."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def shards_text(params: Params) -> str:
+    """What the shards take on disk, as a line."""
+    bones = policy_skeleton(params, params.model.path)
+    prompt, flips = list(bones.prompt.values()), params.precompute.flips
+    known = counts(COMPARISONS)
+    if known is None:
+        image = estimates.shard_bytes(1, 0, bones.latent, prompt, flips)
+        text = estimates.shard_bytes(0, 1, bones.latent, prompt, flips)
+        each = f"{image / 1e3:.4g} kB an image, {text / 1e3:.4g} a prompt"
+        return f"Shards: {each}. How many there are isn't known before `dvc repro ingest` has run."
+    images, prompts, length = known
+    size = estimates.shard_bytes(images, prompts, bones.latent, prompt, flips, round(length))
+    return f"Shards: {si(size)}B for {images} images and {prompts} prompts; as much again where DVC copies."

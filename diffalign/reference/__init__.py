@@ -1,0 +1,1 @@
+"""The frozen reference's errors, computed live or kept on disk."""

@@ -1,0 +1,1 @@
+"""The report: charts, grids, tables and templates."""

@@ -1,0 +1,74 @@
+"""The results in a few lines, for the terminal, for Prefect and for whoever ran the pipeline."""
+
+import json
+from pathlib import Path
+
+from diffalign.core.errors import UserError
+from diffalign.reporting.format import interval, percent
+from diffalign.runtime import timings
+
+EVALUATION = Path("metrics/evaluate.json")
+REPORT = Path("reports/report.html")
+SYNCED = Path("runs/tracking/synced.json")
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def tables() -> list[Table]:
+    """Title, header and rows of each table; raises UserError where nothing was evaluated yet."""
+    if not EVALUATION.exists():
+        raise UserError(f"{EVALUATION} isn't there yet: expected the results of an evaluation. Make them: dvc repro")
+    results = json.loads(EVALUATION.read_text())
+    wins = [
+        [
+            f"{row['policy']} over {row['baseline']}",
+            row["scorer"],
+            percent(row["win_rate"]),
+            interval(row),
+            f"{row['wins']} / {row['ties']} / {row['losses']}",
+            f"{row['prompts']} × {row['seeds']}",
+        ]
+        for row in results["comparisons"]
+    ]
+    implicit = [
+        [row["policy"], percent(row["accuracy"]), interval(row), percent(row["ceiling"]), str(row["pairs"])]
+        for row in results["implicit_reward"]
+    ]
+    times = [
+        [stage, f"{row['seconds']:.1f}", "from the cache since" if row["cached"] else ""]
+        for stage, row in timings.newest().items()
+    ]
+    wins_header = ["policy", "scorer", "win rate", "interval", "W / T / L", "prompts × seeds"]
+    implicit_header = ["policy", "accuracy", "interval", "ceiling", "pairs"]
+    return [
+        ("Win rates on held-out prompts", wins_header, wins),
+        ("Implicit-reward accuracy on held-out pairs", implicit_header, implicit),
+        ("Wall time of each stage when it last ran", ["stage", "seconds", ""], times),
+    ]
+
+
+def links() -> list[str]:
+    """Where the report is, and the runs in MLflow as far as they were brought there."""
+    found = [f"Report: {REPORT}"] if REPORT.exists() else []
+    if SYNCED.exists():
+        found.append(f"MLflow: {json.loads(SYNCED.read_text())['link']}")
+    return found
+
+
+def text() -> str:
+    """The tables for a terminal, then the links."""
+    blocks = []
+    for title, header, rows in tables():
+        if rows:
+            widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+            cells = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in [header, *rows])
+            blocks.append("\n".join([title, *(f"  {'  '.join(row)}".rstrip() for row in cells)]))
+    return "\n\n".join([*blocks, "\n".join(links())])
+
+
+def markdown() -> str:
+    """The same as Markdown tables."""
+    blocks = []
+    for title, header, rows in tables():
+        lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
+        blocks.append("\n".join([f"## {title}", "", *lines]))
+    return "\n\n".join([*blocks, *links()])

@@ -1,0 +1,1 @@
+"""Scorers of images, one file each."""

@@ -1,0 +1,1 @@
+"""Builds the embedded default: the tiny model and its comparisons."""

@@ -1,0 +1,246 @@
+"""Simulated raters: comparisons of the base model's own samples, in exactly Pick-a-Pic v2's columns and types.
+
+Twenty raters answer by Bradley-Terry on the oracle plus each one's own taste (large objects, warm colours, strong
+brightness contrast, the image on the left), with logistic noise; the smallest differences are ties. The temperature
+is set so that the oracle agrees with 75% of the untied answers. In `train` a rater stays with a prompt for three
+rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a prompt has one row.
+
+Twelve rows of `train` are broken on purpose, two of each kind (see `_break`): image bytes cut short, no image bytes,
+no caption, `has_label` false, labels that don't add to one, the same image on both sides.
+"""
+
+import io
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffalign.core.files import write_bytes
+from diffalign.core.progress import Progress
+from diffalign.data.sources.pickapic import SIMULATED
+from diffalign.shapes.oracle import read, score
+from diffalign.shapes.scenes import caption, sample_scene
+
+RATERS, TIES, AGREEMENT = 20, 0.12, 0.75
+ROUNDS = {"train": 3, "validation_unique": 1, "test_unique": 1}  # rows a prompt; rounds + 1 images are drawn for it
+TASTES = ("large", "warm", "contrast", "left")
+START = np.datetime64("2023-03-01T08:00:00", "ns")
+Prompts = list[tuple[str, str]]  # (split, caption)
+Draw = Callable[[list[str], list[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One comparison: the images' numbers as shown, and z: how much better (logits, noise included) the left is."""
+
+    split: str
+    prompt: int
+    rater: int
+    left: int
+    right: int
+    z: float
+
+
+def run(
+    model_dir: Path = Path("assets/tiny-sd"),
+    out_dir: Path = Path("assets/comparisons"),
+    seed: int = 0,
+    rows: dict[str, int] | None = None,
+    draw: Draw | None = None,
+) -> dict[str, float]:
+    """Draws the images, asks the raters, writes one Parquet file a split; returns counts and the oracle's agreement.
+
+    `rows` gives rows per split (train 1500, validation_unique 250, test_unique 500). `draw(captions, seeds)` makes
+    uint8 `[B, H, W, 3]`; by default the model in `model_dir` does, in 20 DDIM steps with guidance 4.
+    """
+    rows = rows or {"train": 1500, "validation_unique": 250, "test_unique": 500}
+    rng = np.random.default_rng((seed, 0))
+    prompts = _prompts(rng, {s: -(-n // ROUNDS[s]) for s, n in rows.items()})
+    owner = np.concatenate([[i] * (ROUNDS[split] + 1) for i, (split, _) in enumerate(prompts)])
+    images = _draw_all(draw or _model_draw(model_dir), [prompts[i][1] for i in owner], seed)
+    oracle, features = _judge(images, [prompts[i][1] for i in owner])
+    answers, tie_below = _calibrate(prompts, owner, oracle, features, seed)
+    tables = _rows(answers, tie_below, prompts, images, seed)
+    for split, records in tables.items():
+        records = records[: rows[split]]
+        if split == "train":
+            _break(records, np.random.default_rng((seed, 5)))
+        write_bytes(out_dir / f"{split}-00000-of-00001.parquet", _parquet(records))
+    untied = [a for a in answers if abs(a.z) >= tie_below]
+    return {
+        "images": len(images),
+        **{split: min(len(records), rows[split]) for split, records in tables.items()},
+        "oracle_mean": float(oracle.mean()),
+        "oracle_std": float(oracle.std()),
+        "ties": 1 - len(untied) / len(answers),
+        "agreement": _agreement(untied, oracle),
+    }
+
+
+def _prompts(rng: np.random.Generator, counts: dict[str, int]) -> Prompts:
+    """Distinct captions as (split, caption), a third with two objects: no prompt is in two splits."""
+    total = sum(counts.values())
+    open_places = {True: total // 3, False: total - total // 3}  # there are 1008 captions with one object
+    found: dict[str, None] = {}
+    while len(found) < total:
+        scene = sample_scene(rng)
+        if open_places[bool(scene.relation)] and caption(scene) not in found:
+            found[caption(scene)] = None
+            open_places[bool(scene.relation)] -= 1
+    found = dict.fromkeys(rng.permutation(list(found)).tolist())
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    return [(splits[i], text) for i, text in zip(rng.permutation(len(splits)), found, strict=True)]
+
+
+def _model_draw(model_dir: Path) -> Draw:
+    """Draws with the model in a folder, on the GPU if there is one."""
+    import torch
+
+    from diffalign.shapes.build import tiny_model
+
+    model = tiny_model.load(model_dir, "cuda" if torch.cuda.is_available() else "cpu")
+    return lambda captions, seeds: tiny_model.sample(model, captions, seeds)
+
+
+def _draw_all(draw: Draw, captions: list[str], seed: int, batch: int = 64) -> np.ndarray:
+    """All images, uint8 `[N, H, W, 3]`; image i's noise has the seed `seed · 10⁶ + i`."""
+    images, progress = [], Progress("draw", len(captions))
+    for start in range(0, len(captions), batch):
+        part = captions[start : start + batch]
+        images.append(draw(part, [seed * 1_000_000 + start + i for i in range(len(part))]))
+        progress.update(len(part))
+    return np.concatenate(images)
+
+
+def _judge(images: np.ndarray, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The oracle's score `[N]` and the features that tastes weigh, standardised, `[N, 3]`."""
+    oracle = np.array([score(image, text).oracle for image, text in zip(images, captions, strict=True)])
+    rows = []
+    for image in images:
+        reading = read(image)
+        fill = np.mean([o.fill for o in reading.objects], axis=0) if reading.objects else reading.ground
+        radius = max((o.radius for o in reading.objects), default=0.0)
+        rows.append((radius, fill[0] - fill[2], abs(float((fill - reading.ground).mean()))))
+    features = np.array(rows)
+    return oracle, (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
+
+
+def _ask(
+    prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int, temperature: float
+) -> list[Answer]:
+    """All raters' answers at a temperature. Tastes and noise are functions of the seed, the rater and the row."""
+    tastes = np.random.default_rng((seed, 1)).normal(0, [0.05, 0.05, 0.05, 0.06], (RATERS, len(TASTES)))
+    tastes -= tastes.mean(axis=0)  # tastes differ, the crowd has none: what raters share is the oracle
+    raters = np.random.default_rng((seed, 2)).integers(RATERS, size=len(prompts))
+    noise = np.random.default_rng((seed, 3)).logistic(size=(len(prompts), max(ROUNDS.values())))
+    first = np.searchsorted(owner, np.arange(len(prompts)))
+    answers = []
+    for i, (split, _) in enumerate(prompts):
+        taste = tastes[raters[i]]
+        left, right = int(first[i]), int(first[i]) + 1
+        for turn in range(ROUNDS[split]):
+            gap = oracle[left] - oracle[right] + (features[left] - features[right]) @ taste[:3] + taste[3]
+            z = float(gap / temperature + noise[i, turn])
+            answers.append(Answer(split, i, int(raters[i]), left, right, z))
+            challenger = int(first[i]) + turn + 2
+            left, right = (left, challenger) if z > 0 else (challenger, right)
+    return answers
+
+
+def _agreement(untied: list[Answer], oracle: np.ndarray) -> float:
+    """The share of untied answers in which the oracle's better image won."""
+    return float(np.mean([(a.z > 0) == (oracle[a.left] > oracle[a.right]) for a in untied]))
+
+
+def _calibrate(
+    prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int
+) -> tuple[list[Answer], float]:
+    """Answers at the temperature where the oracle agrees with 75% of the untied ones, and |z| below which they tie."""
+    low, high = 1e-3, 10.0
+    for _ in range(30):
+        middle = float(np.sqrt(low * high))
+        answers = _ask(prompts, owner, oracle, features, seed, middle)
+        tie_below = float(np.quantile([abs(a.z) for a in answers], TIES))
+        agreement = _agreement([a for a in answers if abs(a.z) >= tie_below], oracle)
+        low, high = (middle, high) if agreement > AGREEMENT else (low, middle)
+    return answers, tie_below
+
+
+def _rows(
+    answers: list[Answer], tie_below: float, prompts: Prompts, images: np.ndarray, seed: int
+) -> dict[str, list[dict]]:
+    """Pick-a-Pic rows per split, in the order of their dates; a rater's rows on one prompt keep their order."""
+    rng = np.random.default_rng((seed, 4))
+    uids = [str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in images]
+    encoded = [_encode(image, png=rng.random() < 0.1) for image in images]
+    tables: dict[str, list[dict]] = {split: [] for split in ROUNDS}
+    examples = {i: ROUNDS[split] for i, (split, _) in enumerate(prompts)}
+    for number, a in enumerate(answers):
+        tie = abs(a.z) < tie_below
+        label = 0.5 if tie else float(a.z > 0)
+        record = {
+            "are_different": True,
+            "best_image_uid": "none" if tie else uids[a.left if a.z > 0 else a.right],
+            "caption": prompts[a.prompt][1],
+            "created_at": START + np.timedelta64(number * 37, "s"),
+            "has_label": True,
+            "ranking_id": number,
+            "user_id": 1000 + a.rater,
+            "num_example_per_prompt": examples[a.prompt],
+            "__index_level_0__": len(tables[a.split]),
+            "label_0": label,
+            "label_1": 1 - label,
+        }
+        for side, image in (("0", a.left), ("1", a.right)):
+            record[f"image_{side}_uid"] = uids[image]
+            record[f"image_{side}_url"] = f"https://shapes.invalid/images/{uids[image]}"
+            record[f"jpg_{side}"] = encoded[image]
+            record[f"model_{side}"] = "tiny-sd"
+        tables[a.split].append(record)
+    return tables
+
+
+def _encode(image: np.ndarray, png: bool) -> bytes:
+    """JPEG at quality 92 with full colour resolution, or PNG."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    picture.save(buffer, "PNG") if png else picture.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _break(records: list[dict], rng: np.random.Generator) -> None:
+    """Breaks two rows of each kind in place; needs at least 12 rows."""
+    flaws = (
+        lambda r: {"jpg_0": r["jpg_0"][: len(r["jpg_0"]) // 2]},
+        lambda r: {"jpg_1": b""},
+        lambda r: {"caption": None},
+        lambda r: {"has_label": False},
+        lambda r: {"label_0": 1.0, "label_1": 1.0},
+        lambda r: {"jpg_1": r["jpg_0"], **{f"image_1_{k}": r[f"image_0_{k}"] for k in ("uid", "url")}},
+    )
+    chosen = rng.choice(len(records), 2 * len(flaws), replace=False)
+    for index, flaw in zip(chosen, [f for f in flaws for _ in range(2)], strict=True):
+        records[index].update(flaw(records[index]))
+
+
+def _parquet(records: list[dict]) -> bytes:
+    """One Parquet file's bytes, Pick-a-Pic v2's columns in their order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, real, whole = pa.string(), pa.float64(), pa.int64()
+    note = {SIMULATED: f"{RATERS} raters, by Bradley-Terry on an oracle, tastes and noise: no person answered"}
+    schema = pa.schema(
+        [("are_different", pa.bool_()), ("best_image_uid", text), ("caption", text)]
+        + [("created_at", pa.timestamp("ns")), ("has_label", pa.bool_()), ("image_0_uid", text)]
+        + [("image_0_url", text), ("image_1_uid", text), ("image_1_url", text), ("jpg_0", pa.binary())]
+        + [("jpg_1", pa.binary()), ("label_0", real), ("label_1", real), ("model_0", text), ("model_1", text)]
+        + [("ranking_id", whole), ("user_id", whole), ("num_example_per_prompt", whole), ("__index_level_0__", whole)],
+        note,
+    )
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records, schema), sink, compression="zstd", row_group_size=256)
+    return sink.getvalue()

@@ -1,0 +1,165 @@
+"""The parts of the embedded model: their sizes, its tokenizer, and a plain DDIM sampler to look at what it draws.
+
+Legend: `B` images, `h w` latent pixels (8), `C` latent channels (16), `L` tokens (24), `D` text width (128).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffalign.shapes.scenes import COLOURS, RELATIONS, SHAPES, SIZES
+
+CHANNELS, TOKENS, WIDTH = 16, 24, 128
+
+
+@dataclass
+class Tiny:
+    """The five parts of a Stable Diffusion; `vae.config.scaling_factor` holds the latents' scale."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+    def tokens(self, captions: list[str]) -> torch.Tensor:
+        """Token ids int64 `[B, L]`, padded with the end token and cut to L, as in Stable Diffusion."""
+        return self.tokenizer(
+            captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+
+
+def new_vae() -> Any:
+    """An untrained AutoencoderKL for 64 px: `[B, 3, 64, 64]` to `[B, 16, 8, 8]`, 1.75M parameters."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=1,  # more groups normalise away the one thing a flat picture has, its colour
+        sample_size=64,
+    )
+    with torch.no_grad():  # start with little posterior noise (std 0.2), or nothing is learnt at first
+        vae.quant_conv.bias[CHANNELS:] = -3.2
+    return vae
+
+
+def new_unet() -> Any:
+    """An untrained UNet2DConditionModel for `[B, 16, 8, 8]`, 4.3M parameters; attends at 8×8 and in the middle."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(96, 128),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def new_tokenizer() -> Any:
+    """A CLIPTokenizer of this world's words, one token each, over all 256 bytes: any text has tokens."""
+    from transformers import CLIPTokenizer
+
+    words = ["a", "an", "on", "background", *COLOURS, *SHAPES, *(s for s in SIZES if s)]
+    words += sorted({word for relation in RELATIONS for word in relation.split()})
+    merges = []
+    # a chain from the left, c i, ci r, cir c, ...; long words first, or the 're' of red breaks green
+    for word in sorted(words, key=len, reverse=True):
+        parts = [*word[:-1], word[-1] + "</w>"]
+        head = parts[0]
+        for part in parts[1:]:
+            if (head, part) not in merges:
+                merges.append((head, part))
+            head += part
+    letters = byte_letters()
+    tokens = letters + [c + "</w>" for c in letters] + [a + b for a, b in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def byte_letters() -> list[str]:
+    """The 256 printable stand-ins for bytes of GPT-2's and CLIP's byte-level BPE, in their order."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(256 - len(plain))]
+
+
+def new_text_encoder(tokenizer: Any) -> Any:
+    """An untrained CLIPTextModel: `[B, L]` ids to `[B, L, D]`, 0.4M parameters."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def new_scheduler() -> Any:
+    """Stable Diffusion 1.5's noise schedule, with DDIM."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> Tiny:
+    """The model in a folder of diffusers' layout, in float32, ready to draw."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    vae, unet, text = (m.to(device).eval().requires_grad_(False) for m in (vae, unet, text))
+    return Tiny(vae, unet, text, tokenizer, scheduler)
+
+
+@torch.no_grad()
+def sample(model: Tiny, captions: list[str], seeds: list[int], steps: int = 20, guidance: float = 4.0) -> np.ndarray:
+    """Draws one picture a caption with deterministic DDIM and classifier-free guidance: uint8 `[B, 64, 64, 3]`.
+
+    The initial noise of picture i depends on `seeds[i]` only, and is made on the CPU.
+    """
+    device = model.unet.device
+    h = model.unet.config.sample_size
+    noise = [torch.randn(CHANNELS, h, h, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    x = torch.stack(noise).to(device)
+    embeds = model.text_encoder(model.tokens([*captions, ""]).to(device))[0]
+    context = torch.cat([embeds[:-1], embeds[-1:].expand(len(captions), -1, -1)])
+    model.scheduler.set_timesteps(steps)
+    for t in model.scheduler.timesteps:
+        with_text, without = model.unet(torch.cat([x, x]), t, context).sample.chunk(2)
+        x = model.scheduler.step(without + guidance * (with_text - without), t, x).prev_sample
+    pixels = model.vae.decode(x / model.vae.config.scaling_factor).sample
+    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

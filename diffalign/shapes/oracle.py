@@ -1,0 +1,241 @@
+"""Reads a picture of the shapes world back and says how well it fits a caption, with numpy and scipy only.
+
+`oracle = fidelity × (0.5 + 0.5 × aesthetics)`. Legend: `H W` pixels; inside, everything is 64 × 64, colours are RGB
+0..255, lengths are in 64ths of the picture, `x` to the right and `y` downwards.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from diffalign.shapes.scenes import (
+    COLOURS,
+    PAIR_RADIUS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Object,
+    Scene,
+    clean_layout,
+    parse_caption,
+    signed_distance,
+)
+
+SIDE = 64
+PALETTE = np.array(list(COLOURS.values()), np.float32)
+NAMES = tuple(COLOURS)
+VISIBLE = 36.0  # RGB distance from the background at which a pixel belongs to something
+SMALLEST = 40  # pixels; below it's a speck (specks cover up to 21, small objects about 135)
+FLOOR = 0.05  # a wholly wrong attribute's score: fidelity is a geometric mean, so wrongs multiply
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object found: mean `fill` RGB, affinities to the palette and to SHAPES (each sums to at most 1)."""
+
+    fill: np.ndarray  # [3]
+    colours: np.ndarray  # [8]
+    shapes: np.ndarray  # [6]
+    x: float
+    y: float
+    radius: float
+    cover: np.ndarray  # [64, 64] in [0, 1]: how far each pixel is this object's
+
+    @property
+    def colour(self) -> str:
+        """The nearest colour's name."""
+        return NAMES[int(self.colours.argmax())]
+
+    @property
+    def shape(self) -> str:
+        """The best fitting shape's name."""
+        return SHAPES[int(self.shapes.argmax())]
+
+    @property
+    def size(self) -> str:
+        """The nearest size word, '' for the middle one."""
+        return min(SIZES, key=lambda s: abs(np.log(self.radius / SIZES[s])))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture shows: the pixels, the ground's RGB and affinities, and objects from the largest down."""
+
+    pixels: np.ndarray  # [64, 64, 3]
+    ground: np.ndarray  # [3]
+    grounds: np.ndarray  # [8]
+    objects: tuple[Seen, ...]
+
+    @property
+    def background(self) -> str:
+        """The background's nearest colour name."""
+        return NAMES[int(self.grounds.argmax())]
+
+
+@dataclass(frozen=True)
+class OracleScore:
+    """Each in [0, 1], or NaN where the caption isn't of this world."""
+
+    fidelity: float
+    aesthetics: float
+    oracle: float
+
+
+def score(image: np.ndarray, text: str) -> OracleScore:
+    """How well a picture, uint8 `[H, W, 3]`, shows what its caption says, and how well it is made."""
+    scene = parse_caption(text)
+    if scene is None:
+        return OracleScore(np.nan, np.nan, np.nan)
+    reading = read(image)
+    matched = _match(reading, scene)
+    right, made = _fidelity(reading, scene, matched), _aesthetics(reading, scene, matched)
+    return OracleScore(right, made, right * (0.5 + 0.5 * made))
+
+
+def read(image: np.ndarray) -> Reading:
+    """Finds background and objects in a picture, uint8 `[H, W, 3]`; other sizes than 64 × 64 are resized."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    if image.shape[:2] != (SIDE, SIDE):
+        image = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    pixels = image.astype(np.float32)
+    edge = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3)])
+    sides = np.concatenate([pixels[3:-3, :3].reshape(-1, 3), pixels[3:-3, -3:].reshape(-1, 3)])
+    ground = np.median(np.concatenate([edge, sides]), axis=0)
+    away = np.linalg.norm(pixels - ground, axis=2)
+    labels, count = ndimage.label(away > VISIBLE)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    parts = [p for i in np.flatnonzero(areas >= SMALLEST) + 1 for p in _split(pixels, labels == i)]
+    seen = [o for o in (_look(pixels, ground, part) for part in parts) if o is not None]
+    return Reading(pixels, ground, _affinity(ground), tuple(sorted(seen, key=lambda o: -o.radius)))
+
+
+def _affinity(rgb: np.ndarray, spread: float = 50.0) -> np.ndarray:
+    """How much a colour is like each of the palette's `[8]`: sums to 1; about 1 at a palette colour."""
+    squared = ((PALETTE - rgb) ** 2).sum(axis=1)
+    weights = np.exp(-(squared - squared.min()) / (2 * spread**2))
+    return weights / weights.sum()
+
+
+def _split(pixels: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """One component as one mask, or as two where it holds two touching objects of different colours."""
+    core = ndimage.binary_erosion(mask, iterations=2)
+    if core.sum() < SMALLEST / 2:
+        return [mask]
+    nearest = ((pixels[core][:, None] - PALETTE) ** 2).sum(axis=2).argmin(axis=1)
+    shares = np.bincount(nearest, minlength=len(PALETTE)) / len(nearest)
+    first, second = np.argsort(-shares)[:2]
+    if shares[second] < 0.25:
+        return [mask]
+    fills = [np.median(pixels[core][nearest == k], axis=0) for k in (first, second)]
+    closer = np.linalg.norm(pixels - fills[0], axis=2) < np.linalg.norm(pixels - fills[1], axis=2)
+    parts = [mask & closer, mask & ~closer]
+    return parts if min(p.sum() for p in parts) >= SMALLEST else [mask]
+
+
+def _look(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray) -> Seen | None:
+    """Measures one object under a boolean mask `[64, 64]`; None where nothing solid is left of it."""
+    away = np.linalg.norm(pixels - ground, axis=2)
+    solid = mask & (away >= 0.6 * np.percentile(away[mask], 85))
+    fill = np.median(pixels[solid], axis=0)
+    axis = (fill - ground) / max(float(((fill - ground) ** 2).sum()), 1.0)
+    near = ndimage.binary_dilation(mask, iterations=2)
+    cover = np.clip((pixels - ground) @ axis, 0, 1) * near
+    area = float(cover[cover > 0.25].sum())
+    if area < SMALLEST / 2:
+        return None
+    grid = np.arange(SIDE, dtype=np.float32) + 0.5
+    x, y = (float((cover.sum(axis=a) @ grid) / cover.sum()) for a in (0, 1))
+    radius = float(np.sqrt(area / 2.39))
+    return Seen(fill, _affinity(fill), _shape_affinity(cover, x, y, radius), x, y, radius, cover)
+
+
+def _shape_affinity(cover: np.ndarray, x: float, y: float, radius: float) -> np.ndarray:
+    """How well each of SHAPES `[6]` fits: a softmax of the overlaps (soft IoU), times the best overlap's quality."""
+    grid = np.arange(SIDE, dtype=np.float32) + 0.5
+    u, v = (grid[None] - x) / radius, (grid[:, None] - y) / radius
+    ideals = [np.clip(0.5 - signed_distance(shape, u, v) * radius, 0, 1) for shape in SHAPES]
+    overlaps = np.array([np.minimum(cover, i).sum() / np.maximum(cover, i).sum() for i in ideals])
+    weights = np.exp((overlaps - overlaps.max()) / 0.03)
+    quality = np.clip((overlaps.max() - 0.5) / 0.4, 0, 1)
+    return weights / weights.sum() * quality
+
+
+def _match(reading: Reading, scene: Scene) -> list[Seen | None]:
+    """The object seen for each object asked for: the assignment with the best colours and shapes, None if missing."""
+    candidates = [*reading.objects[:4], *[None] * len(scene.objects)]
+
+    def fit(chosen: Iterable[Seen | None]) -> float:
+        return sum(
+            float(2 * s.colours[NAMES.index(o.colour)] + s.shapes[SHAPES.index(o.shape)] + 0.01 * s.radius)
+            for s, o in zip(chosen, scene.objects, strict=True)
+            if s is not None
+        )
+
+    return list(max(permutations(candidates, len(scene.objects)), key=fit))
+
+
+def _fidelity(reading: Reading, scene: Scene, matched: list[Seen | None]) -> float:
+    """Weighted geometric mean of the attributes' scores, halved for each object nobody asked for."""
+    scores = [(1.0, float(reading.grounds[NAMES.index(scene.background)]))]
+    for asked, seen in zip(scene.objects, matched, strict=True):
+        share = 1 / len(scene.objects)
+        if seen is None:
+            scores.append((4 * share, 0.0))
+            continue
+        scores.append((1.5 * share, float(seen.colours[NAMES.index(asked.colour)])))
+        scores.append((1.5 * share, float(seen.shapes[SHAPES.index(asked.shape)])))
+        scores.append((1.0 * share, _size_score(asked, seen.radius, bool(scene.relation))))
+    if scene.relation:
+        scores.append((1.5, _relation_score(scene.relation, *matched)))
+    total = sum(w for w, _ in scores)
+    mean = np.exp(sum(w * np.log(max(s, FLOOR)) for w, s in scores) / total)
+    extra = max(len(reading.objects) - len(scene.objects), 0)
+    return float(mean * 0.5**extra)
+
+
+def _size_score(asked: Object, radius: float, paired: bool) -> float:
+    """1 at the size named, 0.06 at the next one; lenient where the caption names none."""
+    if asked.size:
+        wanted, tolerance = (min(SIZES[asked.size], 12.0) if paired else SIZES[asked.size]), 0.2
+    else:
+        wanted, tolerance = (PAIR_RADIUS if paired else SIZES[""]), 0.5
+    return float(np.exp(-0.5 * (np.log(radius / wanted) / tolerance) ** 2))
+
+
+def _relation_score(relation: str, first: Seen | None, second: Seen | None) -> float:
+    """1 where the direction from second to first is the named one (within 30°), 0 from 90° on or if one is missing."""
+    if first is None or second is None:
+        return 0.0
+    step = np.array([first.x - second.x, first.y - second.y])
+    along = float(step @ np.array(RELATIONS[relation]))
+    cosine = along / max(float(np.linalg.norm(step)), 1e-6)
+    return float(np.clip(cosine / 0.866, 0, 1) * np.clip(along / 6, 0, 1))
+
+
+def _aesthetics(reading: Reading, scene: Scene, matched: list[Seen | None]) -> float:
+    """The mean of cleanliness, centring and contrast, each in [0, 1].
+
+    Cleanliness: exp(-r/6), r the mean absolute difference (0..255) from flat objects on a flat ground.
+    Centring: exp(-d/12), d the distance in pixels of the objects' mean centre from the picture's.
+    Contrast: 1 - exp(-3q), q the objects' colour distance from the ground over that of the pure colours.
+    """
+    seen = [s for s in matched if s is not None]
+    flat = np.broadcast_to(reading.ground, reading.pixels.shape).copy()
+    for s in seen:
+        flat += (s.fill - flat) * s.cover[..., None]
+    clean = float(np.exp(-np.abs(reading.pixels - flat).mean() / 6))
+    if not seen:
+        return clean / 3
+    centre = np.mean([(s.x, s.y) for s in seen], axis=0) - SIDE / 2
+    ideal = clean_layout(scene)
+    ratios = [
+        np.linalg.norm(s.fill - reading.ground) / np.linalg.norm(np.subtract(fill, ideal.ground))
+        for s, fill in zip(matched, ideal.fills, strict=True)
+        if s is not None
+    ]
+    return (clean + float(np.exp(-np.linalg.norm(centre) / 12)) + float(1 - np.exp(-3 * np.mean(ratios)))) / 3

@@ -1,0 +1,116 @@
+"""What DVC knows: the graph (`dvc dag --dot`), the stages in dvc.yaml, and what was made (dvc.lock)."""
+
+import graphlib
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from diffalign.core.errors import UserError
+from diffalign.core.files import canonical_json, sha256_bytes
+
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def graph() -> dict[str, list[str]]:
+    """Each stage of the expanded graph with the stages that it needs, in an order in which they can run.
+
+    Takes a second or so. Raises UserError with DVC's message if the graph can't be made.
+    """
+    done = subprocess.run([*DVC, "dag", "--dot"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc dag` can't read the pipeline; mend this and try again:\n{done.stderr.strip()}")
+    return parse_dot(done.stdout)
+
+
+def parse_dot(text: str) -> dict[str, list[str]]:
+    """The graph in DOT text as DVC writes it: `"a";` is a stage, `"a" -> "b";` says that b needs a."""
+    needs: dict[str, list[str]] = {name: [] for name in re.findall(r'^\s*"([^"]+)";?\s*$', text, re.MULTILINE)}
+    for first, second in re.findall(r'^\s*"([^"]+)" -> "([^"]+)";?\s*$', text, re.MULTILINE):
+        needs[second].append(first)
+    return {name: sorted(needs[name]) for name in graphlib.TopologicalSorter(needs).static_order()}
+
+
+def declared(name: str) -> dict[str, list[str]]:
+    """The `params` and `outs` that dvc.yaml gives a stage; of NAME@KEY with `${key}` filled in."""
+    base, _, key = name.partition("@")
+    stage = _yaml(Path("dvc.yaml"))["stages"][base]
+    stage = stage.get("do", stage)
+    return {kind: [entry.replace("${key}", key) for entry in stage.get(kind, [])] for kind in ("params", "outs")}
+
+
+def lock() -> dict[str, dict[str, Any]]:
+    """The stages in dvc.lock: cmd, deps, params, outs with their checksums; empty before the first run."""
+    path = Path("dvc.lock")
+    return _yaml(path)["stages"] if path.exists() else {}
+
+
+def check_leftovers(policies: Collection[str]) -> None:
+    """Raises UserError where outs of policies that params.yaml no longer has are left: evaluate and report would
+    depend on them, and have other inputs in another clone. DVC itself doesn't delete what left its graph.
+    """
+    left = [
+        path
+        for folder in ("models/policies", "images", "curves")
+        for path in sorted(Path(folder).glob("[!.]*"))
+        if path.name.removesuffix(".jsonl") not in policies
+    ]
+    if left:
+        raise UserError(
+            "Outs of policies that aren't in params.yaml (any more): evaluate and report read whole folders. Remove "
+            f"them; DVC's cache keeps them:\n  rm -r {' '.join(shlex.quote(str(path)) for path in left)}"
+        )
+
+
+def _yaml(path: Path) -> Any:
+    # As DVC reads it, YAML 1.2: to PyYAML, which knows 1.1, the `1e-05` that DVC writes is a string.
+    return YAML(typ="safe").load(path)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of what dvc.lock says of a stage, or of all of them: equal inputs and outs give equal fingerprints."""
+    return sha256_bytes(canonical_json(value).encode())
+
+
+def checksums(entries: list[dict[str, Any]]) -> dict[str, str]:
+    """Path to MD5 of the deps or outs of a stage in dvc.lock."""
+    return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+
+
+def known() -> dict[str, str]:
+    """Path to MD5 of what a stage that starts now may depend on: outs in dvc.lock, and this project's code."""
+    found: dict[str, str] = {}
+    for stage in lock().values():
+        found.update(checksums(stage.get("outs", [])))
+    for folder in ("diffalign", "stages"):
+        for path in sorted(Path(folder).rglob("*.py")):
+            found[path.as_posix()] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return found
+
+
+def lookup(params: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """The values at dotted keys, as dvc.yaml's `params` names them; keys that aren't there are left out."""
+    found = {}
+    for key in keys:
+        value: Any = params
+        for part in key.split("."):
+            value = value.get(part, ...) if isinstance(value, dict) else ...
+        if value is not ...:
+            found[key] = value
+    return found
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to one level with dotted keys; lists are kept."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(flatten(item, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

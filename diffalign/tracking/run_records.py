@@ -1,0 +1,64 @@
+"""What the live mirror noted of each stage's newest run, `runs/tracking/STAGE.json`, to find it again later.
+
+A stage runs before DVC writes its entry into dvc.lock, so a run in MLflow that is logged live can't bear the entry's
+fingerprint yet. The record says what the run saw when it started; `matches` tells whether an entry is its result.
+"""
+
+import json
+import os
+import socket
+from typing import Any
+
+import psutil
+
+from diffalign.core.files import RUNS, write_json
+from diffalign.runtime.processes import dvc_above
+from diffalign.tracking import dag
+
+FOLDER = RUNS / "tracking"
+Record = dict[str, Any]
+
+
+def write(record: Record) -> None:
+    """Keeps a record; the stage's older one is replaced."""
+    write_json(FOLDER / f"stage-{record['stage']}.json", record)
+
+
+def read(uri: str) -> list[Record]:
+    """The records of runs that are in the MLflow at `uri`, oldest first."""
+    found = [json.loads(path.read_text()) for path in FOLDER.glob("stage-*.json")]
+    return sorted((record for record in found if record["uri"] == uri), key=lambda record: record["started"])
+
+
+def running(record: Record) -> bool:
+    """Whether the process that made the record is at work still."""
+    return record["status"] == "RUNNING" and _created(record["pid"]) == record["created"]
+
+
+def process() -> dict[str, Any]:
+    """This process, so that it's told apart from a later one with the same number."""
+    return {"pid": os.getpid(), "created": _created(os.getpid())}
+
+
+def _created(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def matches(record: Record, entry: dict[str, Any]) -> bool:
+    """Whether an entry of dvc.lock is the result of a recorded run: the same params, code and outs of other stages."""
+    params = {key: value for group in entry.get("params", {}).values() for key, value in group.items()}
+    deps = dag.checksums(entry.get("deps", []))
+    return dag.lookup(record["params"], list(params)) == params and all(
+        record["known"].get(path, md5) == md5 for path, md5 in deps.items()
+    )
+
+
+def launch() -> str:
+    """Names the pipeline run that this stage is part of: the flow's, or the `dvc repro` that started it."""
+    if announced := os.environ.get("DIFFALIGN_LAUNCH"):
+        return announced
+    owner = dvc_above() or psutil.Process()
+    return f"{socket.gethostname()}-{owner.pid}-{owner.create_time():.0f}"

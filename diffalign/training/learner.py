@@ -1,0 +1,264 @@
+"""What a training process holds: the policy, its reference, the optimizer, on the processes and devices there are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from diffalign.core.errors import UserError
+from diffalign.core.files import canonical_json, sha256_bytes
+from diffalign.diffusion.process import Denoise
+from diffalign.models import family as families
+from diffalign.models.policies import add_lora
+from diffalign.reference.reference import Reference, cached, live
+from diffalign.runtime.parallel import STRATEGIES, Parallel, share, whole
+from diffalign.runtime.signals import StopRequest
+from diffalign.training import checkpoints, ema
+from diffalign.training.ema import EMA
+from diffalign.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+KEEPING = ("checkpoint_every", "keep_checkpoints", "max_skips")
+"""Keys of a policy that change no weight: when checkpoints are saved, how many stay, when a training gives up."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One training run, as plain values: what to train on what. Paths are relative to the working folder."""
+
+    name: str
+    family: str
+    model: str
+    policy: dict[str, Any]
+    pairs: dict[str, Any]
+    comparisons: str
+    shards: str
+    machine: dict[str, Any]
+    """What must be the same for a bitwise resume: device, processes and how networks are spread over them, threads,
+    precision, whether blocks are compiled, torch's version."""
+    reference: str = "data/reference"
+    """The folder of the reference's kept errors; read where the policy's reference is cached."""
+    probe: dict[str, Any] | None = None
+    """How the training is watched (params.Probe); None: it isn't."""
+
+    def work(self) -> dict[str, Any]:
+        """What is to be done, on whatever machine, however it is kept and given up: a resume may change those."""
+        watched = {key: value for key, value in (self.probe or {}).items() if key != "on_alarm"}
+        policy = {key: value for key, value in self.policy.items() if key not in KEEPING}
+        return {key: value for key, value in vars(self).items() if key != "machine"} | {
+            "policy": policy,
+            "probe": watched,
+        }
+
+    def owner(self) -> str:
+        """A name of that work, for its checkpoints."""
+        return f"{self.name}-{sha256_bytes(canonical_json(self.work()).encode())[:16]}"
+
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the first one may be writing tens of GB to a slow disk. One that fails ends
+all others at once (`environment.launch`).
+"""
+
+
+@dataclass
+class Skips:
+    """Optimizer steps left out for a gradient that was no number or far too large."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+
+@dataclass
+class Learner:
+    """The family with the policy's denoiser, the reference if there is one, the optimizer."""
+
+    accelerator: "Accelerator"
+    model: families.Family
+    denoiser: nn.Module
+    """The policy, spread over the processes there are."""
+    parallel: Parallel
+    reference: Reference | None
+    optimizer: torch.optim.Optimizer
+    trainable: dict[str, nn.Parameter]
+    average: EMA | None
+    """The moving average of `trainable`, where the policy has one."""
+    skips: Skips
+    stop: StopRequest
+
+
+def make_accelerator(device: str, processes: int, precision: str) -> "Accelerator":
+    """The distributed context; raises RuntimeError unless it has the number of processes that was asked for."""
+    from accelerate import Accelerator  # takes seconds, and only workers need it
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # no second copy of gradients
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
+    )
+    if accelerator.num_processes != processes:
+        raise RuntimeError(f"asked for {processes} processes, got {accelerator.num_processes}")
+    return accelerator
+
+
+def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compiled: bool = False) -> Learner:
+    """Loads the policy at its init, its reference, and the optimizer; spreads them over the processes there are."""
+    policy, parallel = spec.policy, STRATEGIES[strategy](accelerator, compiled)
+    if strategy == "fsdp" and policy["optimizer"] != "adamw":
+        raise UserError(
+            f"policies.{spec.name}.optimizer: expected adamw, since with DIFFALIGN_PARALLEL=fsdp each process has a "
+            f"share of a weight only, got {policy['optimizer']!r}; fsdp shares AdamW's moments, too"
+        )
+    model = load_trainable(spec, accelerator.device)
+    denoiser: Any = model.denoiser
+    if policy["gradient_checkpointing"]:
+        denoiser.enable_gradient_checkpointing()
+    denoiser.train()
+    model.denoiser = parallel.policy(denoiser)
+    reference = make_reference(spec, model, denoiser, parallel)
+    trainable = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
+    optimizer = OPTIMIZERS[policy["optimizer"]](list(trainable.values()), policy["lr"], policy["weight_decay"])
+    return Learner(
+        accelerator=accelerator,
+        model=model,
+        denoiser=model.denoiser,
+        parallel=parallel,
+        reference=reference,
+        optimizer=optimizer,
+        trainable=trainable,
+        average=None if policy["ema"] is None else ema.start(dict(trainable), policy["ema"]),
+        skips=Skips(),
+        stop=StopRequest(),
+    )
+
+
+def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference | None:
+    """The reference that the policy's `reference` asks for; a LoRA policy is its own, with its adapters off."""
+    kind = spec.policy["reference"]
+    if kind == "none":
+        return None
+    return cached if kind == "cached" else live_reference(spec, model, denoiser, parallel)
+
+
+def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference:
+    """The reference as a network: the policy's own, unwrapped, with its adapters off, or a frozen copy of the init."""
+    if spec.policy["adapter"] == "lora":
+        return live(without_adapter(denoiser, model))
+    init = load_init(spec, parallel.accelerator.device)
+    init.denoiser = parallel.frozen(init.denoiser)
+    return live(init.denoise)
+
+
+def load_init(spec: Spec, device: torch.device) -> families.Family:
+    """The model with the denoiser of the policy's init, nothing else loaded."""
+    model = families.load(spec.family, spec.model, (), device)
+    model.load_denoiser(Path(spec.policy["init"]))
+    return model
+
+
+def load_trainable(spec: Spec, device: torch.device) -> families.Family:
+    """The same as training starts from it: with adapters if there are any; what trains requires gradients."""
+    model, policy = load_init(spec, device), spec.policy
+    if policy["adapter"] == "lora":
+        targets = policy["lora_targets"] or model.lora_targets
+        key = f"policies.{spec.name}.lora_targets"
+        add_lora(model.denoiser, targets, policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
+    else:
+        model.denoiser.requires_grad_(True)
+    return model
+
+
+def without_adapter(denoiser: Any, model: families.Family) -> Denoise:
+    """The reference of a LoRA policy: the same network with its adapters off."""
+
+    def reference(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        wrapped, model.denoiser = model.denoiser, denoiser
+        denoiser.disable_adapters()
+        try:
+            return model.denoise(x_t, t, cond)
+        finally:
+            denoiser.enable_adapters()
+            model.denoiser = wrapped
+
+    return reference
+
+
+def state_tensors(learner: Learner) -> dict[str, Tensor]:
+    """All that changes in training, as named tensors: weights, their average, the optimizer's moments, skips.
+
+    They are in full on the first process, which is to save them, however the learner is spread: all must call this.
+    """
+    skips = {"skips": torch.tensor([learner.skips.total, learner.skips.in_a_row])}
+    tensors = shared_tensors(learner) | skips | checkpoints.optimizer_tensors(learner.optimizer)
+    return whole(tensors, learner.accelerator.is_main_process)
+
+
+def shared_tensors(learner: Learner) -> dict[str, Tensor]:
+    """The weights and their average by their names in a checkpoint; this process's shares, where they are sharded."""
+    averages = learner.average.averages if learner.average else {}
+    weights: dict[str, Tensor] = {f"weights.{name}": p for name, p in learner.trainable.items()}
+    return weights | {f"average.{name}": average for name, average in averages.items()}
+
+
+@torch.no_grad()
+def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `state_tensors` gave. Raises UserError where the weights aren't this model's."""
+    there = shared_tensors(learner)
+    checkpoints.check_shapes(tensors, there)
+    for name, tensor in there.items():
+        tensor.copy_(share(tensors[name], tensor))
+    checkpoints.load_optimizer(learner.optimizer, tensors)
+    learner.skips = Skips(*tensors["skips"].tolist())
+
+
+def published(learner: Learner) -> dict[str, Tensor]:
+    """What of a policy is published: its weights, or their moving average, by name; this process's shares of them."""
+    return learner.average.averages if learner.average else dict(learner.trainable)
+
+
+def published_weights(learner: Learner) -> dict[str, Tensor]:
+    """The same, in full on the first process: all must call this."""
+    return whole(published(learner), learner.accelerator.is_main_process)
+
+
+@contextmanager
+def as_published(learner: Learner) -> Iterator[None]:
+    """In the block the denoiser has the weights that would be published; those that train are put aside meanwhile."""
+    swap(learner)
+    try:
+        yield
+    finally:
+        swap(learner)
+
+
+@torch.no_grad()
+def swap(learner: Learner) -> None:
+    """Exchanges the weights with their moving average, if there's one: bit for bit, one at a time."""
+    for name, average in learner.average.averages.items() if learner.average else ():
+        weight = learner.trainable[name]
+        held = weight.detach().clone()
+        weight.copy_(average)
+        average.copy_(held)
+
+
+@torch.no_grad()
+def model_with(spec: Spec, weights: dict[str, Tensor]) -> families.Family:
+    """The policy's model on the CPU, its denoiser not spread, with trained weights."""
+    model = load_trainable(spec, torch.device("cpu"))
+    parameters = dict(model.denoiser.named_parameters())
+    for name, weight in weights.items():
+        parameters[name].copy_(weight)
+    model.denoiser.eval()
+    return model

@@ -1,0 +1,345 @@
+"""The training loop: one policy, one method, 1..N processes, the same global batch.
+
+`python -m diffalign.training WORK/spec.json` is one worker; `stages/train.py` launches as many as there are processes.
+Resumes from WORK's newest good checkpoint and leaves the trained policy in WORK/out, the curve in WORK/curve.jsonl.
+On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from diffalign.core.errors import STOPPED, Stopped, UserError
+from diffalign.core.files import disk_errors, write_bytes, write_json, write_text
+from diffalign.core.progress import Progress
+from diffalign.data.batches.pair_batches import PairSource
+from diffalign.diffusion import losses
+from diffalign.methods import method as methods
+from diffalign.models.policies import save_denoiser
+from diffalign.reference.reference import MARGINS, check_margins
+from diffalign.runtime import devices
+from diffalign.runtime.parallel import clip_gradients
+from diffalign.runtime.processes import die_with_parent
+from diffalign.training import checkpoints, monitor
+from diffalign.training.checkpoints import Checkpoint
+from diffalign.training.dataset import make_source
+from diffalign.training.learner import (
+    Learner,
+    Skips,
+    Spec,
+    build,
+    live_reference,
+    make_accelerator,
+    model_with,
+    published_weights,
+    restore,
+    state_tensors,
+)
+from diffalign.training.throughput import Pace
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOGGED_STEPS = "curve.jsonl"
+RATE = "rate.json"
+
+
+@dataclass
+class Job:
+    """One policy's training on this process: what its steps need, and what is said of them."""
+
+    spec: Spec
+    work: Path
+    learner: Learner
+    method: methods.Method
+    pace: Pace
+    environments: list[dict[str, Any]]
+    """From the first step on; the last one is this process's."""
+    watching: monitor.Watch | None
+
+
+def run(spec: Spec, work: Path) -> None:
+    """Trains from the newest checkpoint in `work` to the end, and writes the policy to `work/out`.
+
+    Raises Stopped when asked to end before that, in one of the processes: all have finished the same step by then.
+    """
+    accelerator = make_accelerator(**{key: spec.machine[key] for key in ("device", "processes", "precision")})
+    devices.set_up(accelerator.device, spec.machine["precision"])
+    learner = build(spec, accelerator, spec.machine["parallel"], spec.machine["compiled"])
+    source = make_source(spec, learner)
+    pace = Pace(source.read)
+    source = replace(source, read=pace)
+    if isinstance(source, PairSource) and source.errors_ref is not None:
+        check_reference(spec, learner, source)
+    method = methods.load(spec.policy, source)
+    learner.stop.listen()
+    step, environments = resume(spec, learner, work)
+    watching = monitor.start(spec, learner, work, monitor.read_lines(work / LOGGED_STEPS))
+    if watching and (alarm := watching.alarm()):
+        raise UserError(alarm)
+    if step:
+        say(accelerator, f"train {spec.name}: goes on from step {step}")
+    elif about := method.about():
+        say(accelerator, f"train {spec.name}: {losses.told(spec.policy['beta'], spec.policy['lr'], about)}")
+    job = Job(spec, work, learner, method, pace, environments, watching)
+    take_steps(job, step)
+    finish(job, source.counts)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def take_steps(job: Job, step: int) -> None:
+    """Trains from a step to the last; raises Stopped when asked to end, UserError where an alarm ends it."""
+    policy, accelerator = job.spec.policy, job.learner.accelerator
+    steps = policy["steps"]
+    progress = Progress(f"train {job.spec.name}", steps, step)
+    while step < steps:
+        logging = (step + 1) % policy["log_every"] == 0 or step + 1 == steps
+        with job.pace.step():
+            logs = optimizer_step(job.learner, job.method, policy, step, logging)
+        step += 1
+        check_skips(job.spec, job.learner.skips, step)
+        alarm = note(job, step, logs)
+        stopping = job.learner.stop.agreed and step < steps
+        if stopping or alarm or (step % policy["checkpoint_every"] == 0 and step < steps):
+            save_checkpoint(job, step)
+        if alarm:
+            raise UserError(alarm)
+        if accelerator.is_main_process:
+            progress.update(extra=shown(logs) if logs else "")
+        if stopping:
+            say(accelerator, f"train {job.spec.name}: asked to stop; saved at step {step} of {steps}")
+            accelerator.end_training()
+            raise Stopped
+
+
+def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
+    """Adds a step's averages and, where it's time, the probe's to the curve; the alarm that ends the run, if any."""
+    looking = job.watching is not None and job.watching.due(step)
+    line: dict[str, float] = {}
+    if logs is not None and all(math.isfinite(value) for value in logs.values()):
+        line = {**logs, "skipped": job.learner.skips.total}
+    if job.watching and looking:
+        line |= job.watching.look(step)
+    if line:
+        append(job.learner.accelerator, job.work / LOGGED_STEPS, {"step": step, **line})
+    return job.watching.alarm() if job.watching and looking else None
+
+
+def finish(job: Job, counts: dict[str, Any]) -> None:
+    """Publishes the policy, with what was seen of its training and `counts` of its data."""
+    accelerator = job.learner.accelerator
+    seen = job.watching.facts() if job.watching else {"alarms": None, "chosen": monitor.last(job.spec)}
+    peak = devices.peak_bytes(accelerator.device)  # before the policy is loaded once more, to be published
+    weights = published_weights(job.learner)
+    if accelerator.is_main_process:
+        write_json(job.work / RATE, {**job.pace.facts(), "peak_bytes": peak})
+        facts = {**counts, "conventions": job.method.about(), "environments": job.environments, **seen}
+        publish(job.spec, weights, facts, job.work)
+
+
+def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
+    """Compares some of the reference's kept errors with the live one's, which is there for that only."""
+    denoiser = learner.accelerator.unwrap_model(learner.denoiser)
+    reference = live_reference(spec, learner.model, denoiser, learner.parallel)
+    share = check_margins(source, reference, learner.accelerator.autocast, spec.machine["precision"])
+    text = f"{MARGINS} kept margins or more agree with the live reference's to {share:.2g} of a pair's mean error"
+    say(learner.accelerator, f"train {spec.name}: {text}")
+    del reference
+    devices.release()
+
+
+def optimizer_step(
+    learner: Learner, method: methods.Method, policy: dict[str, Any], step: int, logging: bool
+) -> dict[str, float] | None:
+    """One step on the global batch; the averages over it that are logged, where `logging`.
+
+    The loss is the sum over the global batch divided by its size, so that neither the number of processes nor the
+    micro-batch enters. Gradients are averaged over processes, hence their number as a factor.
+    """
+    size, world = policy["batch_size"], learner.accelerator.num_processes
+    lr = policy["lr"] * min(1.0, (step + 1) / max(policy["warmup_steps"], 1))
+    learner.optimizer.param_groups[0]["lr"] = lr
+    sums: dict[str, Tensor] = {}
+    batches = within(learner.accelerator.autocast, method.batches(learner.model.denoise, learner.reference, step))
+    for batch, last in with_last(batches):
+        with learner.parallel.micro_step(learner.denoiser, last), learner.accelerator.autocast():
+            total, logs = method.loss(learner.model.denoise, learner.reference, batch, logging)
+            learner.accelerator.backward(total * world / size)
+        for name, value in {"loss": total.detach(), **logs}.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    clipped = clip_gradients(learner.trainable.values(), policy["max_grad_norm"])
+    norm = learner.stop.agree(learner.accelerator, clipped)  # here the host waits for the device, once a step
+    if norm <= policy["skip_grad_norm"]:  # not so for NaN; the gradients are averages over all ranks, so all agree
+        learner.optimizer.step()
+        if learner.average:
+            learner.average.update(dict(learner.trainable))
+        learner.skips.in_a_row = 0
+    else:
+        learner.skips.total += 1
+        learner.skips.in_a_row += 1
+    buckets = isinstance(learner.denoiser, DistributedDataParallel)  # DDP's are the gradients: none beside them
+    learner.optimizer.zero_grad(set_to_none=not buckets)
+    if not logging:
+        return None
+    summed = learner.accelerator.reduce(torch.stack(list(sums.values())), "sum") / size
+    averages = dict(zip(sums, summed.tolist(), strict=True))
+    return {**averages, "lr": lr, "grad_norm": norm}
+
+
+def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[Any]) -> Iterator[Any]:
+    """The items, each made within a context of its own; what is done with an item is outside of it.
+
+    A method may need forwards to make its batches, in the loss's precision.
+    """
+    ahead = iter(items)
+    while True:
+        with context():
+            try:
+                item = next(ahead)
+            except StopIteration:
+                return
+        yield item
+
+
+def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item, and whether it is the last one."""
+    ahead = iter(items)
+    item = next(ahead)
+    for following in ahead:
+        yield item, False
+        item = following
+    yield item, True
+
+
+def resume(spec: Spec, learner: Learner, work: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Restores the newest good checkpoint and cuts the curve to it.
+
+    Gives the step it was taken at, 0 without one, and the environments from the first step on, this one's the last.
+    """
+    found = checkpoints.newest(work / "checkpoints", spec.owner())
+    step, environments = (found.step, found.environments) if found else (0, [])
+    if found:
+        restore(learner, found.tensors)
+    if learner.accelerator.is_main_process:
+        cut(work / LOGGED_STEPS, step)
+    steps = learner.accelerator.gather(torch.tensor([step], device=learner.accelerator.device)).unique().tolist()
+    if len(steps) > 1:
+        raise RuntimeError(f"the processes read checkpoints of different steps {steps} in {work}")
+    return step, continued(spec, step, environments, learner.accelerator)
+
+
+def continued(
+    spec: Spec, step: int, environments: list[dict[str, Any]], accelerator: "Accelerator"
+) -> list[dict[str, Any]]:
+    """The environments of a run with the present one; a change is said on stderr."""
+    if environments:
+        before = {key: value for key, value in environments[-1].items() if key != "from_step"}
+        if before == spec.machine:
+            return environments
+        changes = [
+            f"{key} {old!r} -> {spec.machine.get(key)!r}" for key, old in before.items() if old != spec.machine.get(key)
+        ]
+        text = "each step's batch stays the same, but the result isn't promised bit for bit"
+        say(accelerator, f"train {spec.name}: from step {step} on another environment ({', '.join(changes)}): {text}")
+    return [*environments, {"from_step": step, **spec.machine}]
+
+
+def cut(curve: Path, step: int) -> None:
+    """Leaves a curve's lines up to a step; a checkpoint of that step was saved after they were on the disk."""
+    kept = []
+    for line in curve.read_bytes().splitlines(keepends=True) if curve.exists() else []:
+        if not line.endswith(b"}\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    write_bytes(curve, b"".join(kept))
+
+
+def save_checkpoint(job: Job, step: int) -> None:
+    """Writes a checkpoint from the first process, which has the state in full; old ones go, as the policy says."""
+    accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
+    checkpoint = Checkpoint(step, job.spec.owner(), job.environments, state_tensors(job.learner))
+    if accelerator.is_main_process:
+        with open(job.work / LOGGED_STEPS, "a") as curve:
+            os.fsync(curve.fileno())
+        checkpoints.save(folder, checkpoint, job.spec.policy["keep_checkpoints"])
+    accelerator.wait_for_everyone()
+    if job.watching:
+        job.watching.prune(checkpoints.steps(folder))
+
+
+def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work: Path) -> None:
+    """Writes to WORK/out the denoiser with trained weights, the probes' pictures, and policy.json.
+
+    That has the params, `facts` and the environment.
+    """
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)  # what a killed attempt half wrote
+    out.mkdir(parents=True)
+    model = model_with(spec, weights)
+    with disk_errors(out):
+        save_denoiser(model, spec.policy["adapter"], out)
+        if (pictures := work / monitor.PICTURES).is_dir():
+            shutil.copytree(pictures, out / "probe")
+    meta = {**spec.policy, "schema": 1, "name": spec.name, **facts, "environment": spec.machine}
+    write_json(out / "policy.json", meta)
+
+
+def check_skips(spec: Spec, skips: Skips, step: int) -> None:
+    """Raises UserError where as many steps in a row were skipped as the policy's `max_skips` says."""
+    if skips.in_a_row >= spec.policy["max_skips"]:
+        raise UserError(
+            f"training of {spec.name} diverged: {skips.in_a_row} steps in a row, the last of them step {step}, had a "
+            f"gradient that was no number or of a norm beyond skip_grad_norm {spec.policy['skip_grad_norm']:g}. Lower "
+            f"policies.{spec.name}.lr, or raise warmup_steps."
+        )
+
+
+def append(accelerator: "Accelerator", path: Path, line: dict[str, float]) -> None:
+    """Adds a line to the curve, from the first process."""
+    if accelerator.is_main_process:
+        with disk_errors(path), open(path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def shown(logs: dict[str, float]) -> str:
+    """The numbers behind the progress bar."""
+    names = ("loss", "implicit_accuracy", "winner_change", "loser_change")
+    return " ".join(f"{name} {logs[name]:.4g}" for name in names if name in logs)
+
+
+def say(accelerator: "Accelerator", text: str) -> None:
+    """A line on stderr, from the first process."""
+    if accelerator.is_main_process:
+        sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """One worker; a user's error goes to WORK/error.txt for the stage to raise, with a full disk to stderr."""
+    die_with_parent()
+    path = Path(sys.argv[1])
+    try:
+        run(Spec(**json.loads(path.read_text())), path.parent)
+    except Stopped:
+        sys.exit(STOPPED)
+    except UserError as error:
+        try:
+            write_text(path.parent / "error.txt", str(error))
+        except UserError:
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

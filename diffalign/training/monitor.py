@@ -1,0 +1,209 @@
+"""The loop's watch: probes every so many steps, raises alarms, keeps the weights of the best one.
+
+In WORK: reference-MACHINE.safetensors, the reference's errors at the fixed draws as first measured on a machine;
+best/step-*.safetensors; pictures/step-*.png. The probes so far are the curve's lines: a resume restores no more.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from diffalign.core.errors import UserError
+from diffalign.core.files import canonical_json, sha256_bytes, write_bytes
+from diffalign.monitoring import alarms, probe
+from diffalign.monitoring import curve as points
+from diffalign.monitoring.curve import Point
+from diffalign.monitoring.probe import Draws, Floats
+from diffalign.reference.reference import pair_errors
+from diffalign.runtime import devices
+from diffalign.runtime.parallel import share
+from diffalign.training.dataset import held_out_pairs, pair_source
+from diffalign.training.learner import Learner, Spec, as_published, live_reference, published, published_weights
+from diffalign.training.previews import Pictures, open_pictures
+
+REFERENCE, BEST, PICTURES = "reference-{}.safetensors", "best", "pictures"
+
+
+@dataclass
+class Watch:
+    """The probes of one training, on every rank; all ranks make the same calls."""
+
+    spec: Spec
+    settings: dict[str, Any]
+    """params.Probe, as plain values."""
+    learner: Learner
+    draws: Draws
+    reference: Floats
+    """The reference's errors [N, K, 2]."""
+    history: list[Point]
+    pictures: Pictures | None
+    work: Path
+
+    def due(self, step: int) -> bool:
+        """Whether a step, counted from 1, is probed: every so many, and the last one."""
+        return step % self.settings["every"] == 0 or step == self.spec.policy["steps"]
+
+    def look(self, step: int) -> dict[str, float]:
+        """Probes what would be published after a step, says new alarms, keeps it if it's best; the curve's figures."""
+        with as_published(self.learner), evaluating(self.learner.denoiser):
+            point = self.seen()
+            if self.pictures is not None:
+                point |= self.pictures.take(step, self.learner.accelerator)
+        held = alarms.raised({"step": step, **point}, self.settings)
+        point |= {f"alarm/{name}": float(name in held) for name in alarms.EXPLANATIONS}
+        self.history.append({"step": step, **point})
+        for line in alarms.news(self.history, self.settings):
+            self.say(f"warning: train {self.spec.name}: step {step}: {line}")
+        self.keep_best(step)
+        return dict(points.named(point))
+
+    def seen(self) -> Point:
+        """The figures of a probe of the denoiser as it is."""
+        learner, accelerator, draws = self.learner, self.learner.accelerator, self.draws
+        policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
+        prompts, slope = [pair.prompt for pair in draws.pairs], probe.slope_of(self.spec.policy)
+        point = probe.describe(self.reference, policy, prompts, draws.t, draws.edges, slope)
+        if learner.reference is not None and self.spec.policy["reference"] == "live":
+            again = probe.measure(draws, learner.reference, accelerator, first=True)
+            point["reference_drift"] = probe.drift(self.reference, again)
+        return point
+
+    def alarm(self) -> str | None:
+        """What ends the run, where the newest probe raised an alarm and `probe.on_alarm` says to stop."""
+        if self.settings["on_alarm"] != "stop" or not self.history:
+            return None
+        held = alarms.raised(self.history[-1], self.settings)
+        if not held:
+            return None
+        limits = {name: float(self.settings[name]) for name in held}
+        told = " ".join(f"{name}: {alarms.explained(name, value, limits[name])}" for name, value in held.items())
+        return (
+            f"training of {self.spec.name} was stopped by an alarm at step {self.history[-1]['step']}: {told} "
+            "The checkpoint is kept: to go on all the same, set probe.on_alarm to warn and run the same command."
+        )
+
+    def keep_best(self, step: int) -> None:
+        """Keeps what would be published if the probe of this step is the best so far, where they may be chosen."""
+        if self.spec.policy["choose"] == "probe" and alarms.best(self.history, self.settings)[0] == step:
+            found = published_weights(self.learner)
+            if self.learner.accelerator.is_main_process:
+                tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in found.items()}
+                write_bytes(best_file(self.work, step), save(tensors))
+            self.learner.accelerator.wait_for_everyone()
+
+    def prune(self, kept: list[int]) -> None:
+        """Removes weights that are the best neither of all probes nor of those up to one of the `kept` checkpoints."""
+        if not self.learner.accelerator.is_main_process:
+            return
+        histories = [self.history, *([p for p in self.history if p["step"] <= step] for step in kept)]
+        needed = {best_file(self.work, alarms.best(h, self.settings)[0]) for h in histories if h}
+        for path in (self.work / BEST).glob("step-*.safetensors"):
+            if path not in needed:
+                path.unlink()
+
+    def choose(self) -> dict[str, Any]:
+        """Puts the chosen step's weights into what is published at the end of training; which one, and why."""
+        if self.spec.policy["choose"] == "last":
+            return last(self.spec)
+        step, why = alarms.best(self.history, self.settings)
+        file = best_file(self.work, step)
+        if not file.is_file():
+            raise UserError(f"{file}, the weights of the best probe, is missing. Delete {self.work} and train again.")
+        tensors = load_file(file)
+        with torch.no_grad():
+            for name, weight in published(self.learner).items():
+                weight.copy_(share(tensors[name], weight))
+        self.say(f"train {self.spec.name}: step {step} is published: {why}")
+        return {"step": step, "why": why}
+
+    def facts(self) -> dict[str, Any]:
+        """What policy.json says of it: the alarms, and which step's weights these are."""
+        found = alarms.listed(self.history, self.settings)
+        return {"alarms": [asdict(alarm) for alarm in found], "chosen": self.choose()}
+
+    def say(self, text: str) -> None:
+        """A line on stderr, from the first process."""
+        if self.learner.accelerator.is_main_process:
+            sys.stderr.write(text + "\n")
+
+
+def start(spec: Spec, learner: Learner, work: Path, lines: list[dict[str, float]]) -> Watch | None:
+    """The watch on a training that begins or goes on after `lines` of its curve; None where it isn't watched.
+
+    Where no pairs are held out that's said on stderr; UserError if the run depends on probes then.
+    """
+    settings = spec.probe
+    if settings is None:
+        return None
+    pairs = held_out_pairs(spec)[: settings["pairs"]]
+    if not pairs:
+        lacking = f"{spec.comparisons} has no untied comparison in the validation split"
+        if spec.policy["choose"] == "probe" or settings["on_alarm"] == "stop":
+            raise UserError(
+                f"{lacking}: no probe can choose policies.{spec.name}'s step or stop its training. Raise "
+                "data.validation or name a file so; or set choose to last and probe.on_alarm to warn."
+            )
+        if learner.accelerator.is_main_process:
+            sys.stderr.write(f"train {spec.name}: {lacking}: no probes\n")
+        return None
+    draws = Draws(pair_source(spec, learner, pairs), pairs, settings["draws"], settings["seed"])
+    machine = sha256_bytes(canonical_json(spec.machine).encode())[:16]  # another one rounds otherwise
+    reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
+    pictures = open_pictures(spec, learner, draws, work / PICTURES) if settings["images"] else None
+    return Watch(spec, settings, learner, draws, reference, points.points(lines), pictures, work)
+
+
+def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> Floats:
+    """The reference's errors [N, K, 2] as they were measured when the training began.
+
+    A method without the network at hand has the init's loaded for this, and let go again.
+    """
+    accelerator = learner.accelerator
+    if not file.is_file():
+        at_hand = learner.reference if spec.policy["reference"] == "live" else None
+        errors = at_hand or live_reference(
+            spec, learner.model, accelerator.unwrap_model(learner.denoiser), learner.parallel
+        )
+        with evaluating(learner.denoiser):
+            found = probe.measure(draws, errors, accelerator)
+        if accelerator.is_main_process:
+            write_bytes(file, save({"errors": torch.from_numpy(found)}))
+        accelerator.wait_for_everyone()
+        del errors
+        devices.release()
+    result: Floats = load_file(file)["errors"].numpy()
+    return result
+
+
+def read_lines(curve: Path) -> list[dict[str, float]]:
+    """The lines of a curve."""
+    return [json.loads(line) for line in curve.read_text().splitlines()]
+
+
+def best_file(work: Path, step: int) -> Path:
+    """Where the weights of the best probe are kept."""
+    return work / BEST / f"step-{step:08d}.safetensors"
+
+
+def last(spec: Spec) -> dict[str, Any]:
+    """What is said where the last step's weights are published."""
+    return {"step": spec.policy["steps"], "why": "the last one (choose: last)"}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode in the block, training mode after."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()

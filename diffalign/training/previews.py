@@ -1,0 +1,101 @@
+"""A few held-out prompts drawn with what would be published, from fixed noise, and what judges say of them.
+
+Shapes: n prompts, H W pixel height and width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffalign.core.files import write_bytes
+from diffalign.generation.pipeline import Draw, drawer, initial_noise, png
+from diffalign.models import family as families
+from diffalign.monitoring.curve import Point
+from diffalign.monitoring.probe import Draws
+from diffalign.rewards import reward as scorers
+from diffalign.rewards.reward import Scorer
+from diffalign.training.learner import Learner, Spec
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+ACROSS = 8
+"""Images in a row of the picture."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn at every probe; each rank draws its share, equally many."""
+
+    prompts: list[str]
+    noise: Tensor
+    """[n, C, h, w]."""
+    draw: Draw
+    size: int
+    """Images a forward."""
+    judges: list[Scorer]
+    folder: Path
+
+    def take(self, step: int, accelerator: "Accelerator") -> Point:
+        """Writes the step's picture; each judge's mean score as `score_NAME`, and of how many where some have none."""
+        images = self.images(accelerator)
+        if accelerator.is_main_process:
+            write_bytes(self.folder / f"step-{step:06d}.png", png(tiled(images)))
+        point: Point = {}
+        for judge in self.judges:
+            scores = judge(list(images), self.prompts)[judge.name]
+            known = scores[~np.isnan(scores)]
+            if len(known):
+                point[f"score_{judge.name}"] = float(known.mean())
+            if len(known) < len(scores):
+                point[f"unscored_{judge.name}"] = float(len(scores) - len(known))
+        return point
+
+    def images(self, accelerator: "Accelerator") -> NDArray[np.uint8]:
+        """All images, uint8 [n, H, W, 3], on every rank."""
+        n = len(self.prompts)
+        each = -(-n // accelerator.num_processes)
+        mine = [i % n for i in range(accelerator.process_index * each, (accelerator.process_index + 1) * each)]
+        parts = [mine[start : start + self.size] for start in range(0, each, self.size)]
+        with accelerator.autocast():
+            drawn = np.concatenate([self.draw([self.prompts[i] for i in part], self.noise[part]) for part in parts])
+        every = torch.zeros(n, *drawn.shape[1:], device=accelerator.device)
+        for i, image in zip(mine, drawn, strict=True):
+            if accelerator.process_index * each <= i:  # padding is the first ranks'
+                every[i] = torch.from_numpy(image).to(accelerator.device)
+        images: NDArray[np.uint8] = accelerator.reduce(every, "sum").byte().cpu().numpy()
+        return images
+
+
+def open_pictures(spec: Spec, learner: Learner, draws: Draws, folder: Path) -> Pictures:
+    """The first prompts of the probe's pairs, with the noise that the generate stage gives them."""
+    settings = spec.probe or {}
+    prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings["images"]]
+    model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
+    resolution = draws.source.images.manifest["fingerprint"]["resolution"]
+    shape, seed = draws.source.shape, spec.policy["noise_seed"]
+    return Pictures(
+        prompts=prompts,
+        noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
+        draw=drawer(model, learner.model.denoise, resolution, settings["image_steps"], settings["guidance"]),
+        size=draws.source.micro_batch_size,
+        judges=[scorers.load(name) for name in settings["scorers"]],
+        folder=folder,
+    )
+
+
+def tiled(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images [n, H, W, 3] as one, ACROSS a row, the rest of the last row black."""
+    n, height, width, _ = images.shape
+    across = min(n, ACROSS)
+    rows = -(-n // across)
+    canvas = np.zeros((rows * height, across * width, 3), np.uint8)
+    for i, image in enumerate(images):
+        y, x = divmod(i, across)
+        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
+    return canvas

@@ -1,0 +1,50 @@
+"""How fast a training steps, without probes and saves, and what share of that it waits for batches."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from diffalign.data.batches.prefetch import Make
+
+T = TypeVar("T")
+
+
+class Pace(Generic[T]):
+    """Reads steps' batches by `read`, and times that and the steps; the first one warms up and isn't counted."""
+
+    def __init__(self, read: Callable[[Make[T], int], Iterator[T]]) -> None:
+        self.read = read
+        self.warm = False
+        self.steps, self.seconds, self.waited = 0, 0.0, 0.0
+        self.reading = 0.0  # seconds, of the present step
+
+    def __call__(self, make: Make[T], step: int) -> Iterator[T]:
+        """The batches of a step."""
+        batches, end = iter(self.read(make, step)), object()
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, end)
+            self.reading += time.monotonic() - begun
+            if batch is end:
+                return
+            yield batch  # type: ignore[misc]
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Times an optimizer step, the block."""
+        self.reading, begun = 0.0, time.monotonic()
+        yield
+        if self.warm:
+            self.steps += 1
+            self.seconds += time.monotonic() - begun
+            self.waited += self.reading
+        self.warm = True
+
+    def facts(self) -> dict[str, float]:
+        """The steps, their seconds, and the share of these that was spent waiting for batches."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "waited": self.waited / self.seconds if self.steps else 0.0,
+        }

@@ -1,0 +1,1 @@
+"""Experiments over the stages: the papers' findings, tried on the shapes world."""

@@ -1,0 +1,109 @@
+"""From the results of the study's runs to metrics/study.json, and to a table for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from diffalign.evaluation import statistics
+from diffalign.reporting.format import alarm_words, interval, percent
+from diffalign.reporting.study import SCHEMA
+from studies import claims
+from studies import shapes_world as study
+from studies.claims import BASE, Found, Labels
+from studies.shapes_world import RUNS, STUDY, Group
+
+Row = Mapping[str, Any]
+
+
+def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics/study.json says: each run's row, and each group's claims with their verdicts.
+
+    `results` by run, the base's among them; `how`: resamples, confidence and seed of the intervals; `about` is kept.
+    """
+    pairs = {names for group in STUDY for claim in group.claims for line in claim.lines for names in line.contests}
+    made = [(a, b) for a, b in sorted(pairs) if a in results and b in results]
+    contests = {(a, b): head_to_head(results[a], results[b], how) for a, b in made}
+    runs = {name: run_row(name, results, how) for name in RUNS if name in results}
+    labels = study.labels()
+    return {
+        **about,
+        "schema": SCHEMA,
+        "rule": claims.RULE,
+        "confidence": how["confidence"],
+        "resamples": how["resamples"],
+        "base": {"label": labels[BASE], "score": mean(results[BASE]["scores"])},
+        "runs": runs,
+        "groups": [group_row(group, Found(contests, runs), labels) for group in STUDY],
+    }
+
+
+def group_row(group: Group, found: Found, labels: Labels) -> dict[str, Any]:
+    """A group with its claims' verdicts."""
+    judged = [claims.verdict(claim, found, labels) for claim in group.claims]
+    return {"name": group.name, "title": group.title, "runs": list(group.runs), "claims": judged}
+
+
+def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's figures: against the base, its score, its implicit reward, the end of its curve, its alarms."""
+    result, run = results[name], RUNS[name]
+    implicit = statistics.rate(result["implicit"]["outcomes"], result["implicit"]["prompts"], **how)
+    return {
+        "label": run.label,
+        "of": run.of,
+        "changes": dict(run.changes),
+        "answers": run.answers,
+        **head_to_head(result, results[BASE], how),
+        "score": mean(result["scores"]),
+        "moved": result["moved"],
+        "accuracy": {
+            "win_rate": implicit.rate,
+            "ci_low": implicit.low,
+            "ci_high": implicit.high,
+            "pairs": len(result["implicit"]["outcomes"]),
+        },
+        "end": result["curve"],
+        "alarms": result["alarms"],
+        "chosen": result["chosen"],
+    }
+
+
+def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Wins, ties, losses and the win rate of one run's images over another's, from the same noise."""
+    if a["prompts"] != b["prompts"]:
+        raise ValueError("head_to_head: expected images for the same prompts")
+    scores = (np.array(result["scores"], np.float64) for result in (a, b))
+    rate = statistics.rate(statistics.outcomes(*scores), a["indices"], **how)
+    counts = {"wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "prompts": rate.clusters}
+    return {**counts, "win_rate": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
+
+
+def mean(scores: Sequence[float | None]) -> float | None:
+    """The mean of the scores that there are; None without any."""
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
+
+
+def text(found: Row) -> str:
+    """The study for the terminal: a line for each run, then the claims that have a verdict."""
+    width = max((len(row["label"]) for row in found["runs"].values()), default=0)
+    lines = [f"Over the base, whose mean score is {number(found['base']['score'])}:"]
+    for row in found["runs"].values():
+        accuracy = row["accuracy"]
+        lines.append(
+            f"  {row['label'].ljust(width)}  {percent(row['win_rate']):>6} ({interval(row)}), score "
+            f"{number(row['score'])}, implicit accuracy {percent(accuracy['win_rate'])} ({interval(accuracy)}), "
+            f"{alarm_words(row['alarms'])}"
+        )
+    judged = [claim for group in found["groups"] for claim in group["claims"]]
+    for claim in judged:
+        if claim["verdict"] != "not run yet":
+            lines += ["", f"{claim['verdict'].upper()}: {claim['claim']} ({claim['source']})"]
+            lines += [f"  {line['expected']}: {line['seen']}" for line in claim["lines"]]
+    waiting = sum(claim["verdict"] == "not run yet" for claim in judged)
+    return "\n".join([*lines, *(["", f"{waiting} claims wait for runs that weren't made."] if waiting else [])])
+
+
+def number(value: float | None) -> str:
+    """A score with three decimals; a dash for none."""
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,284 @@
+"""One run of the study: a project folder of its own, the real stages in it, and what is kept of it."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from diffalign.config import params
+from diffalign.config.params import Params
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.shards import reader as shards
+from diffalign.diffusion.timesteps import Times
+from diffalign.evaluation import implicit_reward as implicit
+from diffalign.evaluation.statistics import outcomes
+from diffalign.generation import gallery as galleries
+from diffalign.models import family as families
+from diffalign.models import policies
+from diffalign.rewards import reward as scorers
+from diffalign.rewards.reward import Scorer
+from diffalign.runtime.environment import default_device
+from stages import evaluate, generate, train
+from studies import relabel
+from studies.claims import BASE
+from studies.shapes_world import RUNS, Answers
+
+FOLDER = Path("runs/study")
+INPUTS = ("data/comparisons", "data/shards")
+DRAWS = 4
+"""(t, noise) draws a pair of the implicit reward: fewer than evaluate's, since there are many runs."""
+TIE_BELOW = 0.02
+"""Difference of the oracle's scores below which its label is a tie."""
+END = 0.1
+"""Share of a curve's points, its last, that its end values are means of."""
+FORMAT = 2
+"""Of a run's results; raised when what is kept of a run changes."""
+Floats = NDArray[np.float64]
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study: the project's params, how many prompts, and steps of all runs if not the policies' own."""
+
+    values: Params
+    prompts: int
+    steps: int | None
+    root: Path
+
+    @property
+    def judge(self) -> Scorer:
+        """The shapes world's oracle."""
+        return scorers.load("oracle")
+
+    @cached_property
+    def references(self) -> dict[tuple[Any, ...], Floats]:
+        """The reference's errors on the held-out pairs, by init and timesteps: computed once."""
+        return {}
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Checksums of what all runs have in common: comparisons, shards, the base model, the code of their stages."""
+        paths = [self.root / INPUTS[0] / comparisons.COMPARISONS, self.root / INPUTS[1] / "manifest.json"]
+        code = [files.code_hash(stage) for stage in ("train", "generate", "evaluate")]
+        return [*map(files.sha256_file, paths), self.hash_model(self.values.model.path), *code]
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """Checksums of model folders, each computed once."""
+        return {}
+
+    def hash_model(self, path: str) -> str:
+        """A model folder's checksum."""
+        if path not in self.models:
+            self.models[path] = files.hash_folder(self.root / path)
+        return self.models[path]
+
+    def policy(self, name: str) -> dict[str, Any]:
+        """A run's policy, as it would stand in params.yaml."""
+        dumped = self.values.model_dump(mode="json")["policies"]
+        base = dumped[self.values.evaluate.baseline]
+        if name == BASE:
+            return dict(base)
+        run = RUNS[name]
+        found = {key: value for key, value in dumped[run.of].items() if key not in run.without}
+        found |= {**run.changes, "noise_seed": base["noise_seed"]}
+        return found | ({"steps": self.steps} if self.steps else {})
+
+    def params(self, names: Sequence[str]) -> Params:
+        """The project's params with some runs, and the base, for policies."""
+        raw = self.values.model_dump(mode="json")
+        raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
+        raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1}
+        raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS, "scorers": [self.judge.name]}
+        raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
+        return params.parse(raw, "the study's params")
+
+    def key(self, name: str) -> str:
+        """What a run's results depend on: params, inputs, the code of the stages that make them."""
+        raw = self.params([name]).model_dump(mode="json", exclude={"data", "policies", "report"})
+        parts = {
+            "params": raw,
+            "policy": self.policy(name),
+            "answers": [answers_of(name), TIE_BELOW],
+            "inputs": self.inputs,
+            "init": self.hash_model(self.policy(name)["init"]),
+        }
+        return files.sha256_bytes(files.canonical_json(parts).encode())
+
+    def folder(self, answers: Answers) -> Path:
+        """The project folder of the runs on somebody's answers."""
+        return self.root / FOLDER / answers
+
+    def result_file(self, name: str) -> Path:
+        """Where a run's results are."""
+        return self.root / FOLDER / "results" / f"{name}-{self.key(name)[:16]}-{FORMAT}.json"
+
+    def results(self) -> dict[str, Result]:
+        """The results that are there, in the order of RUNS, the base first."""
+        paths = {}
+        for name in (BASE, *RUNS):
+            with contextlib.suppress(UserError):  # a run that these params don't admit has no results
+                paths[name] = self.result_file(name)
+        return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def answers_of(name: str) -> Answers:
+    """Who answered the comparisons that a run trains on."""
+    return "raters" if name == BASE else RUNS[name].answers
+
+
+def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
+    """A project folder for the named runs on some answers: params.yaml, links to the project's inputs and models."""
+    folder = job.folder(answers)
+    written = job.params([name for name in names if name != BASE and answers_of(name) == answers])
+    files.write_text(folder / "params.yaml", yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False))
+    inits = [policy.init for policy in written.policies.values()]
+    linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits])]
+    if answers != "raters":
+        linked.remove(INPUTS[0])
+        relabelled(job, folder / INPUTS[0])
+    for path in linked:
+        link = folder / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to((job.root / path).resolve())
+
+
+def relabelled(job: Study, out: Path) -> None:
+    """The comparisons with the judge's answers on the train split, made unless they are there."""
+    source = job.root / INPUTS[0]
+    key = files.sha256_file(source / comparisons.COMPARISONS) + f" {job.judge.name} {job.judge.version} {TIE_BELOW}"
+    note = out.with_name("relabelled")
+    if not (note.exists() and note.read_text() == key):
+        relabel.relabel(source, out, job.judge, TIE_BELOW, job.values.data.max_image_pixels)
+        files.write_text(note, key)
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Works in a project folder; training's processes import this very code, wherever they are started."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(files.ROOT), *([before] if before else [])])
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        os.environ.update({"PYTHONPATH": before} if before else {})
+
+
+def once(what: str, key: str, work: Callable[[], None]) -> float:
+    """Does some work unless it's noted as done for this key; the seconds that it took."""
+    note = Path("done") / f"{what}.json"
+    found = json.loads(note.read_text()) if note.exists() else {}
+    if found.get("key") != key:
+        note.unlink(missing_ok=True)
+        start = time.monotonic()
+        work()
+        found = {"key": key, "seconds": round(time.monotonic() - start, 1)}
+        files.write_json(note, found)
+    return float(found["seconds"])
+
+
+def sampled(job: Study, name: str) -> bool:
+    """Whether the images in a run's folder are this study's, not those of one with other prompts."""
+    note = job.folder(answers_of(name)) / "done" / f"generate@{name}.json"
+    return note.exists() and json.loads(note.read_text())["key"] == job.key(name)
+
+
+def make(job: Study, name: str) -> Result:
+    """Trains and samples a run in its project folder and judges it; its results, which are kept."""
+    key, values = job.key(name), job.params([name])
+    with inside(job.folder(answers_of(name))):
+        seconds = once(f"train@{name}", key, lambda: train.run(values, name))
+        seconds += once(f"generate@{name}", key, lambda: generate.run(values, name))
+        start = time.monotonic()
+        result = judged(job, values, name)
+        result["seconds"] = round(seconds + time.monotonic() - start, 1)
+    files.write_json(job.result_file(name), result)
+    return result
+
+
+def judged(job: Study, values: Params, name: str) -> Result:
+    """A run's scores, its implicit reward's outcomes, what its training ended with. In its project folder."""
+    gallery = galleries.read(Path("images") / name)
+    scores = evaluate.score_gallery(gallery, [job.judge])[job.judge.name]
+    found: Result = {
+        "prompts": [entry.prompt for entry in gallery.entries],
+        "indices": [entry.prompt_index for entry in gallery.entries],
+        "scores": [None if np.isnan(value) else float(value) for value in scores],
+    }
+    if name == BASE:
+        return found
+    base = galleries.read(job.folder("raters") / "images" / BASE)
+    galleries.check_comparable([base, gallery])
+    meta = policies.read_policy(Path("models/policies") / name)
+    return {
+        **found,
+        "moved": moved(base, gallery),
+        "implicit": implicit_outcomes(job, values, name),
+        "curve": curve_end(Path("curves") / f"{name}.jsonl"),
+        "alarms": meta["alarms"],
+        "chosen": meta["chosen"]["step"],
+    }
+
+
+def moved(base: galleries.Gallery, gallery: galleries.Gallery) -> float:
+    """Mean absolute difference of pixels from the base's images of the same noise, as a share of their range."""
+    pairs = zip(base.entries, gallery.entries, strict=True)
+    return float(np.mean([np.abs(base.pixels(a).astype(float) - gallery.pixels(b)).mean() / 255 for a, b in pairs]))
+
+
+def curve_end(path: Path) -> dict[str, float]:
+    """The means of a training curve's last points."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = {}
+    for name in ("loss", "implicit_accuracy", "winner_change", "loser_change"):
+        points = [line[name] for line in lines if name in line]
+        if points:
+            found[name] = float(np.mean(points[-max(round(len(points) * END), 1) :]))
+    return found
+
+
+def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
+    """Whether the run's reward ranks each held-out pair as its rater did (1, 0.5, 0), and the pairs' prompts."""
+    pairs, policy = evaluate.held_out_pairs(values), values.policies[name]
+    assert not isinstance(policy, params.Untrained)
+    family, path, device = values.model.family, values.model.path, default_device()
+
+    def errors(model: families.Family) -> Floats:
+        return implicit.errors(
+            model.denoise,
+            pairs,
+            shards.Shards(evaluate.SHARDS, "images"),
+            shards.Shards(evaluate.SHARDS, "prompts"),
+            times=Times(model.process, *policy.timesteps, policy.timestep_density),
+            draws=values.evaluate.draws,
+            seed=values.evaluate.seed,
+            batch_size=values.evaluate.batch_size,
+            device=device,
+        )
+
+    reference = (policy.init, policy.timesteps, policy.timestep_density)
+    if reference not in job.references:
+        model = families.load(family, path, (), device)
+        model.load_denoiser(Path(policy.init))
+        job.references[reference] = errors(model)
+    trained = policies.load_policy(family, path, Path("models/policies") / name, device, ())
+    rewards = implicit.rewards(job.references[reference], errors(trained))
+    return {
+        "outcomes": outcomes(rewards[:, 0], rewards[:, 1]).tolist(),
+        "prompts": [pair.prompt for pair in pairs],
+    }

@@ -1,0 +1,131 @@
+"""The study on the shapes world: each run goes through the real stages in a project folder of its own, `runs/study/`.
+
+Nothing of it is a stage of dvc.yaml: its runs are resumed and reused by what it notes in runs/study itself. It leaves
+`metrics/study.json`, which the report stage reads.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffalign.config.params import Params
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.core.progress import clock
+from diffalign.data.comparisons import table as comparisons
+from diffalign.reporting.summary import EVALUATION, REPORT
+from diffalign.runtime.processes import run_group
+from diffalign.tracking import dag
+from stages import report
+from studies import results as tables
+from studies import shapes_world as study
+from studies.claims import BASE
+from studies.run import DRAWS, INPUTS, Study, answers_of, make, make_project, sampled
+from studies.shapes_world import RUNS, STUDY, Group
+
+OUT = Path("metrics/study.json")
+EXPECTED = 190.0
+"""Seconds a run, on 2 idle CPU cores, before any was measured."""
+
+
+def chosen(only: Sequence[str]) -> list[Group]:
+    """The groups of some names; all without any. Raises UserError for one that isn't there."""
+    known = {group.name: group for group in STUDY}
+    if unknown := sorted(set(only) - set(known)):
+        raise UserError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    return [known[name] for name in only] or list(STUDY)
+
+
+def listing() -> str:
+    """The groups with their runs and claims."""
+    lines = []
+    for group in STUDY:
+        lines.append(f"{group.name}: {group.title}")
+        lines.append(f"  runs: {', '.join(RUNS[name].label for name in group.runs)}")
+        lines += [f"  claim: {claim.words} ({claim.source})" for claim in group.claims]
+    return "\n".join([*lines, f"{len(study.needed(STUDY))} runs in all"])
+
+
+def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int | None = None) -> str:
+    """Makes the runs of some groups that haven't been made, writes `metrics/study.json` after each; the table as text.
+
+    Raises UserError where the project's inputs or policies aren't there, or aren't the shapes world's.
+    """
+    groups = chosen(only)
+    job = Study(values, prompts, steps, Path.cwd())
+    check(job)
+    names = study.needed(groups)
+    done = job.results()
+    left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
+    seconds = [result["seconds"] for name, result in done.items() if name != BASE]
+    say(f"{len(names)} runs, {len(left)} to make, about {clock(estimate(seconds) * len(left))} (h:mm:ss or m:ss)")
+    for answers in {answers_of(name) for name in (BASE, *left)}:
+        make_project(job, answers, names)
+    for number, name in enumerate(left, 1):
+        result = make(job, name)
+        seconds += [] if name == BASE else [result["seconds"]]
+        say(
+            f"{name} took {clock(result['seconds'])}; {number} of {len(left)}, "
+            f"about {clock(estimate(seconds) * (len(left) - number))} left"
+        )
+        files.write_json(OUT, summary(job))
+    found = summary(job)
+    files.write_json(OUT, found)
+    return tables.text(found)
+
+
+def summary(job: Study) -> dict[str, Any]:
+    """What `metrics/study.json` says of the results that are there."""
+    settings = job.values.evaluate
+    how = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": settings.seed}
+    about = {
+        "judge": job.judge.name,
+        "split": "test",
+        "prompts": job.prompts,
+        "steps": job.steps,
+        "draws": DRAWS,
+        "commit": report.git_commit(),
+    }
+    return tables.summary(job.results(), about, how)
+
+
+def remake_report() -> str:
+    """Has DVC run the report stage, where the pipeline has run: `metrics` has changed for it. Says where it is."""
+    if not EVALUATION.exists():
+        return f"{OUT} is there; `dvc repro` makes the report that shows it"
+    lines: list[str] = []
+    code = run_group([*dag.DVC, "repro", "--single-item", "report"], lines.append)
+    if code:
+        return "\n".join([*lines, f"{OUT} is there, but the report wasn't made again; later: dvc repro report"])
+    return f"Report: {REPORT}"
+
+
+def estimate(seconds: Sequence[float]) -> float:
+    """Seconds that a run may take, from those that ran."""
+    return float(np.mean(seconds)) if seconds else EXPECTED
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    sys.stderr.write(f"study: {text}\n")
+
+
+def check(job: Study) -> None:
+    """Raises UserError unless the project is the shapes world's, with the policies and the shards that runs need."""
+    values = job.values
+    for name in ("dpo", "sft"):
+        if name not in values.policies or values.policies[name].method != name:
+            raise UserError(f"policies.{name}: expected a policy of method {name}, which the study's runs are made of")
+    if values.policies[values.evaluate.baseline].method != "none":
+        raise UserError(f"evaluate.baseline: expected an untrained policy, got {values.evaluate.baseline!r}")
+    if job.judge.name not in values.evaluate.scorers:
+        raise UserError(
+            f"evaluate.scorers: expected {job.judge.name} among them, got {values.evaluate.scorers}: the study is of "
+            "the shapes world, the default params.yaml"
+        )
+    for path in (f"{INPUTS[0]}/{comparisons.COMPARISONS}", f"{INPUTS[1]}/manifest.json"):
+        if not (job.root / path).is_file():
+            raise UserError(f"{path} is missing: the study learns from it. Run `make demo` or `dvc repro precompute`")

@@ -1,0 +1,223 @@
+"""params.yaml: typed, frozen, and all errors at once, each with its path, what was expected and what was got."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.sources.pickapic import SOURCES
+from diffalign.diffusion import timesteps
+from diffalign.diffusion.losses import LINKS
+from diffalign.methods.method import METHODS
+from diffalign.models.family import FAMILIES
+from diffalign.planning import estimates
+from diffalign.rewards.reward import SCORERS
+from diffalign.training.optimizers import OPTIMIZERS
+
+
+@pytest.fixture
+def raw(repo: Path) -> dict[str, Any]:
+    """The default params.yaml, parsed, to be broken."""
+    return copy.deepcopy(yaml.safe_load((repo / "params.yaml").read_text()))
+
+
+def message(raw: Any) -> str:
+    with pytest.raises(UserError) as error:
+        params.parse(raw, "params.yaml")
+    return str(error.value)
+
+
+def test_the_default_is_valid(repo: Path) -> None:
+    values = params.load(repo / "params.yaml")
+    assert {"base", "dpo", "sft"} <= set(values.policies)
+    assert values.evaluate.baseline == "base"
+
+
+def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
+    raw["precompute"]["resolutoin"] = raw["precompute"].pop("resolution")  # a key misspelt: one unknown, one missing
+    raw["policies"]["dpo"]["beta"] = -1
+    raw["evaluate"]["scorers"] = ["clip"]
+    raw["generate"]["split"] = "tset"
+    text = message(raw)
+    assert text.startswith("params.yaml has 5 errors:")
+    assert "precompute.resolutoin: unknown key (misspelt?), got 64" in text
+    assert "precompute.resolution: missing" in text
+    assert "policies.dpo.beta: input should be greater than 0, got -1" in text
+    assert "evaluate.scorers.0: input should be 'oracle', got 'clip'" in text
+    assert "generate.split: input should be 'validation' or 'test', got 'tset'" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("policies.dpo.lr", "3e-5x", "policies.dpo.lr: "),
+        ("policies.dpo.lr", float("nan"), "policies.dpo.lr: "),
+        ("policies.dpo.steps", 0, "policies.dpo.steps: "),
+        ("policies.dpo.steps", 1.5, "policies.dpo.steps: "),
+        ("policies.dpo.method", "ppo", "policies.dpo"),
+        ("policies.dpo.adapter", "qlora", "policies.dpo.adapter: "),
+        ("policies.dpo.flip", "pair", "policies.dpo.flip: expected none, since precompute.flips is false, got 'pair'"),
+        ("policies.dpo.micro_batch_size", 5, "expected a multiple of micro_batch_size 5, got 32"),
+        ("policies.base.beta", 1, "policies.base.beta: unknown key"),
+        ("policies.Dpo-2", {"method": "none", "init": "x", "noise_seed": 0}, "policies.Dpo-2"),
+        ("evaluate.baseline", "gone", "evaluate.baseline: expected one of the policies"),
+        ("evaluate.confidence", 1.0, "evaluate.confidence: "),
+        ("precompute.resolution", 100, "precompute.resolution: input should be a multiple of 8, got 100"),
+        ("data.source", "folder", "data.source: input should be 'pickapic', got 'folder'"),
+        ("data", None, "data: "),
+        ("policies", {}, "evaluate.baseline: expected one of the policies"),
+    ],
+)
+def test_a_wrong_value_is_named(raw: dict[str, Any], path: str, value: object, expected: str) -> None:
+    *parents, key = path.split(".")
+    node = raw
+    for parent in parents:
+        node = node[parent]
+    node[key] = value
+    assert expected in message(raw)
+
+
+def test_all_contradictions_are_reported_at_once(raw: dict[str, Any]) -> None:
+    raw["data"] |= {"validation": 0.7, "test": 0.4}
+    raw["evaluate"]["baseline"] = "gone"
+    for name in ("dpo", "sft"):
+        raw["policies"][name] |= {"flip": "pair", "micro_batch_size": 5, "timesteps": [0.6, 0.4]}
+    text = message(raw)
+    assert text.startswith("params.yaml has 8 errors:\n  data.validation + data.test: expected shares with a sum of")
+    assert all(
+        f"\n  policies.{name}.{key}: expected" in text
+        for name in ("dpo", "sft")
+        for key in ("flip", "batch_size", "timesteps")
+    )
+
+
+@pytest.mark.parametrize(
+    ("link", "rule", "refused"), [("sigmoid", "each", 0), ("ipo", "each", 1), ("hinge", "majority", 1)]
+)
+def test_the_safeguard_is_for_losses_that_fall_with_the_margin(
+    raw: dict[str, Any], link: str, rule: str, refused: int
+) -> None:
+    raw["policies"]["dpo"] |= {"link": link, "safeguard": 0.9}
+    raw["pairs"]["rule"] = rule
+    if not refused:
+        assert params.parse(raw).policies["dpo"].safeguard == 0.9  # type: ignore[union-attr]
+    else:
+        assert "policies.dpo.safeguard: expected null with link ipo or pairs.rule majority" in message(raw)
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights", "refused"),
+    [
+        ("each", ["prompt", "rater"], ""),
+        ("majority", ["prompt", "strength"], ""),
+        ("each", ["strength"], "pairs.weights: expected no strength with rule each"),
+        ("majority", ["rater"], "pairs.weights: expected no rater with rule majority"),
+        ("each", ["votes"], "pairs.weights.0: input should be 'prompt', 'strength' or 'rater', got 'votes'"),
+    ],
+)
+def test_weights_say_something_under_the_rule(raw: dict[str, Any], rule: str, weights: list[str], refused: str) -> None:
+    raw["pairs"] |= {"rule": rule, "weights": weights}
+    if refused:
+        assert refused in message(raw)
+    else:
+        assert params.parse(raw).pairs.weights == weights
+
+
+def kto(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The default params with one KTO policy beside the base."""
+    policy = {k: v for k, v in raw["policies"]["dpo"].items() if k not in ("link", "safeguard")}
+    changes = {"method": "kto", "desirable_share": 0.8} | changes
+    return raw | {"policies": {"base": raw["policies"]["base"], "kto": policy | changes}}
+
+
+def test_kto_has_a_reference_and_no_pairs(raw: dict[str, Any]) -> None:
+    assert params.parse(kto(raw)).policies["kto"].desirable_share == 0.8  # type: ignore[union-attr]
+    raw["precompute"]["flips"] = True
+    assert params.parse(kto(raw, flip="independent"))
+    raw["pairs"]["weights"] = ["prompt"]
+    text = message(kto(raw, reference="none", flip="pair"))
+    assert "policies.kto.reference: expected live, since Diffusion-KTO compares with it, got 'none'" in text
+    assert "policies.kto.flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'" in text
+    assert "expected pairs.weights [], got ['prompt']" in text
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: 1\nb:\n  lr: 5\n  steps: 1\n  lr: 2.0e-5\n")
+    with pytest.raises(UserError, match=r"the key 'lr' is there twice(.|\n)*line 5"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping(value: object) -> None:
+    assert "params.yaml has 1 error:" in message(value)
+
+
+def test_a_long_value_is_cut(raw: dict[str, Any]) -> None:
+    raw["pairs"]["rule"] = "x" * 10_000
+    assert len(message(raw)) < 500
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("data: [1,\n")
+    with pytest.raises(UserError, match="not readable YAML"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not readable YAML"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_params_are_frozen(repo: Path) -> None:
+    values = params.load(repo / "params.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        values.generate.steps = 3  # type: ignore[misc]
+
+
+def literals(model: type[params.Model], field: str) -> set[str]:
+    """The values that a field of a model admits, from its schema."""
+    schema = model.model_json_schema()["properties"][field]
+    schema = schema.get("items", schema)
+    return set(schema.get("enum", [schema["const"]] if "const" in schema else []))
+
+
+def test_each_axis_has_the_keys_that_params_admit() -> None:
+    assert set(FAMILIES) == literals(params.BaseModelParams, "family")
+    assert set(SCORERS) == literals(params.Evaluate, "scorers")
+    assert set(SOURCES) == literals(params.Data, "source")
+    trained = set().union(*(literals(model, "method") for model in (params.DPO, params.KTO, params.MaPO, params.SFT)))
+    assert set(LINKS) == literals(params.DPO, "link")
+    assert set(METHODS) == trained
+
+
+def test_what_the_library_admits_too_is_the_same() -> None:
+    """Library functions don't know params, so these values stand in both."""
+    assert set(get_args(timesteps.Density)) == set(get_args(params.Density)) == literals(params.DPO, "timestep_density")
+    assert set(get_args(comparisons.Rule)) == literals(params.Pairs, "rule")
+    assert set(get_args(comparisons.Weight)) == literals(params.Pairs, "weights")
+    assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(params.DPO, "optimizer")
+    assert set(SCORERS) == literals(params.Probe, "scorers")
+
+
+def test_a_misspelt_key_is_one_message_and_exit_code_2(repo: Path, tmp_path: Path, raw: dict[str, Any]) -> None:
+    raw["generate"]["stepss"] = 3
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "diffalign").symlink_to(repo / "diffalign")
+    (tmp_path / "stages").symlink_to(repo / "stages")
+    (tmp_path / "pipeline.py").write_text((repo / "pipeline.py").read_text())
+    run = subprocess.run(
+        [sys.executable, "pipeline.py", "fetch"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: params.yaml has 1 error:\n  generate.stepss: unknown key (misspelt?), got 3; "
+        "remove it or correct its name\n"
+    )

@@ -1,0 +1,95 @@
+"""The presets are valid params that say what they mean."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffalign.config import params, presets
+from diffalign.core.errors import UserError
+from diffalign.data.hub.fetch import PINNED
+from diffalign.models import family as families
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_is_valid(file: Path) -> None:
+    assert params.load(file).policies["base"].method == "none"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_parameter_is_explained_where_it_first_stands(file: Path) -> None:
+    explained: set[str] = set()
+    bare = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        above = file.read_text().splitlines()[number - 2].strip()
+        key, colon, value = line.split("#")[0].strip().partition(":")
+        if not colon or not value.strip() or key.startswith("#"):
+            continue
+        if "#" in line or above.startswith("#"):
+            explained.add(key)
+        elif key not in explained and key not in ("source", "family", "title"):
+            bare.append(f"{file.name}:{number}: {key}")
+    assert not bare
+
+
+@pytest.mark.parametrize(("name", "warmup"), [("sd15", 500), ("sdxl", 200)])
+def test_it_is_diffusion_dpo_as_published(name: str, warmup: int) -> None:
+    values = params.load(ROOT / "presets" / f"{name}.yaml")
+    dpo, sft = values.policies["dpo"], values.policies["sft"]
+    assert isinstance(dpo, params.DPO) and isinstance(sft, params.SFT)
+    assert (dpo.batch_size, dpo.steps, dpo.warmup_steps, dpo.prompt_drop, dpo.beta) == (2048, 2000, warmup, 0.2, 5000)
+    assert dpo.lr == pytest.approx(1e-8 * dpo.batch_size)  # --learning_rate 1e-8 --scale_lr
+    same = {"method", "beta", "link", "safeguard"}
+    assert dpo.model_dump(exclude=same) == sft.model_dump(exclude=same)  # SFT beside it differs in its method alone
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
+def test_it_names_the_folders_that_fetch_fills(name: str) -> None:
+    values = params.load(ROOT / "presets" / f"{name}.yaml")
+    assert Path(values.data.path) == PINNED["pickapic_v2"].folder
+    assert values.model.family == name
+    assert Path(values.model.path) == PINNED[name].folder
+    assert {Path(policy.init) for policy in values.policies.values()} == {PINNED[name].folder}
+    parts = sum(families.FAMILIES[name].folders.values(), ())
+    for folder in ("scheduler", *parts):
+        assert any(pattern.startswith(f"{folder}/") for pattern in PINNED[name].patterns), folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder under git with the project's params and presets."""
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "params"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_preset_replaces_params_that_are_in_git(project: Path) -> None:
+    text = presets.use("sd15")
+    assert (project / "params.yaml").read_bytes() == (project / "presets/sd15.yaml").read_bytes()
+    assert "python pipeline.py fetch" in text
+    assert "already" in presets.use("sd15")
+
+
+def test_edited_params_are_kept(project: Path) -> None:
+    raw = yaml.safe_load((project / "params.yaml").read_text())
+    raw["policies"]["dpo"]["beta"] = 3000
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError, match="would overwrite"):
+        presets.use("sd15")
+    assert yaml.safe_load((project / "params.yaml").read_text()) == raw
+    presets.use("sd15", force=True)
+    assert params.load(project / "params.yaml").model.path == "models/base/sd15"
+
+
+def test_an_unknown_preset_is_named(project: Path) -> None:
+    with pytest.raises(UserError, match=r"expected one of sd15, sd3, sdxl.*got 'sd9'"):
+        presets.use("sd9")

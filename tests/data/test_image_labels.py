@@ -1,0 +1,48 @@
+"""Comparisons seen image by image."""
+
+import random
+
+import pytest
+
+from diffalign.core.errors import UserError
+from diffalign.data.batches.image_labels import Opinion, opinions
+from tests.data.test_comparisons import one, table
+
+ROWS = [
+    one(1, "a"),  # A won
+    one(2, "b", rater="r2"),  # and lost: B is liked too
+    one(3, "b", image_a="C", image_b="A"),
+    one(4, "tie", image_a="C", image_b="D"),
+    one(5, "both_bad", image_a="E", image_b="C"),
+    one(6, "none", image_a="F", image_b="G"),
+    one(7, "a", prompt="q"),  # for another prompt A and B are other samples
+    one(8, "a", image_a="H", image_b="I", split="test"),
+]
+
+
+def test_preferred_once_is_desirable() -> None:
+    """C only lost, was called bad, and tied; E was called bad; D only tied, F and G got no answer."""
+    expected = [Opinion("p", "A", True), Opinion("p", "B", True), Opinion("p", "C", False), Opinion("p", "E", False)]
+    expected += [Opinion("q", "A", True), Opinion("q", "B", False)]
+    rows = list(ROWS)
+    assert opinions(table(*rows), "train") == expected
+    random.Random(0).shuffle(rows)
+    assert opinions(table(*rows), "train") == expected
+
+
+def test_by_majority() -> None:
+    """A won two of three; B one of two, which says nothing; C: 0, 1/2, 0; D: 1/2; E: 0."""
+    found = opinions(table(*ROWS), "train", "majority")
+    assert [(o.prompt, o.image, o.desirable) for o in found] == [
+        ("p", "A", True),
+        ("p", "C", False),
+        ("p", "E", False),
+        ("q", "A", True),
+        ("q", "B", False),
+    ]
+
+
+def test_of_some_raters() -> None:
+    assert opinions(table(*ROWS), "train", raters=["r2"]) == [Opinion("p", "A", False), Opinion("p", "B", True)]
+    with pytest.raises(UserError, match="r9"):
+        opinions(table(*ROWS), "train", raters=["r9"])

@@ -1,0 +1,92 @@
+"""Alarms from histories of probes, by hand."""
+
+from typing import Any
+
+import pytest
+
+from diffalign.config.params import Probe
+from diffalign.monitoring import alarms
+from diffalign.monitoring.curve import Point
+
+LIMITS = {"winner_worse": 0.4, "saturation": 0.02, "divergence": 5.0, "reference_changed": 0.001}
+
+
+def point(step: int, **figures: float) -> Point:
+    quiet = {"winner_relative": 0.1, "winner_relative_se": 0.01, "loser_relative": 0.1, "margin": 0.001}
+    return {"step": step, "broken": 0.0, "saturated": 0.0, "reference_drift": 0.0, **quiet, **figures}
+
+
+def test_every_alarm_has_a_threshold_in_params() -> None:
+    assert set(alarms.EXPLANATIONS) <= set(Probe.model_fields)
+
+
+def test_a_good_run_raises_none() -> None:
+    history = [point(50 * n, winner_relative=0.05 * n) for n in range(1, 5)]
+    assert alarms.listed(history, LIMITS) == []
+    assert alarms.news(history, LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "value"),
+    [
+        ("winner_worse", {"winner_relative": 0.5, "winner_relative_se": 0.05}, 0.5 - 1.6448536 * 0.05),
+        ("saturation", {"saturated": 0.05}, 0.05),
+        ("divergence", {"winner_relative": 0.2, "loser_relative": 12.0}, 6.1),
+        ("reference_changed", {"reference_drift": 0.002}, 0.002),
+    ],
+)
+def test_each_alarm(name: str, figures: dict[str, float], value: float) -> None:
+    history = [point(50), point(100, **figures), point(150)]
+    (alarm,) = alarms.listed(history, LIMITS)
+    assert (alarm.name, alarm.step, alarm.last, alarm.threshold) == (name, 100, 100, LIMITS[name])
+    assert alarm.value == pytest.approx(value)
+    assert alarm.explanation == alarms.explained(name, alarm.value, LIMITS[name])
+    assert alarms.raised(history[1], LIMITS | {name: None}) == {}
+    assert alarms.raised(history[1], LIMITS | {name: 100.0}) == {}
+
+
+def test_a_rise_within_its_error_is_no_alarm() -> None:
+    """0.45 with a standard error of 0.05: the bound is 0.368, under 0.4. One prompt alone has no error to go by."""
+    assert alarms.raised(point(1, winner_relative=0.45, winner_relative_se=0.05), LIMITS) == {}
+    alone = {k: v for k, v in point(1, winner_relative=3.0).items() if k != "winner_relative_se"}
+    assert alarms.raised(alone, LIMITS) == {}
+
+
+def test_no_number_is_divergence() -> None:
+    assert alarms.raised({"step": 1, "broken": 0.5}, LIMITS) == {"divergence": alarms.LOUD}
+    assert "no number" in alarms.explained("divergence", alarms.LOUD, 5.0)
+
+
+def test_an_alarm_is_said_when_it_begins_and_when_it_is_twice_as_bad() -> None:
+    drifts = [0.0, 0.002, 0.003, 0.004, 0.005, 0.0, 0.002]
+    history = [point(n + 1, reference_drift=drift) for n, drift in enumerate(drifts)]
+    said = [alarms.news(history[: n + 1], LIMITS) for n in range(len(history))]
+    assert [len(lines) for lines in said] == [0, 1, 0, 1, 0, 0, 1]
+    assert said[1][0].startswith("reference_changed: the reference's errors")
+    assert said[3][0].startswith("reference_changed, much worse than when it was said: ")
+    (alarm,) = alarms.listed(history, LIMITS)
+    assert (alarm.step, alarm.last, alarm.value) == (2, 7, 0.005)
+
+
+def bad(step: int, **figures: float) -> Point:
+    return point(step, winner_relative_se=0.0, **{"winner_relative": 0.9, **figures})
+
+
+@pytest.mark.parametrize(
+    ("history", "step", "why"),
+    [
+        ([point(1, margin=0.1), point(2, margin=0.3), point(3, margin=0.2)], 2, "the largest margin, 0.3, of 3 probes"),
+        ([point(1, margin=0.1), bad(2, margin=0.9)], 1, "the largest margin, 0.1, of 1 probes without an alarm, of 2"),
+        ([bad(1, winner_relative=0.8), bad(2, winner_relative=0.6), bad(3)], 3, "none of 3 probes"),
+        ([bad(1), {"step": 2, "broken": 1.0}], 1, "none of 2 probes"),
+    ],
+)
+def test_the_best_probe(history: list[Any], step: int, why: str) -> None:
+    found = alarms.best(history, LIMITS)
+    assert found[0] == step
+    assert found[1].startswith(why)
+
+
+def test_there_is_no_best_of_none() -> None:
+    with pytest.raises(ValueError, match="at least one probe"):
+        alarms.best([], LIMITS)

@@ -1,0 +1,374 @@
+"""The plan against what the real networks, optimizers and files take."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.methods import method as methods
+from diffalign.models import family as families
+from diffalign.models.policies import add_lora
+from diffalign.planning import estimates, planner
+from diffalign.planning.flops import counted
+from diffalign.planning.meta_models import skeleton
+from diffalign.planning.planner import Machine
+from diffalign.reference.reference import live
+from diffalign.runtime import timings
+from stages import ingest, precompute, train
+from tests.helpers.project import REPO, make_inputs, make_params
+from tests.helpers.tiny import make_model
+from tests.helpers.tiny_families import make_sd3, make_sdxl
+
+MACHINE = Machine("cpu", None, 1, 1, "fp32", "ddp", False, 1e12)
+BASE = {"base": {"method": "none"}}
+POLICIES: dict[str, dict[str, Any]] = {
+    "dpo": {"method": "dpo"},
+    "lora": {"method": "dpo", "adapter": "lora", "lora_rank": 4},
+    "sft": {"method": "sft", "log_every": 4},
+    "mapo": {"method": "mapo", "beta": 0.1, "log_every": 2, "reference": "none"},
+    "kto": {"method": "kto"},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[params.Params]:
+    """A project with comparisons and shards."""
+    folder = tmp_path_factory.mktemp("project")
+    before = Path.cwd()
+    os.chdir(folder)
+    make_inputs(folder)
+    values = make_params(folder, BASE | POLICIES)
+    ingest.run(values)
+    precompute.run(values)
+    yield values
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def found(project: params.Params) -> dict[str, planner.Plan]:
+    return {item.name: item for item in planner.plans(project, MACHINE)}
+
+
+def network(policy: dict[str, Any]) -> nn.Module:
+    """The real network that a policy trains."""
+    denoiser: Any = families.load("sd15", "model", ("denoiser",)).denoiser.train()
+    denoiser.requires_grad_(policy["adapter"] == "full")
+    if policy["adapter"] == "lora":
+        add_lora(denoiser, ["to_q", "to_k", "to_v", "to_out.0"], policy["lora_rank"], policy["lora_alpha"], 0)
+    return denoiser
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """A source with what methods ask of it."""
+
+    batch: PairBatch
+    elements: int = 256
+    device: str = "cpu"
+    T: int = 1000
+
+    @property
+    def process(self) -> "OneBatch":
+        return self
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.batch)
+
+    def at(self, step: int) -> Iterator[PairBatch]:
+        yield self.batch
+
+
+def real_loss(policy: dict[str, Any], denoiser: Any, pairs: int, log: bool) -> Tensor:
+    """The real method's loss on random latents, with the network as its own reference where it's LoRA."""
+    lora = policy["adapter"] == "lora"
+    reference = families.load("sd15", "model", ("denoiser",)).denoiser
+
+    def denoise(which: Any) -> Any:
+        return lambda x_t, t, cond: which(x_t, t, encoder_hidden_states=cond["hidden"]).sample
+
+    def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        denoiser.disable_adapters()
+        output: Tensor = denoise(denoiser)(x_t, t, cond)
+        denoiser.enable_adapters()
+        return output
+
+    shape = (2 * pairs, 4, 8, 8)
+    cond = {"hidden": torch.randn(2 * pairs, 12, 16)}
+    ones = torch.ones(pairs)
+    batch = PairBatch(torch.randn(shape), torch.zeros(2 * pairs).long(), torch.randn(shape), cond, ones, ones)
+    held = None if policy["reference"] == "none" else live(adapters_off if lora else denoise(reference))
+    method = methods.load(policy, OneBatch(batch))
+    (given,) = method.batches(denoise(denoiser), held, 0)
+    return method.loss(denoise(denoiser), held, given, log)[0]
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_counted_flops_are_those_of_a_real_step(
+    name: str, project: params.Params, found: dict[str, planner.Plan]
+) -> None:
+    """Two pairs, forward and backward, with real weights; of `log_every` steps one is logged."""
+    policy = project.policies[name].model_dump()
+    real = []
+    for log in (False, True):
+        # PyTorch's own counter leaves out the CPU's fused attention.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            real_loss(policy, network(policy), 2, log).backward()
+        real.append(counter.get_total_flops() / 2)
+    every = policy["log_every"]
+    assert found[name].flop_per_pair == pytest.approx(((every - 1) * real[0] + real[1]) / every, rel=1e-9)
+    assert found[name].flop == found[name].flop_per_pair * policy["steps"] * policy["batch_size"]
+    assert (real[1] > real[0]) == (name == "sft")  # sft alone looks at more than its loss needs
+
+
+@pytest.mark.parametrize("name", ["dpo", "lora"])
+def test_bytes_are_those_of_a_real_step(name: str, project: params.Params, found: dict[str, planner.Plan]) -> None:
+    """Weights, gradients and AdamW's state after a step; the reference a second network, or the same."""
+    policy, memory = project.policies[name].model_dump(), found[name].memory
+    denoiser = network(policy)
+    trained = [p for p in denoiser.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
+    real_loss(policy, denoiser, 1, False).backward()
+    optimizer.step()
+    state = [value for kept in optimizer.state.values() for value in kept.values()]
+    assert memory.weights == sum(p.nbytes for p in denoiser.parameters())
+    assert memory.gradients == sum(p.grad.nbytes for p in trained if p.grad is not None)
+    assert memory.optimizer == sum(value.nbytes for value in state)
+    assert memory.reference == (0 if name == "lora" else memory.weights)
+    assert memory.casts == memory.ema == 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_what_a_real_graph_keeps(
+    checkpointing: bool, project: params.Params, found: dict[str, planner.Plan]
+) -> None:
+    """A micro-batch's, counted by another way: bytes of distinct tensors that autograd packs."""
+    policy = {**project.policies["dpo"].model_dump(), "gradient_checkpointing": checkpointing}
+    denoiser: Any = network(policy)
+    if checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    own = {p.data_ptr() for p in denoiser.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = real_loss(policy, denoiser, 4, False)
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del loss
+    bones = planner.policy_skeleton(project, "model")
+    planned = planner.plan_policy("dpo", policy, bones, MACHINE, None).memory.activations
+    assert policy["micro_batch_size"] == 4
+    assert planned == pytest.approx(real, rel=0.05)
+    if checkpointing:
+        assert planned < 0.5 * found["dpo"].memory.activations
+
+
+def test_fused_attention_counts_as_its_products_do() -> None:
+    """[2, 4, 6, 8] queries on [2, 4, 10, 8]: 2 * 2 * 4 * 6 * 10 * (8 + 8) forward, and twice that backward."""
+    query, key, value = (torch.randn(2, 4, length, 8, requires_grad=True) for length in (6, 10, 10))
+
+    def attend() -> None:
+        nn.functional.scaled_dot_product_attention(query, key, value).sum().backward()
+
+    assert counted(attend) == 3 * 15360
+    with sdpa_kernel(SDPBackend.MATH):
+        assert counted(attend) == 3 * 15360
+
+
+def test_shards_on_disk(project: params.Params) -> None:
+    """The formula's bytes within 5% of the real files', from the comparisons' own counts."""
+    images, prompts, text = planner.counts(planner.COMPARISONS) or (0, 0, 0.0)
+    assert images == 80  # 40 rows of two images of their own, ties too
+    real = sum(path.stat().st_size for path in Path("data/shards").iterdir() if path.suffix != ".json")
+    assert estimates.shard_bytes(images, prompts, (4, 8, 8), [(12, 16)], False, round(text)) == pytest.approx(
+        real, rel=0.05
+    )
+    assert f"for {images} images and {prompts} prompts" in planner.shards_text(project)
+
+
+def test_optimizers_by_hand() -> None:
+    """A 3 x 5 matrix and 2 biases: AdamW 2 x 17 moments and 2 counts; Adafactor 3 + 5 + 2 numbers."""
+    shapes = [(3, 5), (2,)]
+    assert estimates.optimizer_bytes(shapes, "adamw") == 4 * (2 * 17 + 2)
+    assert estimates.optimizer_bytes(shapes, "adafactor") == 4 * (3 + 5 + 2)
+    assert estimates.optimizer_bytes(shapes, "adamw8bit") == 4 * 2 * 17  # small tensors stay in float32
+    assert estimates.optimizer_bytes([(64, 64)], "adamw8bit") == 2 * (4096 + 4 * 16)
+
+
+def test_adafactor_is_as_large_as_it_is() -> None:
+    """The one that training has, but for a number or two a tensor."""
+    from transformers.optimization import Adafactor
+
+    weights = [nn.Parameter(torch.randn(shape)) for shape in ((6, 5), (4, 3, 2, 2), (7,))]
+    optimizer = Adafactor(weights)
+    sum((w.square().sum() for w in weights), torch.zeros(())).backward()
+    optimizer.step()
+    state = [value for kept in optimizer.state.values() for name, value in kept.items() if "avg" in name]
+    assert estimates.optimizer_bytes([tuple(w.shape) for w in weights], "adafactor") == sum(
+        value.nbytes for value in state
+    )
+
+
+def test_what_a_run_holds_beside() -> None:
+    """One 10 x 10 matrix: 400 bytes of weights, bf16 copies 200, a cached reference none."""
+    options: dict[str, Any] = {"lora": False, "optimizer": "adamw", "precision": "bf16", "activations": 7}
+    held = estimates.memory(100, [(10, 10)], reference="cached", ema=True, **options)
+    assert (held.weights, held.casts, held.reference, held.ema, held.activations) == (400, 200, 0, 400, 7)
+    assert held.total == 400 + 200 + 400 + (800 + 4) + 400 + 7
+    assert estimates.memory(100, [(10, 10)], reference="live", ema=False, **options).reference == 200
+
+
+@pytest.mark.parametrize(("accumulates", "gradients"), [(False, 100), (True, 400)])
+def test_what_a_run_holds_of_it_in_fsdp(accumulates: bool, gradients: int) -> None:
+    """A fourth of the same matrix in fp32, the reference too; gradients are in full until a step's last micro-batch."""
+    options: dict[str, Any] = {"lora": False, "optimizer": "adamw", "precision": "bf16", "activations": 7}
+    options |= {"reference": "live", "ema": False, "shares": 4, "accumulates": accumulates}
+    held = estimates.memory(100, [(10, 10)], **options)
+    assert (held.weights, held.casts, held.reference, held.gradients) == (100, 0, 100, gradients)
+    assert held.optimizer == 804 // 4
+
+
+def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
+    """SD1.5 at 512 pixels: 0.803 TFLOP a forward [FACTS], 859.5 M weights, from configs alone."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig
+
+    from benchmarks.worlds import ARCHITECTURES
+
+    architecture = ARCHITECTURES["sd15"]
+    with torch.device("meta"):
+        UNet2DConditionModel(**architecture.unet).save_config(tmp_path / "unet")
+        AutoencoderKL(**architecture.vae).save_config(tmp_path / "vae")
+    CLIPTextConfig(**architecture.texts[0]).save_pretrained(tmp_path / "text_encoder")
+    bones = skeleton(tmp_path, tmp_path / "unet", 512)
+    assert bones.latent == (4, 64, 64) and bones.prompt == {"hidden": (77, 768)}
+    assert sum(prod(p.shape) for p in bones.network.parameters()) == 859_520_964
+    x = torch.empty(1, 4, 64, 64, device="meta")
+    with torch.no_grad():
+        flop = counted(lambda: bones.denoise(x, torch.zeros(1, device="meta"), {}))
+    assert flop / 1e12 == pytest.approx(0.803, abs=5e-4)
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "Transformer2DModel"}))
+    with pytest.raises(UserError, match=r"expected one of .*UNet2DConditionModel.* got 'Transformer2DModel'"):
+        skeleton(tmp_path, tmp_path / "unet", 512)
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "key"),
+    [
+        (make_model, "unet", "in_channels"),
+        (make_model, "vae", "block_out_channels"),
+        (make_model, "text_encoder", "max_position_embeddings"),
+        (make_sdxl, "unet", "addition_time_embed_dim"),
+        (make_sd3, "transformer", "joint_attention_dim"),
+        (make_sd3, "text_encoder_2", "hidden_size"),
+    ],
+)
+def test_a_config_without_a_key(make: Callable[[Path], Path], file: str, key: str, tmp_path: Path) -> None:
+    model, denoiser = make(tmp_path), tmp_path / ("transformer" if make is make_sd3 else "unet")
+    skeleton(model, denoiser, 64)
+    path = model / file / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in config.items() if name != key}))
+    with pytest.raises(UserError, match=rf"{file}/config\.json: expected .*, found none for {key}\."):
+        skeleton(model, denoiser, 64)
+
+
+def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line each policy; what is assumed says so; before ingest the shards' number isn't known."""
+    said = planner.text(project, MACHINE)
+    assert [line.split()[0] for line in said.splitlines()[1:6]] == list(POLICIES)
+    assert "pairs/s assumes 35%" in said and "measured now" in said
+    for name in ("model",):
+        (tmp_path / name).symlink_to(Path(name).resolve())
+    monkeypatch.chdir(tmp_path)
+    assert "isn't known before `dvc repro ingest`" in planner.shards_text(project)
+
+
+def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) -> None:
+    about = recorded(project, "dpo")
+    try:
+        timings.record_rate("dpo", 123.0, 0.0, 5 * 10**8, about)
+        plans = {item.name: item for item in planner.plans(project, MACHINE)}
+        assert timings.read() == [] and timings.newest() == {}  # no stage's wall time
+    finally:
+        timings.FILE.unlink()
+    item = plans["dpo"]
+    assert [name for name, other in plans.items() if other.measured] == ["dpo"]
+    assert item.measured == planner.Measured(123.0, 5 * 10**8)
+    assert item.seconds == item.pairs / 123 != item.pairs / item.pairs_per_second
+    assert planner.work_row(item)[3:5] == [f"{item.pairs_per_second:.3g}", "123"]
+    assert planner.memory_row(item)[-2:] == [f"{planner.si(item.memory.total)}B", "500 MB"]
+    assert planner.work_row(plans["sft"])[4] == planner.memory_row(plans["sft"])[-1] == "-"
+
+
+def recorded(project: params.Params, name: str, machine: Machine = MACHINE, **changes: Any) -> dict[str, Any]:
+    """What a run's line says of it, as it comes back from JSON."""
+    policy = {**project.policies[name].model_dump(mode="json"), "init_fingerprint": "0", **changes}
+    return {"family": "sd15", "resolution": 64, "policy": policy, "machine": {**vars(machine), "torch": "2"}}
+
+
+def test_runs_of_other_work_have_other_keys(project: params.Params) -> None:
+    def key(name: str = "lora", machine: Machine = MACHINE, **changes: Any) -> tuple[Any, ...]:
+        return planner.speed_key(**recorded(project, name, machine, **changes))
+
+    for changes in ({"optimizer": "adafactor"}, {"ema": 0.99}, {"log_every": 7}, {"lora_targets": ["to_q"]}):
+        assert key(**changes) != key()
+    assert key(lora_rank=9) != key() and key(machine=replace(MACHINE, parallel="fsdp")) != key()
+    assert key(lora_targets=["to_k", "to_q", "to_v", "to_out.0"]) != key("dpo")
+    assert key(lora_targets=families.FAMILIES["sd15"].lora_targets) == key(lora_targets=None)
+    assert key(ema=0.9) == key(ema=0.99) and key(beta=1.0, seed=5, checkpoint_every=1) == key()
+    assert key("dpo", lora_rank=9, lora_targets=["to_q"]) == key("dpo")  # without adapters they are nothing
+
+
+def test_training_notes_its_rate(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage leaves what it took in runs/timings.jsonl, nothing of it in its outs, and the next plan uses it."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    train.run(project, "lora")
+    (line,) = timings.rates()
+    assert line["rate"] == "lora" and line["pairs_per_second"] > 0
+    assert 0 < line["waited"] < 1  # on a CPU batches are made when they are asked for
+    machine = replace(MACHINE, threads=line["about"]["machine"]["threads"])
+    measured = {item.name: item.measured for item in planner.plans(project, machine)}
+    assert measured == dict.fromkeys(POLICIES) | {
+        "lora": planner.Measured(line["pairs_per_second"], line["peak_bytes"])
+    }
+    assert 1e8 < line["peak_bytes"] < 1e11  # PyTorch alone takes as much; kibibytes would be below
+    assert "pairs_per_second" not in Path("models/policies/lora/policy.json").read_text()
+
+
+@pytest.mark.slow
+def test_the_assumed_rate_is_within_a_factor_of_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's model, its default batch, on this machine, planned and then trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    make_inputs(tmp_path, rows=60)
+    demo = str(REPO / "assets/tiny-sd")
+    policy = {"method": "dpo", "init": demo, "steps": 9, "batch_size": 32, "micro_batch_size": 32, "log_every": 5}
+    values = make_params(tmp_path, BASE | {"dpo": policy}, model={"path": demo})
+    ingest.run(values)
+    precompute.run(values)
+    machine = planner.this_machine()
+    (before,) = planner.plans(values, machine)
+    assert before.measured is None
+    train.run(values, "dpo")
+    (after,) = planner.plans(values, machine)
+    assert after.measured
+    assert 1 / 3 < after.pairs_per_second / after.measured.pairs_per_second < 3

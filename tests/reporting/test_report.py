@@ -1,0 +1,355 @@
+"""The report: what it says follows from the figures, nothing in it is loaded or run, no caption breaks out."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_text
+from diffalign.reporting import results as pages
+from stages import report
+from stages.generate import png
+from tests.helpers import browser
+from tests.helpers.project import make_params
+from tests.helpers.world import CAPTIONS, HOSTILE
+
+POLICIES = {
+    "base": {"method": "none", "noise_seed": 0},
+    "base_again": {"method": "none", "noise_seed": 1},
+    "dpo": {"method": "dpo"},
+    "sft": {"method": "sft"},
+}
+PROMPTS = [*CAPTIONS, *HOSTILE]
+SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
+SHADE = {"base": 10, "base_again": 60, "dpo": 200, "sft": 120}
+
+
+def write_inputs(folder: Path, size: int = 64) -> None:
+    """What the stages before leave: flat images, dpo's score above the base's for all captions but two."""
+    rng, lines = np.random.default_rng(0), []
+    for name in POLICIES:
+        entries = []
+        for i, prompt in enumerate(PROMPTS):
+            data = png(np.full((size, size, 3), (SHADE[name], i, 90), np.uint8))
+            write_bytes(folder / "images" / name / f"{i:05d}-0.png", data)
+            entries.append(
+                {"file": f"{i:05d}-0.png", "prompt": prompt, "prompt_index": i, "seed": 0, "sha256": sha256_bytes(data)}
+            )
+            value = (
+                None
+                if prompt in HOSTILE
+                else 0.5 + 0.01 * i * {"dpo": 1, "sft": 0.5}.get(name, 0) * (-1 if i < 2 else 1)
+            )
+            lines.append(
+                {
+                    "policy": name,
+                    "file": f"{i:05d}-0.png",
+                    "sha256": entries[-1]["sha256"],
+                    "prompt": prompt,
+                    "prompt_index": i,
+                    "seed": 0,
+                    "scores": {"oracle": value},
+                }
+            )
+        about = {
+            "schema": 1,
+            "policy": name,
+            "noise_seed": int(name == "base_again"),
+            "split": "test",
+            "prompts": len(PROMPTS),
+            "prompts_asked": len(PROMPTS),
+            "seeds": 1,
+            "resolution": size,
+            "sampler": {"name": "ddim"},
+        }
+        write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
+        steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
+        curve = [
+            {
+                "step": s,
+                "loss": 0.7 - s / 1000 + rng.normal(0, 0.02),
+                "implicit_accuracy": 0.5 + s / 1000,
+                "winner_change": -1e-5 * s,
+                "loser_change": 3e-5 * s,
+                "lr": 1e-5,
+                "grad_norm": 1.0,
+            }
+            for s in steps
+        ]
+        write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
+    write_text(folder / "metrics/scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_json(folder / "metrics/evaluate.json", evaluation())
+    rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
+    counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
+    write_json(folder / "metrics/ingest.json", counts)
+
+
+def evaluation() -> dict[str, Any]:
+    def row(policy: str, wins: int, ties: int, low: float, high: float) -> dict[str, Any]:
+        n = len(CAPTIONS)
+        return {
+            "policy": policy,
+            "baseline": "base",
+            "scorer": "oracle",
+            "prompts": n,
+            "seeds": 1,
+            "wins": wins,
+            "ties": ties,
+            "losses": n - wins - ties,
+            "win_rate": (wins + ties / 2) / n,
+            "ci_low": low,
+            "ci_high": high,
+        }
+
+    rewards = [
+        {"policy": p, "accuracy": a, "ci_low": a - 0.04, "ci_high": a + 0.04, "pairs": 420, "ceiling": 0.7512}
+        for p, a in (("dpo", 0.661), ("sft", 0.52))
+    ]
+    comparisons = [row("base_again", 6, 0, 0.3, 0.7), row("dpo", 10, 1, 0.71, 0.98), row("sft", 7, 0, 0.4, 0.8)]
+    return {"schema": 1, "comparisons": comparisons, "implicit_reward": rewards}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return make_params(tmp_path, POLICIES, report=SETTINGS)
+
+
+def written(values: params.Params) -> str:
+    report.run(values)
+    return Path("reports/report.html").read_text()
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_headline_says_what_the_figures_say(project: params.Params) -> None:
+    page = Page(written(project))
+    text = " ".join(page.text.split())
+    assert "dpo beats base: its win rate is 87.5% by the oracle score" in text
+    assert "95% interval 71.0–98.0%; ties count half; 12 images for 12 prompts of the test split" in text
+    beta = f"β {project.policies['dpo'].beta:g}"
+    for said in ("66.1%", "75.1%", "58.3%", "simulated", "in-family", "A/A control", "2,250", beta, "torch"):
+        assert said in text, said
+    assert "oracle couldn't judge 5 of 17 images of dpo against base: left out." in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verb"), [(0.51, 0.9, "beats"), (0.2, 0.49, "loses to"), (0.5, 0.9, "can't be told from")]
+)
+def test_the_verb_follows_the_interval(low: float, high: float, verb: str) -> None:
+    who = pages.roles({"base": {"method": "none"}, "dpo": {"method": "dpo"}}, "base")
+    row = {**evaluation()["comparisons"][1], "ci_low": low, "ci_high": high, "rate": 0.6}
+    assert f"dpo {verb} base" in pages.headline([row], who, 0.95, "test")["sentence"]
+
+
+def test_roles_come_from_methods_and_order() -> None:
+    policies = {
+        "base": {"method": "none", "init": "m", "noise_seed": 0},
+        "twin": {"method": "none", "init": "m", "noise_seed": 0},
+        "again": {"method": "none", "init": "m", "noise_seed": 1},
+        "other": {"method": "none", "init": "n", "noise_seed": 1},
+        "sft": {"method": "sft"},
+        "dpo": {"method": "dpo"},
+    }
+    who = pages.roles(policies, "base")
+    assert (who.hero, who.trained, who.controls) == ("sft", ("sft", "dpo"), ("again",))
+    assert pages.roles({"base": policies["base"]}, "base").hero is None
+
+
+def test_a_control_that_misses_a_half_is_pointed_out(project: params.Params) -> None:
+    results = evaluation()
+    results["comparisons"][0] |= {"ci_low": 0.52, "ci_high": 0.7}
+    write_json(Path("metrics/evaluate.json"), results)
+    assert "the A/A control base_again won 50.0% (52.0–70.0%), which misses 50%" in Page(written(project)).text
+
+
+def test_captions_titles_and_reasons_are_text_and_nothing_else(project: params.Params) -> None:
+    html = written(project)
+    page = Page(html)
+    for text in [*HOSTILE, SETTINGS["title"], "<script>alert(2)</script>"]:
+        assert text in page.text, text
+    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "embed", "form", "base")]
+    assert [tag for tag, _ in page.tags].count("style") == html.count("</style>") == 1
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert "49" not in [word for word in page.text.split() if word == "49"]  # a template in a caption isn't run
+    captions = [attributes for tag, attributes in page.tags if tag == "figcaption"]
+    assert captions and all(attributes.get("dir") == "auto" for attributes in captions)
+
+
+def test_nothing_is_loaded(project: params.Params) -> None:
+    html = written(project)
+    page = Page(html)
+    loaded = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "poster", "action", "data") if key in a]
+    assert loaded and all(url and url.startswith("data:") for url in loaded)
+    assert not re.findall(r"url\(|@import|//[a-z]", html.split("<style>")[1].split("</style>")[0])
+    assert any("default-src 'none'" in (a.get("content") or "") for tag, a in page.tags if tag == "meta")
+
+
+def test_the_grid_shows_the_extremes_and_as_many_random_ones_as_asked(project: params.Params) -> None:
+    """dpo's gains are -0.01 i for the first two captions and 0.01 i after: best 11, 10, 9 and worst 1, 0."""
+    html = written(project)
+    sections = re.split(r"<h3>", html.split('id="before-after"')[1].split("</section>")[0])[1:]
+    shown = {
+        part.split(" <")[0]: [Page(c).text for c in re.findall(r"<figcaption.*?</figcaption>", part)]
+        for part in sections
+    }
+    assert shown["Best"] == [CAPTIONS[i] for i in (11, 10, 9)]
+    assert shown["Worst"] == [CAPTIONS[i] for i in (1, 0)]
+    assert sorted(shown["At random"]) == sorted(PROMPTS)
+    cards = re.findall(r'<figure class="card">.*?</figure>', sections[1], re.S)
+    images = [base64.b64decode(uri) for uri in re.findall(r"base64,([^\"]+)", cards[0])]
+    assert [Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0)) for data in images] == [
+        (SHADE[name], 11, 90) for name in ("base", "dpo", "sft")
+    ]
+
+
+def test_the_trained_policies_are_compared_with_each_other(project: params.Params) -> None:
+    """dpo's score is above sft's for the captions 2..11, equal at 0, below at 1: 10 wins, a tie, a loss."""
+    rows = re.findall(r"<tr><td>dpo</td><td>sft</td>.*?</tr>", written(project), re.S)
+    assert re.findall(r'class="number">([^<]+)<', rows[0])[:5] == ["10", "1", "1", "5", "87.5%"]
+
+
+def test_the_picture_for_the_readme(project: params.Params) -> None:
+    written(project)
+    with Image.open("reports/grid.png") as image:
+        assert image.width > 1000 and image.height > 600
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
+    assert {(SHADE["base"], 11, 90), (SHADE["dpo"], 11, 90)} <= colours
+    assert (SHADE["sft"], 11, 90) not in colours
+
+
+def test_it_is_written_the_same_again(project: params.Params) -> None:
+    written(project)
+    before = {name: Path("reports", name).read_bytes() for name in ("report.html", "grid.png")}
+    written(project)
+    assert {name: Path("reports", name).read_bytes() for name in before} == before
+
+
+def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: params.Params) -> None:
+    values = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"scorers": []})})
+    write_json(Path("metrics/evaluate.json"), {**evaluation(), "comparisons": []})
+    lines = [json.loads(line) | {"scores": {}} for line in Path("metrics/scores.jsonl").read_text().splitlines()]
+    write_text(Path("metrics/scores.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
+    page = Page(written(values))
+    assert "No judge compared a policy with the baseline" in page.text
+    assert "At random" in page.text and "largest gains" not in page.text
+    assert "raters are simulated" in page.text and "in-family" not in page.text
+
+
+def test_what_people_answered_is_not_called_simulated(project: params.Params) -> None:
+    counts = json.loads(Path("metrics/ingest.json").read_text())
+    write_json(Path("metrics/ingest.json"), counts | {"simulated": False})
+    page = Page(written(project))
+    assert "raters are simulated" not in page.text and "in-family" not in page.text
+
+
+def test_images_of_policies_that_share_their_noise_are_said_to(project: params.Params) -> None:
+    only = {name: project.policies[name] for name in ("base", "base_again")}
+    values = project.model_copy(update={"policies": only})
+    results = evaluation()
+    write_json(
+        Path("metrics/evaluate.json"), results | {"comparisons": results["comparisons"][:1], "implicit_reward": []}
+    )
+    assert "Same prompt, different noise: base, base_again." in Page(written(values)).text
+    manifest = json.loads(Path("images/base_again/manifest.json").read_text())
+    write_json(Path("images/base_again/manifest.json"), manifest | {"noise_seed": 0})
+    assert "Same prompt, same initial noise: base, base_again." in Page(written(values)).text
+
+
+def test_results_that_are_missing_are_shown_as_missing(project: params.Params) -> None:
+    results = evaluation()
+    nothing = {"wins": 0, "ties": 0, "losses": 0, "prompts": 0, "win_rate": None, "ci_low": None, "ci_high": None}
+    results["comparisons"] = [row | nothing for row in results["comparisons"]]
+    gone = {"accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0, "ceiling": None}
+    results["implicit_reward"] = [row | gone for row in results["implicit_reward"]]
+    write_json(Path("metrics/evaluate.json"), results)
+    page = Page(written(project))
+    assert "No judge compared a policy" in page.text
+    assert "nan" not in page.text.lower().split() and "None" not in page.text.split()
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics/evaluate.json", "metrics/ingest.json", "metrics/scores.jsonl", "curves/dpo.jsonl"]
+)
+def test_missing_inputs_are_named(project: params.Params, name: str) -> None:
+    Path(name).unlink()
+    with pytest.raises(UserError, match=re.escape(name)):
+        report.run(project)
+
+
+def test_scores_of_other_images_are_refused(project: params.Params) -> None:
+    lines = Path("metrics/scores.jsonl").read_text().splitlines(keepends=True)
+    for other in (lines[1:], [lines[0].replace(CAPTIONS[0], CAPTIONS[1]), *lines[1:]]):
+        write_text(Path("metrics/scores.jsonl"), "".join(other))
+        with pytest.raises(UserError, match="doesn't have the scores of these images"):
+            report.run(project)
+    manifest = json.loads(Path("images/dpo/manifest.json").read_text())
+    manifest["images"][0] |= {"file": "00001-0.png", "sha256": manifest["images"][1]["sha256"]}
+    write_json(Path("images/dpo/manifest.json"), manifest)
+    write_text(Path("metrics/scores.jsonl"), "".join(lines))
+    with pytest.raises(UserError, match="doesn't have the scores of these images"):
+        report.run(project)
+
+
+def test_outside_of_git_there_is_no_commit(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path.cwd().parent))
+    assert report.git_commit() == "none"
+    monkeypatch.setenv("PATH", "")
+    assert report.git_commit() == "none"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.PROGRAM is None, reason="chromium isn't installed")
+@pytest.mark.parametrize("size", [64, 512])
+def test_a_real_browser_loads_nothing_and_scrolls_only_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    write_inputs(tmp_path, size)
+    monkeypatch.chdir(tmp_path)
+    written(make_params(tmp_path, POLICIES, report=SETTINGS))
+    page = Path("alone") / "report.html"  # nothing beside it
+    page.parent.mkdir()
+    shutil.copy("reports/report.html", page)
+    colours = {}
+    with browser.Browser() as chromium:
+        for width in (1280, 768, 360, 320):
+            for dark in (False, True):
+                chromium.open(page, width, 800, dark)
+                assert [url for url in chromium.requests if not url.startswith("data:")] == [page.resolve().as_uri()]
+                assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+                broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+                assert (chromium.evaluate("document.images.length"), chromium.evaluate(broken)) == (66, 0)
+                assert (
+                    chromium.evaluate("typeof alert.called + getComputedStyle(document.body).display")
+                    == "undefinedblock"
+                )
+                colours[dark] = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
+                ink = chromium.evaluate("getComputedStyle(document.querySelector('svg.panel text')).fill")
+                paper, text = (np.mean([int(n) for n in re.findall(r"\d+", c)[:3]]) for c in (colours[dark], ink))
+                assert abs(paper - text) > 100  # the charts' labels stand out
+    assert colours[False] != colours[True]

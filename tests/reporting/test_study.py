@@ -1,0 +1,100 @@
+"""The study's section of the report: its figures, its verdicts in words, and text that stays text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.core.files import write_json
+from diffalign.reporting import study as study_page
+from stages import report
+from studies import results as study_results
+from studies.claims import BASE
+from tests.helpers.project import make_params
+from tests.helpers.world import HOSTILE
+from tests.reporting.test_report import POLICIES, SETTINGS, Page, write_inputs
+from tests.studies.test_study import HOW, result
+
+ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "commit": "abc"}
+
+
+def made() -> dict[str, Any]:
+    """DPO's 40 images beat the base's, SFT's lose; an alarm was raised in SFT's training."""
+    alarm = {"name": "winner_worse", "step": 50, "last": 300, "value": 0.1, "threshold": 0.02, "explanation": "x"}
+    curve = {"implicit_accuracy": 0.71, "winner_change": -1.5e-3, "loser_change": 2e-3, "loss": 0.6}
+    results = {
+        BASE: result([0.5] * 40),
+        "dpo": result([0.6] * 40, curve=curve, alarms=[], seconds=90),
+        "sft": result([0.4] * 40, alarms=[alarm], seconds=90),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(study_results.summary(results, ABOUT, HOW)))
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return make_params(tmp_path, POLICIES, report=SETTINGS)
+
+
+def section(values: params.Params, found: dict[str, Any]) -> str:
+    write_json(Path("metrics/study.json"), found)
+    report.run(values)
+    return Path("reports/report.html").read_text().split('<section id="study">')[1].split("</section>")[0]
+
+
+def test_without_a_study_there_is_no_section(project: params.Params) -> None:
+    report.run(project)
+    assert 'id="study"' not in Path("reports/report.html").read_text()
+
+
+def test_the_section_says_what_was_found(project: params.Params) -> None:
+    html = section(project, made())
+    text = " ".join(Page(html).text.split())
+    for said in (
+        "2 reproduced",
+        "DPO beats the base: 100.0% (91.2–100.0%): holds",  # Wilson's interval for 40 of 40
+        "SFT beats the base: 0.0% (0.0–8.8%): fails",
+        "not run yet",
+        "winner_worse from step 50",
+        "71.0%",
+        "-1.5e-03",
+        "whose mean score is 0.500",
+    ):
+        assert said in text, said
+    assert html.count('<svg class="bar"') >= 2
+    assert "Three training seeds" in text  # dpo is one of its runs
+
+
+def test_a_group_of_which_nothing_was_run_isnt_shown() -> None:
+    found = made()
+    del found["runs"]["dpo"]
+    titles = [group["title"] for group in study_page.section(found)["groups"]]
+    assert titles == ["DPO, fine-tuning on winners, and the base", "Each objective, at equal steps"]
+
+
+def test_a_quick_look_says_so() -> None:
+    assert "2 steps each" in study_page.about(made() | {"steps": 2})
+
+
+def test_hostile_text_stays_text(project: params.Params) -> None:
+    found = made()
+    found["runs"]["dpo"]["label"], found["commit"] = HOSTILE[0], HOSTILE[1]
+    found["runs"]["sft"]["alarms"][0]["name"] = HOSTILE[2]
+    found["groups"][0]["title"] = HOSTILE[4]
+    claim = found["groups"][0]["claims"][0]
+    claim["claim"], claim["source"], claim["lines"][0]["seen"] = HOSTILE[0], HOSTILE[1], HOSTILE[2]
+    page = Page(section(project, found))
+    for text in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[4]):
+        assert text in page.text, text
+    assert not [tag for tag, _ in page.tags if tag in ("script", "style", "iframe")]
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+
+
+def test_another_versions_study_is_refused() -> None:
+    with pytest.raises(UserError, match="expected schema 1, got 0"):
+        study_page.section(made() | {"schema": 0})

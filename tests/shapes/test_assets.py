@@ -1,0 +1,71 @@
+"""What is committed in assets/: small, safe, in the standard layouts, and as the README says."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from diffalign.shapes import oracle
+from diffalign.shapes.build.raters import AGREEMENT, RATERS, TIES
+
+LIMIT = 15e6  # bytes
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_model_is_small_half_precision_and_loads_in_stock_diffusers(repo: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = repo / "assets/tiny-sd"
+    assert size(folder) <= LIMIT
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".json", ".txt", ".safetensors"}
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118 (not a dict)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline(
+        "a large red circle on a white background",
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(1),
+        output_type="np",
+    ).images[0]
+    found = oracle.read((image * 255).round().astype(np.uint8))
+    assert found.background == "white" and [o.colour for o in found.objects] == ["red"]
+
+
+def test_the_comparisons_are_as_noisy_as_they_should_be(repo: Path) -> None:
+    folder = repo / "assets/comparisons"
+    assert size(folder) <= LIMIT
+    rows = [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert 1900 <= len(rows) <= 2500
+    assert len({row["user_id"] for row in rows}) == RATERS
+    ties = sum(row["label_0"] == 0.5 for row in rows) / len(rows)
+    assert ties == pytest.approx(TIES, abs=0.02)
+    shown = [row["image_0_uid"] for row in rows] + [row["image_1_uid"] for row in rows]
+    assert len(set(shown)) < len(shown)  # some images are in several rows
+
+    agree = []
+    for row in rows:
+        usable = row["caption"] and row["has_label"] and sorted((row["label_0"], row["label_1"])) == [0, 1]
+        if not usable or row["jpg_0"] == row["jpg_1"]:
+            continue
+        try:
+            scores = [judged(row[f"jpg_{side}"], row["caption"]) for side in (0, 1)]
+        except OSError:  # cut short on purpose
+            continue
+        agree.append((scores[0] > scores[1]) == (row["label_0"] == 1))
+    assert len(agree) > 1500
+    assert np.mean(agree) == pytest.approx(AGREEMENT, abs=0.03)
+
+
+def judged(data: bytes, caption: str) -> float:
+    return oracle.score(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), caption).oracle

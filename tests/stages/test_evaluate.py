@@ -1,0 +1,273 @@
+"""evaluate: counts that add up, ties for twins, what can't be scored left out, and refusals of what has changed."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.diffusion.timesteps import Times
+from diffalign.evaluation import implicit_reward as implicit
+from diffalign.evaluation import statistics
+from diffalign.rewards import reward as scorers
+from stages import evaluate, generate, precompute, train
+from tests.helpers.world import CAPTIONS, HOSTILE, make_world, publish_trained
+
+POLICIES = {
+    "base": {"method": "none", "noise_seed": 0},
+    "twin": {"method": "none", "noise_seed": 0},
+    "again": {"method": "none", "noise_seed": 1},
+    "dpo": {"method": "dpo"},
+    "sft": {"method": "sft"},
+}
+ROWS = {"policy", "baseline", "scorer", "prompts", "seeds", "wins", "ties", "losses", "win_rate", "ci_low", "ci_high"}
+REWARDS = {"policy", "accuracy", "ci_low", "ci_high", "pairs", "ceiling"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params]:
+    """A project up to evaluate: dpo has other weights than its reference, sft the very same ones."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        values = make_world(folder, POLICIES, [*CAPTIONS, *HOSTILE], generate={"prompts": 100, "seeds": 2})
+        precompute.run(values)
+        for name, weights in (("dpo", "model2"), ("sft", "model")):
+            publish_trained(name, values.policies[name].model_dump(), folder / weights)
+        for name in POLICIES:
+            if POLICIES[name]["method"] == "none":
+                train.run(values, name)
+            generate.run(values, name)
+        evaluate.run(values)
+    return folder, values
+
+
+@pytest.fixture
+def project(made: tuple[Path, params.Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    """A copy of it that a test may change."""
+    shutil.copytree(made[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return made[1]
+
+
+def results() -> dict[str, Any]:
+    return json.loads(Path("metrics/evaluate.json").read_text())
+
+
+def row(policy: str) -> dict[str, Any]:
+    (found,) = [r for r in results()["comparisons"] if r["policy"] == policy]
+    return found
+
+
+def reward(policy: str) -> dict[str, Any]:
+    (found,) = [r for r in results()["implicit_reward"] if r["policy"] == policy]
+    return found
+
+
+def scores() -> dict[tuple[str, str], dict[str, Any]]:
+    lines = [json.loads(line) for line in Path("metrics/scores.jsonl").read_text().splitlines()]
+    return {(line["policy"], line["file"]): line for line in lines}
+
+
+def changed(values: params.Params, **settings: Any) -> params.Params:
+    return values.model_copy(update={"evaluate": values.evaluate.model_copy(update=settings)})
+
+
+def test_the_schema(project: params.Params) -> None:
+    found = results()
+    assert set(found) == {"schema", "comparisons", "implicit_reward"}
+    assert found["schema"] == 1
+    assert [(r["policy"], r["baseline"], r["scorer"]) for r in found["comparisons"]] == [
+        (name, "base", "oracle") for name in ("twin", "again", "dpo", "sft")
+    ]
+    assert all(set(r) == ROWS for r in found["comparisons"])
+    assert [r["policy"] for r in found["implicit_reward"]] == ["dpo", "sft"]
+    assert all(set(r) == REWARDS for r in found["implicit_reward"])
+
+
+def test_counts_are_those_of_the_scores(project: params.Params) -> None:
+    """Recounted from scores.jsonl, image by image, with plain Python."""
+    lines = scores()
+    for policy in ("twin", "again", "dpo", "sft"):
+        tally: Counter[str] = Counter()
+        for (name, file), line in lines.items():
+            mine, base = line["scores"]["oracle"], lines["base", file]["scores"]["oracle"]
+            if name == policy and mine is not None:
+                tally["wins" if mine > base else "losses" if mine < base else "ties"] += 1
+        found = row(policy)
+        assert {key: found[key] for key in ("wins", "ties", "losses")} == {
+            k: tally[k] for k in ("wins", "ties", "losses")
+        }
+        assert found["win_rate"] == pytest.approx((tally["wins"] + tally["ties"] / 2) / tally.total())
+        assert found["ci_low"] <= found["win_rate"] <= found["ci_high"]
+        assert (found["prompts"], found["seeds"]) == (len(CAPTIONS), 2)
+
+
+def test_twins_from_the_same_noise_tie_everywhere(project: params.Params) -> None:
+    found = row("twin")
+    assert (found["wins"], found["ties"], found["losses"], found["win_rate"]) == (0, 2 * len(CAPTIONS), 0, 0.5)
+    assert found["ci_low"] < 0.5 < found["ci_high"]  # not certainty
+
+
+def test_what_cannot_be_scored_is_left_out_and_counted(
+    project: params.Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = scores()
+    assert len(lines) == 5 * 2 * (len(CAPTIONS) + len(HOSTILE))
+    for line in lines.values():
+        assert set(line) == {"policy", "file", "sha256", "prompt", "prompt_index", "seed", "scores"}
+        missing = [value is None for value in line["scores"].values()]
+        assert missing == [line["prompt"] in HOSTILE] * 3
+    evaluate.run(project)
+    left, asked = 2 * len(HOSTILE), 2 * (len(CAPTIONS) + len(HOSTILE))
+    assert f"oracle can't judge {left} of {asked} images of dpo against base: left out" in capsys.readouterr().err
+
+
+def test_a_policy_that_is_its_reference_agrees_half_of_the_time(project: params.Params) -> None:
+    """Its rewards are zero: every pair is a tie, and a tie is half."""
+    assert reward("sft")["accuracy"] == 0.5
+
+
+def test_the_pairs_are_the_untied_held_out_ones(project: params.Params) -> None:
+    pairs = evaluate.held_out_pairs(project)
+    table = comparisons.read(Path("data/comparisons"))
+    untied = [r["comparison_id"] for r in table.to_pylist() if r["split"] == "test" and r["answer"] in ("a", "b")]
+    assert sorted(pair.pair_id for pair in pairs) == sorted(untied)
+    assert reward("dpo")["pairs"] == len(untied) == 14
+    few = evaluate.held_out_pairs(changed(project, pairs=5))
+    assert few == pairs[:5]
+
+
+def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: params.Params) -> None:
+    """Image a is the right drawing everywhere; of the captions' 10 untied answers 8 say a. The rest it can't score."""
+    assert reward("dpo")["ceiling"] is None
+    pairs = [pair for pair in evaluate.held_out_pairs(project) if pair.prompt in CAPTIONS]
+    assert evaluate.ceiling(pairs, [scorers.load("oracle")], 10**6) == pytest.approx(0.8)
+    foreign = [pair for pair in evaluate.held_out_pairs(project) if pair.prompt in HOSTILE]
+    assert evaluate.ceiling(foreign, [scorers.load("oracle")], 10**6) is None
+    assert evaluate.ceiling(pairs, [], 10**6) is None
+
+
+def test_a_policy_may_have_started_from_a_trained_one(project: params.Params) -> None:
+    """`sft` has the base's weights, in a folder with nothing but its denoiser: as an init it is the same reference."""
+    pairs = evaluate.held_out_pairs(project)[:4]
+    later = project.policies["dpo"].model_copy(update={"init": "models/policies/sft"})
+    values = project.model_copy(update={"policies": {**project.policies, "dpo": later}})
+    expected = evaluate.policy_rewards(project, ["dpo"], pairs)["dpo"]
+    assert np.array_equal(evaluate.policy_rewards(values, ["dpo"], pairs)["dpo"], expected)
+
+
+def test_the_reference_is_computed_once(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[np.ndarray] = []
+    errors = implicit.errors
+
+    def counted(*args: Any, **options: Any) -> np.ndarray:
+        calls.append(errors(*args, **options))
+        return calls[-1]
+
+    monkeypatch.setattr(implicit, "errors", counted)
+    pairs = evaluate.held_out_pairs(project)
+    found = evaluate.policy_rewards(project, ["dpo", "sft"], pairs)
+    assert len(calls) == 3
+    np.testing.assert_allclose(found["dpo"], (calls[0] - calls[1]).mean(axis=1))
+    assert (found["dpo"] != 0).all() and (found["sft"] == 0).all()
+    results = statistics.outcomes(*found["dpo"].T)
+    assert reward("dpo")["accuracy"] == pytest.approx(results.mean())
+
+
+def test_a_policy_is_judged_on_the_timesteps_of_its_objective(
+    project: params.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policies with different ranges need a reference each, and their figures differ."""
+    ranges: list[tuple[float, float]] = []
+    errors = implicit.errors
+
+    def watched(*args: Any, times: Times, **options: Any) -> np.ndarray:
+        ranges.append((times.low, times.high))
+        return errors(*args, times=times, **options)
+
+    monkeypatch.setattr(implicit, "errors", watched)
+    pairs = evaluate.held_out_pairs(project)[:4]
+
+    def rewards(dpo: tuple[float, float], sft: tuple[float, float]) -> np.ndarray:
+        spans = {"dpo": dpo, "sft": sft}
+        trained = {n: project.policies[n].model_copy(update={"timesteps": span}) for n, span in spans.items()}
+        values = project.model_copy(update={"policies": {**project.policies, **trained}})
+        return evaluate.policy_rewards(values, ["dpo", "sft"], pairs)["dpo"]
+
+    full = rewards((0, 1), (0, 1))
+    assert ranges == [(0, 1)] * 3
+    bounded = rewards((0.5, 1), (0, 1))
+    assert ranges[3:] == [(0.5, 1)] * 2 + [(0, 1)] * 2
+    assert not np.allclose(bounded, full)
+
+
+def test_without_judges_the_rest_is_there(project: params.Params) -> None:
+    evaluate.run(changed(project, scorers=[]))
+    assert results()["comparisons"] == []
+    assert reward("dpo")["ceiling"] is None
+    assert reward("dpo")["accuracy"] is not None
+    assert all(line["scores"] == {} for line in scores().values())
+
+
+def test_without_held_out_pairs_the_accuracy_is_missing(
+    project: params.Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.run(changed(project, split="validation"))
+    assert reward("dpo") == {
+        "policy": "dpo", "accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0, "ceiling": None
+    }  # fmt: skip
+    assert "the validation split has no untied comparison" in capsys.readouterr().err
+
+
+def test_the_same_input_gives_the_same_bytes(project: params.Params) -> None:
+    before = [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")]
+    evaluate.run(project)
+    assert [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")] == before
+
+
+def test_a_changed_image_is_refused(project: params.Params) -> None:
+    path = Path("images/dpo/00001-0.png")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"00001-0.png has changed since it was generated.*generate@dpo"):
+        evaluate.run(project)
+
+
+def test_a_missing_image_is_refused(project: params.Params) -> None:
+    Path("images/dpo/00001-0.png").unlink()
+    with pytest.raises(UserError, match=r"00001-0.png can't be read \(No such file"):
+        evaluate.run(project)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda m: m["images"].pop(), "different prompts or seeds"),
+        (lambda m: m["images"][0].update(prompt="another"), "different prompts or seeds"),
+        (lambda m: m["images"][0].update(file="../base/00000-0.png"), "outside its folder"),
+        (lambda m: m["images"][0].pop("seed"), "isn't a manifest"),
+        (lambda m: m.pop("images"), "isn't a manifest"),
+    ],
+)
+def test_a_foreign_manifest_is_refused(project: params.Params, break_it: Any, message: str) -> None:
+    path = Path("images/dpo/manifest.json")
+    manifest = json.loads(path.read_text())
+    break_it(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=message):
+        evaluate.run(project)
+
+
+def test_shards_of_another_model_are_refused(project: params.Params) -> None:
+    config = Path("model/vae/config.json")
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(UserError, match="made with another model"):
+        evaluate.run(project)

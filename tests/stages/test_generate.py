@@ -1,0 +1,183 @@
+"""generate: noise that pairs policies, files that can be trusted, and going on after a kill."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.generation import pipeline
+from stages import generate, train
+from tests.helpers.world import CAPTIONS, HOSTILE, make_world
+
+POLICIES = {
+    "base": {"method": "none", "noise_seed": 0},
+    "again": {"method": "none", "noise_seed": 1},
+    "other": {"method": "none", "noise_seed": 0, "init": "model2"},
+}
+ALL = [*CAPTIONS[:4], *HOSTILE]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params]:
+    """A project in which the three policies have made images."""
+    folder = tmp_path_factory.mktemp("generate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        values = make_world(folder, POLICIES, ALL, generate={"prompts": 100, "seeds": 2, "batch_size": 4})
+        for name in POLICIES:
+            train.run(values, name)
+            generate.run(values, name)
+    return folder, values
+
+
+@pytest.fixture(autouse=True)
+def here(world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world[0])
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return json.loads(Path("images", name, "manifest.json").read_text())
+
+
+def decoded(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image, int)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
+    about = manifest("base")
+    assert (about["schema"], about["policy"], about["noise_seed"]) == (1, "base", 0)
+    assert (about["prompts"], about["prompts_asked"], about["seeds"]) == (len(ALL), 100, 2)
+    assert about["sampler"] == {"name": "ddim", "eta": 0.0, "steps": 2, "guidance": 4.0}
+    assert {(line["prompt"], line["seed"]) for line in about["images"]} == {(text, s) for text in ALL for s in (0, 1)}
+    prompts = {line["prompt_index"]: line["prompt"] for line in about["images"]}
+    assert [prompts[i] for i in range(len(ALL))] == sorted(ALL, key=lambda text: hashlib.sha256(text.encode()).digest())
+    for line in about["images"]:
+        data = Path("images/base", line["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == line["sha256"]
+        assert decoded(Path("images/base", line["file"])).shape == (64, 64, 3)
+
+
+def test_files_are_named_by_number_never_by_caption() -> None:
+    names = set(snapshot(Path("images/base"))) - {"manifest.json"}
+    assert len(names) == 2 * len(ALL)
+    assert all(re.fullmatch(r"\d{5}-[01]\.png", name) for name in names)
+    assert set(snapshot(Path("images"))) == {f"{p}/{name}" for p in POLICIES for name in {*names, "manifest.json"}}
+
+
+def test_policies_and_noises_give_other_images_and_nothing_is_left_behind() -> None:
+    images = {name: [line["sha256"] for line in manifest(name)["images"]] for name in POLICIES}
+    assert not set(images["base"]) & set(images["other"])
+    assert not set(images["base"]) & set(images["again"])
+    assert list(Path("runs").glob("generate-*")) == []
+
+
+def test_noise_is_a_function_of_seed_prompt_and_number_alone() -> None:
+    first = generate.initial_noise(0, "a red circle", 0, (4, 8, 8))
+    assert torch.equal(first, generate.initial_noise(0, "a red circle", 0, (4, 8, 8)))
+    for other in ((1, "a red circle", 0), (0, "a red Circle", 0), (0, "a red circle", 1)):
+        assert not torch.equal(first, generate.initial_noise(*other, (4, 8, 8)))
+    many = torch.stack([generate.initial_noise(0, f"p{i}", 0, (4, 8, 8)) for i in range(50)])
+    assert float(many.mean()) == pytest.approx(0, abs=4 / many.numel() ** 0.5)
+    assert float(many.std()) == pytest.approx(1, abs=0.03)
+
+
+def test_policies_of_one_noise_seed_start_from_the_same_noise(
+    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    def watch(policy: str) -> Any:
+        def sample(denoise: Any, process: Any, noise: torch.Tensor, *rest: Any) -> torch.Tensor:
+            seen.setdefault(policy, []).append(noise)
+            return noise
+
+        return sample
+
+    for name in POLICIES:
+        monkeypatch.setattr(pipeline, "sample", watch(name))
+        monkeypatch.setattr(generate, "OUT", Path("elsewhere"))
+        generate.run(world[1], name)
+    base, again, other = (torch.cat(seen[name]) for name in POLICIES)
+    assert torch.equal(base, other)
+    assert not torch.equal(base, again)
+
+
+def test_a_batchs_company_changes_nothing_but_rounding(
+    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = world[1].model_copy(update={"generate": world[1].generate.model_copy(update={"batch_size": 7})})
+    monkeypatch.setattr(generate, "OUT", Path("elsewhere"))
+    generate.run(values, "base")
+    for line in manifest("base")["images"]:
+        one, two = (decoded(Path(folder, "base", line["file"])) for folder in ("images", "elsewhere"))
+        assert abs(one - two).max() <= 1
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = snapshot(Path("images/base"))
+    written: list[str] = []
+    write = generate.files.write_bytes
+
+    def dies(path: Path, data: bytes) -> None:
+        if len(written) == 6:  # in the second batch of four
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, data)
+
+    monkeypatch.setattr(generate.files, "write_bytes", dies)
+    with pytest.raises(KeyboardInterrupt):
+        generate.run(world[1], "base")
+    assert snapshot(Path("images/base")) == whole  # what was published stays until the new one is whole
+    (work,) = Path("runs").glob("generate-base-*")
+    (work / "out/.00006-0.png.4242.tmp").write_bytes(b"left by a SIGKILL")
+    again: list[str] = []
+
+    def counts(path: Path, data: bytes) -> None:
+        again.append(path.name)
+        write(path, data)
+
+    monkeypatch.setattr(generate.files, "write_bytes", counts)
+    generate.run(world[1], "base")
+    assert snapshot(Path("images/base")) == whole
+    pngs = [name for name in again if name.endswith(".png")]
+    assert not set(pngs) & set(written[:4])  # the finished batch isn't made again
+    assert len(pngs) == len(whole) - 1 - 4
+
+
+def test_fewer_prompts_than_asked_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(generate.chosen_prompts("test", 100)) == len(ALL)
+    assert f"has {len(ALL)} prompts, 100 were asked for" in capsys.readouterr().err
+    assert generate.chosen_prompts("test", 2) == generate.chosen_prompts("test", 100)[:2]
+
+
+def test_a_split_without_prompts_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="no prompts in the validation split"):
+        generate.chosen_prompts("validation", 4)
+
+
+def test_an_unknown_policy_is_the_users_error(world: tuple[Path, params.Params]) -> None:
+    with pytest.raises(UserError, match=r"generate@nobody: expected one of the policies \['again', 'base', 'other'\]"):
+        generate.run(world[1], "nobody")
+
+
+def test_pixels_and_png() -> None:
+    x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 0.5]).view(1, 1, 2, 3).expand(1, 3, 2, 3)
+    levels = pipeline.pixels(x)
+    assert levels.shape == (1, 2, 3, 3)
+    assert levels[0, :, :, 0].ravel().tolist() == [0, 0, 128, 255, 255, 191]
+    assert generate.png(levels[0]) == generate.png(levels[0].copy())

@@ -1,0 +1,395 @@
+"""ingest: every raw row has one disposition, prompts one split, images one copy; bad input one clear message."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from diffalign.config import params
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.sources.pickapic import MAX_CAPTION, SOURCES, PickAPic, split_of
+from stages import ingest
+from tests.helpers import pickapic
+
+REPO = Path(__file__).resolve().parents[2]
+OUT = Path("data/comparisons")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(**data):
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["data"] |= {"path": "raw", "validation": 0.0, "test": 0.0, **data}
+    ingest.run(params.parse(raw))
+    return json.loads(Path("metrics/ingest.json").read_text())
+
+
+def write(name, rows, **options):
+    return pickapic.write(Path("raw") / name, rows, **options)
+
+
+def rejects():
+    return {row["row"]: (row["reason"], row["detail"]) for row in pq.read_table(OUT / "rejects.parquet").to_pylist()}
+
+
+def snapshot():
+    return {path.name: path.read_bytes() for path in [*OUT.iterdir(), Path("metrics/ingest.json")]}
+
+
+def test_rows_become_comparisons():
+    """Five rows by hand: raters 0, 1, 2, 0, 1; the last shares an image with the first; one prompt twice."""
+    rows = pickapic.rows(5)  # answers a, b, a, b, tie
+    rows[4] |= {"jpg_1": rows[0]["jpg_0"], "caption": rows[0]["caption"], "are_different": False, "model_1": None}
+    rows[3] |= {"user_id": None, "created_at": None}
+    write("deep/er/train-0.parquet", rows)
+    metrics = run()
+    found = comparisons.read(OUT).to_pylist()
+    shas = [[files.sha256_bytes(row[column]) for column in ("jpg_0", "jpg_1")] for row in rows]
+    assert [[c["image_a"], c["image_b"]] for c in found] == shas
+    assert [c["answer"] for c in found] == ["a", "b", "a", "b", "tie"]
+    assert [c["prompt"] for c in found] == [row["caption"] for row in rows]
+    assert [c["rater_id"] for c in found] == ["0", "1", "2", None, "1"]
+    assert [c["flags"] for c in found] == [[], [], [], ["no_rater", "no_time"], ["not_different"]]
+    assert [c["model_b"] for c in found] == ["model-y"] * 4 + [None]
+    assert found[1]["created_at"].isoformat() == "2023-03-01T00:01:00+00:00" and found[3]["created_at"] is None
+    assert {(c["source"], c["split"], c["model_a"]) for c in found} == {("pickapic", "train", "model-x")}
+    stored = dict(comparisons.iter_images(OUT))
+    assert stored == {files.sha256_bytes(row[c]): row[c] for row in rows for c in ("jpg_0", "jpg_1")}
+    assert metrics == {
+        "schema": 1,
+        "source": "pickapic",
+        "files": 1,
+        "rows": 5,
+        "comparisons": 5,
+        "rejected": 0,
+        "rejects": {},
+        "answers": {"a": 2, "b": 2, "tie": 1, "both_bad": 0, "none": 0},
+        "ties_share": 0.2,
+        "splits": {"train": 5, "validation": 0, "test": 0},
+        "prompts": 4,
+        "split_prompts": {"train": 4, "validation": 0, "test": 0},
+        "raters": 3,
+        "images": 9,
+        "image_bytes": sum(map(len, stored.values())),
+        "simulated": False,
+    }
+
+
+def test_images_without_uids_are_told_apart_by_their_bytes():
+    unsaid = dict.fromkeys(("image_0_uid", "image_1_uid", "user_id", "ranking_id", "created_at"))
+    rows = [row | unsaid | {"caption": "one", "label_0": 1.0, "label_1": 0.0} for row in pickapic.rows(3)]
+    write("train-0.parquet", [*rows, rows[1]])
+    metrics = run()
+    assert (metrics["comparisons"], metrics["rejects"]) == (3, {"duplicate": 1})
+
+
+def test_data_says_of_itself_that_it_is_simulated():
+    assert run(path=str(REPO / "assets/comparisons"))["simulated"] is True
+
+
+def bad_rows():
+    """(reason, row): each row is wrong in one way."""
+    image = pickapic.image(1000)
+    labels = [(None, None), (1.0, 1.0), (0.0, 0.0), (0.7, 0.3), (float("nan"), 0.0), (1.0, None)]
+    return [
+        ("null_caption", {"caption": None}),
+        ("empty_caption", {"caption": " \n\t\u2003"}),
+        ("caption_too_long", {"caption": "x" * (MAX_CAPTION + 1)}),
+        ("caption_too_long", {"caption": "長" * 100_000}),
+        ("no_label", {"has_label": False}),
+        ("no_label", {"has_label": None}),
+        *(("bad_label", {"label_0": a, "label_1": b}) for a, b in labels),
+        ("image_missing", {"jpg_0": None}),
+        ("image_missing", {"jpg_1": b""}),
+        ("image_too_large", {"jpg_0": pickapic.image(1, (600, 600))}),
+        ("image_too_large", {"jpg_1": image + bytes(100_000)}),
+        ("image_truncated", {"jpg_1": image[: len(image) // 2]}),
+        ("image_undecodable", {"jpg_0": b"<html>404</html>"}),
+        ("image_undecodable", {"jpg_1": pickapic.image(1, (64, 64), "GIF")}),
+        ("same_image", {"jpg_0": image, "jpg_1": image}),
+    ]
+
+
+def test_every_row_has_one_disposition():
+    cases = bad_rows()
+    rows = [pickapic.row(n, **change) for n, (_, change) in enumerate(cases)] + pickapic.rows(10, len(cases))
+    rows.append(rows[-1])
+    write("train-0.parquet", rows, row_group_size=7)
+    metrics = run(max_image_pixels=300_000, max_image_bytes=100_000)
+    found = rejects()
+    assert {row: reason for row, (reason, _) in found.items()} == {
+        **{n: reason for n, (reason, _) in enumerate(cases)},
+        len(rows) - 1: "duplicate",
+    }
+    assert all(len(detail) < 300 for _, detail in found.values())
+    assert found[14][1] == "image a: 600 x 600 pixels, at most 300000 pixels are allowed"
+    assert metrics["rows"] == len(rows) == metrics["comparisons"] + metrics["rejected"]
+    assert metrics["comparisons"] == 10 and metrics["rejected"] == len(cases) + 1
+    assert metrics["rejects"] == {**Counter(reason for reason, _ in cases), "duplicate": 1}
+    used = {image for c in comparisons.read(OUT).to_pylist() for image in (c["image_a"], c["image_b"])}
+    assert {name for name, _ in comparisons.iter_images(OUT)} == used and metrics["images"] == 20
+
+
+def test_all_reasons_are_known_and_tried():
+    tried = {reason for reason, _ in bad_rows()} | {"duplicate", "caption_not_text", "prompt_in_other_split"}
+    assert tried == set(ingest.REASONS)
+
+
+def test_hostile_captions_are_kept_as_they_are():
+    captions = [
+        "a\0b",
+        "\x1b[31mred\x07",
+        "<script>alert(1)</script>",
+        "\u202eright to left",
+        "'; DROP TABLE",
+        "=1+1",
+        "\ufeff x ",
+        "a\r\nb",
+        "💥" * MAX_CAPTION,
+    ]
+    write("train-0.parquet", [pickapic.row(n, caption=caption) for n, caption in enumerate(captions)])
+    assert run()["comparisons"] == len(captions)
+    assert [c["prompt"] for c in comparisons.read(OUT).to_pylist()] == captions
+
+
+def test_text_that_is_not_utf8():
+    """Parquet says string and has other bytes: a caption is rejected, a model's name is read as well as it can be."""
+    raw = pickapic.table(pickapic.rows(3))
+    for column, values in {"caption": [b"fine", b"caf\xe9", b"fine too"], "model_0": [b"caf\xe9"] * 3}.items():
+        text = pa.array(values, pa.binary()).cast(pa.string(), safe=False)
+        raw = raw.set_column(raw.schema.get_field_index(column), column, text)
+    Path("raw").mkdir()
+    pq.write_table(raw, "raw/train-0.parquet", write_statistics=False)
+    assert run()["rejects"] == {"caption_not_text": 1} and rejects()[1][0] == "caption_not_text"
+    assert {c["model_a"] for c in comparisons.read(OUT).to_pylist()} == {"caf\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00645-b66ac786bf6fb553.parquet", "train"),
+        ("data/test_unique-0.parquet", "test"),
+        ("validation_unique-00000-of-00001.parquet", "validation"),
+        ("default/train/0000.parquet", "train"),
+        ("test/train-0.parquet", "train"),
+        ("validation_unique/0.parquet", "validation"),
+        ("part-0.parquet", None),
+        ("tests/training_data/x.parquet", None),
+    ],
+)
+def test_the_split_is_in_the_name(name, split):
+    assert split_of(name) == split
+
+
+def test_a_prompt_is_in_one_split():
+    """Test wins over validation wins over train, whatever the order of the files and the prompt's case and spacing."""
+    prompts = {"train-0": ["A", "b", "c ", "d"], "validation-0": ["B", "e"], "test-0": ["C", "e", "f"]}
+    prompts["more"] = ["a", "E ", "f"]
+    number = 0
+    for name, captions in prompts.items():
+        write(f"{name}.parquet", [pickapic.row(number := number + 1, caption=caption) for caption in captions])
+    metrics = run()
+    found = {(c["prompt"], c["split"]) for c in comparisons.read(OUT).to_pylist()}
+    assert found == {
+        ("A", "train"),
+        ("d", "train"),
+        ("B", "validation"),
+        ("C", "test"),
+        ("e", "test"),
+        ("f", "test"),
+        ("a", "train"),
+        ("E ", "test"),  # rows without a split follow the source's
+    }
+    assert metrics["rejects"] == {"prompt_in_other_split": 3} and metrics["rows"] == 12
+    assert metrics["splits"] == {"train": 3, "validation": 1, "test": 5}
+    assert {(r["file"], r["row"]) for r in pq.read_table(OUT / "rejects.parquet").to_pylist()} == {
+        ("train-0.parquet", 1),
+        ("train-0.parquet", 2),
+        ("validation-0.parquet", 1),
+    }
+
+
+def test_without_names_prompts_are_split_by_hash():
+    rows = [pickapic.row(n, caption=f"prompt {n % 300}", jpg_0=IMAGES[n % 2], jpg_1=IMAGES[2]) for n in range(600)]
+    write("data.parquet", rows)
+    metrics = run(validation=0.1, test=0.2)
+    splits = {}
+    for row in comparisons.read(OUT).to_pylist():
+        assert splits.setdefault(row["prompt"], row["split"]) == row["split"]
+    counts = Counter(splits.values())
+    assert counts == metrics["split_prompts"]
+    assert 15 <= counts["validation"] <= 45 and 40 <= counts["test"] <= 80  # 30 ± 3σ, 60 ± 3σ
+    assert run(validation=0.0, test=0.0)["split_prompts"] == {"train": 300, "validation": 0, "test": 0}
+    assert run(validation=0.5, test=0.5)["split_prompts"]["train"] == 0
+
+
+IMAGES = [pickapic.image(n) for n in range(3)]
+
+
+def test_equal_rows_in_several_files_are_one_comparison():
+    """As Pick-a-Pic's validation and validation_unique; another rater's answer to the same images is another one."""
+    rows = pickapic.rows(6)
+    write("validation-0.parquet", rows)
+    write("validation_unique-0.parquet", [rows[2], {**rows[4], "user_id": 77}])
+    metrics = run()
+    assert metrics["comparisons"] == 7 and metrics["rejects"] == {"duplicate": 1} and metrics["images"] == 12
+
+
+def test_the_bytes_are_the_same_whatever_the_threads_and_row_groups(monkeypatch):
+    rows = [pickapic.row(n, **change) for n, (_, change) in enumerate(bad_rows())] + pickapic.rows(40, 100)
+    write("train-0.parquet", rows)
+    run()
+    first = snapshot()
+    write("train-0.parquet", rows, row_group_size=3, compression="zstd")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    run()
+    assert snapshot() == first
+
+
+def test_large_offsets_and_other_units_of_time_are_welcome():
+    raw = pickapic.table(pickapic.rows(4))
+    expected = snapshot_of(raw)
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+    wide[pa.timestamp("ns")] = pa.timestamp("us", "UTC")
+    schema = pa.schema([(field.name, wide.get(field.type, field.type)) for field in raw.schema])
+    assert snapshot_of(raw.cast(schema)) == expected
+    assert snapshot_of(raw.cast(schema).select(list(reversed(schema.names)))) == expected
+    assert snapshot_of(raw.drop_columns(["__index_level_0__", "image_0_url", "best_image_uid"])) == expected
+
+
+def snapshot_of(table):
+    Path("raw").mkdir(exist_ok=True)
+    pq.write_table(table, "raw/train-0.parquet")
+    run()
+    return snapshot()
+
+
+def columns(drop=(), **types):
+    """Writes raw/train-0.parquet without some columns and with others in another type."""
+    raw = pickapic.table(pickapic.rows(2)).drop_columns(list(drop))
+    for name, kind in types.items():
+        raw = raw.set_column(raw.schema.get_field_index(name), name, raw[name].cast(kind))
+    pq.write_table(raw, write("train-0.parquet", []))
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+BAD_INPUT = {
+    "no folder": (lambda: None, "raw .data.path.: expected a folder"),
+    "no files": (Path("raw").mkdir, "found none"),
+    "missing columns": (lambda: columns(["jpg_1", "label_0"]), "raw/train-0.parquet: columns missing: jpg_1, label_0"),
+    "wrong type": (
+        lambda: columns(label_0=pa.string(), user_id=pa.float64()),
+        "label_0 is string instead of double, user_id is double instead of int64",
+    ),
+    "no rows": (lambda: write("train-0.parquet", []), "expected rows"),
+    "no bytes": (lambda: write("train-0.parquet", []).write_bytes(b""), "0 bytes"),
+    "truncated": (
+        lambda: cut(write("train-0.parquet", pickapic.rows(9)), 0.7),
+        "train-0.parquet: not a Parquet file, or cut",
+    ),
+    "nothing to use": (
+        lambda: write("a.parquet", [pickapic.row(n, has_label=False) for n in range(3)]),
+        "3 no_label: nobody",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_the_users_to_mend(case):
+    make, expected = BAD_INPUT[case]
+    make()
+    with pytest.raises(UserError, match=expected):
+        run()
+    assert not OUT.exists() and not Path("metrics").exists()
+
+
+def test_all_bad_files_are_named_at_once():
+    write("train-0.parquet", pickapic.rows(2))
+    for n in range(25):
+        write(f"bad-{n:02d}.parquet", []).write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"25 of 26 aren't(?s:.*)bad-00(?s:.*)bad-19(?s:.*)… and 5 files more"):
+        run()
+
+
+def test_damage_found_on_the_way_leaves_nothing():
+    path = write("train-0.parquet", pickapic.rows(60), row_group_size=10, compression="zstd")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"train-0.parquet is damaged"):
+        run()
+    assert not OUT.exists()
+
+
+def test_two_at_once(monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.3)
+    write("train-0.parquet", pickapic.rows(2))
+    Path("runs/ingest").mkdir(parents=True)
+    with files.lock(Path("runs/ingest")), pytest.raises(UserError, match="in use"):
+        run()
+
+
+def test_a_killed_run_leaves_no_half_file_and_the_next_ends_the_same():
+    """Killed after 128 of 200 rows, when an images file is complete and another is being written."""
+    write("train-0.parquet", pickapic.rows(200))
+    code = (
+        "import os, signal, yaml\n"
+        "from diffalign import comparison_writer, params\nfrom stages import ingest\n"
+        f"raw = yaml.safe_load(open({str(REPO / 'params.yaml')!r}))\n"
+        "raw['data'] |= {'path': 'raw', 'validation': 0, 'test': 0}\n"
+        "comparison_writer.FILE_BYTES, comparison_writer.ROW_GROUP_BYTES = 100_000, 10_000\n"
+        "class Deadly(ingest.Progress):\n"
+        "    def update(self, count=1, extra=''):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ingest.Progress = Deadly\ningest.run(params.parse(raw))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+    left = {path.name for path in OUT.iterdir()}
+    assert "images-00000.parquet" in left and any(name.endswith(".parquet.tmp") for name in left)
+    for name in left:
+        if not name.endswith(".tmp"):
+            pq.read_table(OUT / name)
+    with pytest.raises(UserError, match="missing"):
+        comparisons.read(OUT)
+    run()
+    again = snapshot()
+    run()
+    assert snapshot() == again and not any(name.endswith(".tmp") for name in again)
+
+
+def test_a_repeated_image_is_not_unpacked_all_at_once(monkeypatch):
+    """A dictionary of one 200 kB image in 3,000 rows: a small file, 1.2 GB unpacked."""
+    raw = pickapic.table([pickapic.row(0, jpg_0=b"", jpg_1=b"")] * 3000)
+    picture = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array([bytes(200_000)]))
+    for name in ("jpg_0", "jpg_1"):
+        raw = raw.set_column(raw.schema.get_field_index(name), name, picture)
+    Path("raw").mkdir()
+    pq.write_table(raw, "raw/train-0.parquet", store_schema=False, compression="zstd")
+    assert Path("raw/train-0.parquet").stat().st_size < 100_000
+    before = pa.default_memory_pool().max_memory()
+    source = PickAPic(Path("raw"))
+    assert sum(len(rows) for rows in source.records()) == 3000
+    assert pa.default_memory_pool().max_memory() < before + 64 * 2**20
+
+
+def test_sources_are_those_of_the_params():
+    assert set(SOURCES) == set(params.Data.model_fields["source"].annotation.__args__)

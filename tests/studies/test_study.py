@@ -1,0 +1,309 @@
+"""The study: verdicts by hand, a tiny one end to end through the real stages, and a second time for nothing."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffalign.config import params
+from diffalign.core.errors import UserError
+from diffalign.core.files import write_json
+from diffalign.data.comparisons import table as comparisons
+from diffalign.reporting.format import alarm_words
+from stages import ingest, precompute, train
+from studies import claims
+from studies import results as study_results
+from studies import run as study_runs
+from studies import runner as flow
+from studies import shapes_world as study
+from studies.claims import BASE, AlarmsTell, Claim, Found, beats, near
+from studies.shapes_world import RUNS, STUDY
+from tests.helpers import pickapic
+from tests.helpers.project import make_params
+from tests.helpers.tiny import make_model
+from tests.helpers.world import CAPTIONS, drawing
+
+HOW = {"resamples": 200, "confidence": 0.95, "seed": 0}
+
+
+def contest(low: float, high: float) -> dict[str, float]:
+    return {"win_rate": (low + high) / 2, "ci_low": low, "ci_high": high}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wins", "close"),
+    [
+        (0.51, 0.58, True, True),
+        (0.61, 1.0, True, False),
+        (0.55, 0.70, True, None),
+        (0.45, 0.55, None, True),
+        (0.41, 0.59, None, True),
+        (0.30, 0.70, None, None),
+        (0.42, 0.49, False, True),
+        (0.10, 0.39, False, False),
+    ],
+)
+def test_a_line_holds_fails_or_cant_be_told(low: float, high: float, wins: bool | None, close: bool | None) -> None:
+    found = Found({("a", "b"): contest(low, high)}, {})
+    assert beats("a", "b").holds(found) is wins
+    assert near("a", "b").holds(found) is close
+
+
+@pytest.mark.parametrize(
+    ("intervals", "verdict"),
+    [
+        ([(0.6, 0.8), (0.51, 0.6)], "reproduced"),
+        ([(0.6, 0.8), (0.2, 0.49)], "not reproduced"),
+        ([(0.6, 0.8), (0.49, 0.6)], "can't be told"),
+        ([(0.2, 0.4), (0.49, 0.6)], "not reproduced"),
+        ([(0.6, 0.8)], "not run yet"),
+        ([], "not run yet"),
+    ],
+)
+def test_the_verdict_is_on_all_lines(intervals: list[tuple[float, float]], verdict: str) -> None:
+    claim = Claim("words", "somebody", (beats("a", "c"), beats("b", "c")))
+    found = Found(dict(zip([("a", "c"), ("b", "c")], [contest(*i) for i in intervals], strict=False)), {})
+    judged = claims.verdict(claim, found, {"a": "A", "b": "B", "c": "C"})
+    assert judged["verdict"] == verdict
+    assert [line["expected"] for line in judged["lines"]] == ["A beats C", "B beats C"]
+    assert [line["seen"] == "not run yet" for line in judged["lines"]] == [len(intervals) < 1, len(intervals) < 2]
+
+
+def test_a_contest_that_nobody_could_judge_tells_nothing() -> None:
+    claim = Claim("words", "somebody", (beats("a", "c"),))
+    found = Found({("a", "c"): {"win_rate": None, "ci_low": None, "ci_high": None}}, {})
+    assert claims.verdict(claim, found, {"a": "A", "c": "C"})["verdict"] == "can't be told"
+
+
+ALARM = [{"name": "winner_worse", "step": 50}]
+
+
+@pytest.mark.parametrize(
+    ("bad", "alarms", "holds"),
+    [
+        ((0.2, 0.3), ([], ALARM), True),
+        ((0.2, 0.3), ([], []), False),  # it lost without an alarm
+        ((0.2, 0.3), (ALARM, ALARM), False),  # a false alarm in the good one
+        ((0.45, 0.55), ([], ALARM), None),  # nobody lost
+        ((0.2, 0.3), ([], None), None),  # nobody watched
+    ],
+)
+def test_alarms_tell(bad: tuple[float, float], alarms: Any, holds: bool | None) -> None:
+    runs = {name: {"alarms": raised} for name, raised in zip(("good", "bad"), alarms, strict=True)}
+    line, labels = AlarmsTell(("good",), ("bad",)), {"good": "Good", "bad": "Bad"}
+    found = Found({("bad", "good"): contest(*bad)}, runs)
+    assert line.holds(found) is holds
+    seen = line.seen(found, labels)
+    assert seen.startswith(f"Good: {alarm_words(alarms[0])}; Bad wins {sum(bad) / 2:.1%}")
+    assert line.words(labels) == "an alarm in every run that loses to Good, and none in Good"
+
+
+def test_claims_are_of_runs_that_are_made() -> None:
+    for group in STUDY:
+        assert set(group.runs) <= set(RUNS)
+        for claim in group.claims:
+            assert {name for line in claim.lines for names in line.contests for name in names} <= {*group.runs, BASE}, (
+                claim.words
+            )
+    assert set(study.needed(STUDY)) == set(RUNS)
+
+
+def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
+    job = study_runs.Study(params.load(repo / "params.yaml"), 200, None, repo)
+    values = job.params(list(RUNS))
+    default = job.values.policies
+    assert values.policies["dpo"] == default["dpo"]
+    assert values.policies["sft"] == default["sft"]
+    others = [name for name in RUNS if name not in ("dpo", "sft", "oracle_labels")]
+    assert all(values.policies[name] != default[RUNS[name].of] for name in others)
+    assert values.policies["beta_10"] == default["dpo"].model_copy(update={"beta": 10.0})
+
+
+def result(scores: list[float | None], **changes: Any) -> dict[str, Any]:
+    n = len(scores)
+    rest = {
+        "moved": 0.1,
+        "implicit": {"outcomes": [1.0, 0.0], "prompts": ["x", "y"]},
+        "curve": {},
+        "alarms": None,
+        "chosen": 300,
+    }
+    return {"prompts": ["p"] * n, "indices": list(range(n)), "scores": scores, "seconds": 1.0, **rest, **changes}
+
+
+def test_head_to_head_by_hand() -> None:
+    """Of four images two win, one ties, one can't be scored: (2 + 1/2) / 3."""
+    found = study_results.head_to_head(result([0.9, 0.8, 0.5, None]), result([0.1, 0.2, 0.5, 0.3]), HOW)
+    assert (found["wins"], found["ties"], found["losses"], found["prompts"]) == (2, 1, 0, 3)
+    assert found["win_rate"] == pytest.approx(2.5 / 3)
+    assert found["ci_low"] < found["win_rate"] < found["ci_high"] or found["ci_high"] == 1
+
+
+def test_results_of_other_prompts_arent_compared() -> None:
+    with pytest.raises(ValueError, match="same prompts"):
+        study_results.head_to_head(result([0.9]), result([0.1, 0.2]), HOW)
+
+
+def test_the_orderings_decide_the_verdicts() -> None:
+    """40 prompts; DPO's scores are above the base's, SFT's are below."""
+    results = {BASE: result([0.5] * 40), "dpo": result([0.6] * 40), "sft": result([0.4] * 40)}
+    about = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "commit": "none"}
+    found = study_results.summary(results, about, HOW)
+    methods, *others = found["groups"]
+    assert [claim["verdict"] for claim in methods["claims"]] == ["reproduced", "reproduced"]
+    assert {c["verdict"] for group in others for c in group["claims"] if group["name"] != "objectives"} == {
+        "not run yet"
+    }
+    swapped = {BASE: results[BASE], "dpo": results["sft"], "sft": results["dpo"]}
+    claims = study_results.summary(swapped, about, HOW)["groups"][0]["claims"]
+    assert [claim["verdict"] for claim in claims] == ["not reproduced", "not reproduced"]
+    assert "NOT REPRODUCED" in study_results.text(study_results.summary(swapped, about, HOW))
+
+
+POLICIES = {
+    "base": {"method": "none", "noise_seed": 0},
+    "dpo": {"method": "dpo"},
+    "sft": {"method": "sft"},
+}
+
+
+def make_project(folder: Path) -> params.Params:
+    """Comparisons of the shapes world in all splits, encoded; in train every rater prefers the wrong drawing."""
+    make_model(folder / "model")
+    rows = {
+        "train": [
+            pickapic.row(n, "b", caption=caption, jpg_0=drawing(caption, n), jpg_1=pickapic.image(1000 + n))
+            for n, caption in enumerate(CAPTIONS[:6])
+        ],
+        "test_unique": [
+            pickapic.row(100 + n, "a", caption=caption, jpg_0=drawing(caption, n), jpg_1=pickapic.image(2000 + n))
+            for n, caption in enumerate(CAPTIONS[6:])
+        ],
+    }
+    rows["validation_unique"] = rows["test_unique"][4:]
+    rows["test_unique"] = rows["test_unique"][:4]
+    for name, found in rows.items():
+        pickapic.write(folder / "raw" / f"{name}-00000-of-00001.parquet", found)
+    values = make_params(folder, POLICIES, probe={"every": 1, "pairs": 2, "draws": 2})
+    os.chdir(folder)
+    ingest.run(values)
+    precompute.run(values)
+    return values
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, params.Params, str]]:
+    """A tiny project in which the runs of `feedback` have been made."""
+    folder, before = tmp_path_factory.mktemp("study"), Path.cwd()
+    try:
+        values = make_project(folder)
+        yield folder, values, flow.run(values, ["feedback"], prompts=3, steps=2)
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.slow
+def test_a_study_end_to_end(made: tuple[Path, params.Params, str]) -> None:
+    folder, _, text = made
+    found = json.loads((folder / "metrics/study.json").read_text())
+    assert set(found["runs"]) == {"dpo", "oracle_labels"}
+    for name, row in found["runs"].items():
+        assert row["wins"] + row["ties"] + row["losses"] == row["prompts"] == 3, name
+        assert row["moved"] > 0
+        assert row["accuracy"]["pairs"] == 4
+        assert row["alarms"] is not None and row["chosen"] == 2
+        assert {"implicit_accuracy", "winner_change", "loser_change"} <= set(row["end"])
+    feedback = next(group for group in found["groups"] if group["name"] == "feedback")
+    assert feedback["claims"][0]["verdict"] in ("reproduced", "not reproduced", "can't be told")
+    assert "DPO, the scorer's labels" in text and "claims wait for runs" in text
+
+
+@pytest.mark.slow
+def test_the_scorer_answers_the_training_comparisons_only(made: tuple[Path, params.Params, str]) -> None:
+    folder, _, _ = made
+    raters = comparisons.read(folder / "data/comparisons").to_pylist()
+    scorer = comparisons.read(folder / "runs/study/oracle/data/comparisons").to_pylist()
+    for before, after in zip(raters, scorer, strict=True):
+        assert after["answer"] == "a"
+        assert before["answer"] == ("b" if before["split"] == "train" else "a")
+        assert ("answered by oracle" in after["flags"]) == (before["split"] == "train")
+
+
+@pytest.mark.slow
+def test_a_second_time_does_nothing(made: tuple[Path, params.Params, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, values, text = made
+    monkeypatch.chdir(folder)
+
+    def never(*_: object) -> None:
+        raise AssertionError("this was made already")
+
+    for module, name in ((study_runs.train, "run"), (study_runs.generate, "run"), (study_runs.relabel, "relabel")):
+        monkeypatch.setattr(module, name, never)
+    before = (folder / "metrics/study.json").read_bytes()
+    assert flow.run(values, ["feedback"], prompts=3, steps=2) == text
+    assert (folder / "metrics/study.json").read_bytes() == before
+    with pytest.raises(AssertionError, match="made already"):
+        flow.run(values, ["feedback"], prompts=2, steps=2)
+
+
+@pytest.mark.slow
+def test_a_killed_run_isnt_trained_again(
+    made: tuple[Path, params.Params, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after training: the note of it is there, the results aren't."""
+    folder, values, text = made
+    monkeypatch.chdir(folder)
+    job = study_runs.Study(values, 3, 2, folder)
+    job.result_file("dpo").unlink()
+    monkeypatch.setattr(train, "run", lambda *_: pytest.fail("it was trained already"))
+    assert flow.run(values, ["feedback"], prompts=3, steps=2) == text
+
+
+def test_what_the_study_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = make_params(tmp_path, POLICIES)
+    with pytest.raises(UserError, match="make demo"):
+        flow.run(values)
+    with pytest.raises(UserError, match=r"--only: expected some of methods, .* got nothing"):
+        flow.run(values, ["nothing"])
+    with pytest.raises(UserError, match=r"policies\.sft"):
+        flow.run(make_params(tmp_path, {name: POLICIES[name] for name in ("base", "dpo")}))
+    with pytest.raises(UserError, match="shapes world"):
+        flow.run(make_params(tmp_path, POLICIES, evaluate={"scorers": []}))
+
+
+def test_numbers_of_the_listing() -> None:
+    text = flow.listing()
+    assert f"{len(RUNS)} runs in all" in text
+    assert all(group.title in text for group in STUDY)
+
+
+def test_a_curves_end(tmp_path: Path) -> None:
+    """Of 20 points the last two: (18 + 19) / 2."""
+    path = tmp_path / "curve.jsonl"
+    path.write_text("".join(json.dumps({"step": n, "loss": n, "lr": 1.0}) + "\n" for n in range(20)))
+    assert study_runs.curve_end(path) == {"loss": 18.5}
+    path.write_text(json.dumps({"step": 1, "loss": 3.0}) + "\n")
+    assert study_runs.curve_end(path) == {"loss": 3.0}
+    assert np.isclose(flow.estimate([100, 200]), 150)
+
+
+def test_the_report_is_made_again_once_the_pipeline_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`metrics`, a folder, is what the report depends on: DVC sees the study in it, though no stage made it."""
+    monkeypatch.chdir(tmp_path)
+    assert "dvc repro" in flow.remake_report()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  evaluate: {cmd: mkdir -p metrics && echo 1 > metrics/evaluate.json, outs: [metrics/evaluate.json]}\n"
+        "  report: {cmd: mkdir -p reports && ls metrics > reports/report.html, deps: [metrics], outs: [reports]}\n"
+    )
+    assert flow.run_group([*flow.dag.DVC, "repro"], print) == 0
+    write_json(flow.OUT, {"schema": 1})
+    assert flow.remake_report() == "Report: reports/report.html"
+    assert "study.json" in Path("reports/report.html").read_text()

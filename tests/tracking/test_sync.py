@@ -1,0 +1,386 @@
+"""The mirror in MLflow: live while a stage runs, filled in from dvc.lock, the same however often it's done."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffalign.core.errors import UserError
+from diffalign.reporting import summary
+from diffalign.tracking import artifacts as outs
+from diffalign.tracking import dag, live, mlflow_store, run_records
+from diffalign.tracking import sync as tracking
+from tests.helpers.scratch import change, make, run
+
+FIRST = {"ingest", "train@base", "train@dpo", "evaluate"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which everything has run once, without MLflow."""
+    folder = make(tmp_path_factory.mktemp("tracking") / "project")
+    run(folder, "-m", "dvc", "repro", DIFFALIGN_TRACKING="0")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in, with an experiment of its own, and a mirror that doesn't wait."""
+    folder = shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
+    monkeypatch.delenv("DIFFALIGN_LAUNCH", raising=False)
+    monkeypatch.setattr(live, "PATIENCE", 0.0)
+    monkeypatch.setattr(live, "INTERVAL", 0.05)
+    return folder
+
+
+def params() -> dict[str, Any]:
+    """params.yaml in the working folder."""
+    return dict(dag._yaml(Path("params.yaml")))
+
+
+def rerun(stage: str = "train@dpo", steps: int = 5, status: str = "FINISHED") -> None:
+    """What `pipeline.py stage train@dpo` does, in this process."""
+    with tracking.stage_run(stage, params()):
+        time.sleep(0.1)
+        curve = Path(f"runs/live/{stage}.jsonl")
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        curve.write_text("".join(json.dumps({"step": i, "loss": 1 / (i + 1)}) + "\n" for i in range(steps)))
+        if status == "FAILED":
+            raise ZeroDivisionError
+
+
+def everything(store: mlflow_store.Store) -> list[Any]:
+    """All that is in the experiment: runs, tags, params, points, artifacts."""
+    found = []
+    for entry in store.search():
+        run_id, data = entry.info.run_id, entry.data
+        history = [m for key in data.metrics for m in store.client.get_metric_history(run_id, key)]
+        points = sorted((m.key, m.step, m.value) for m in history)
+        files = [file.path for file in store.client.list_artifacts(run_id)]
+        tags = {"end": entry.info.end_time} | {k: v for k, v in data.tags.items() if k.startswith("diffalign")}
+        found.append((run_id, entry.info.run_name, entry.info.status, tags, data.params, points, files))
+    return found
+
+
+def named(store: mlflow_store.Store, name: str) -> list[Any]:
+    """The runs of a stage, newest first."""
+    return store.search(diffalign__stage=name)
+
+
+def of(store: mlflow_store.Store, parent: Any, name: str) -> Any:
+    """The one run of a stage under a pipeline's run."""
+    (run,) = store.search(mlflow__parentRunId=parent.info.run_id, diffalign__stage=name)
+    return run
+
+
+def artifacts(store: mlflow_store.Store, run: Any, folder: str) -> list[str]:
+    """Names in an artifact folder."""
+    return [entry.path.removeprefix(f"{folder}/") for entry in store.client.list_artifacts(run.info.run_id, folder)]
+
+
+def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
+    text = tracking.sync()
+    assert "4 of 4 stages" in text
+    store = mlflow_store.Store()
+    (parent,) = [run for run in store.search() if "diffalign.tracking.dag" in run.data.tags]
+    assert f"http://127.0.0.1:5000/#/experiments/{store.experiment}/runs/{parent.info.run_id}" in text
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["policies.dpo.beta"] == "2000"
+    assert parent.data.metrics["oracle/dpo_over_base/win_rate"] == 0.8875
+    assert artifacts(store, parent, "report") == ["report.html"]
+    children = store.search(mlflow__parentRunId=parent.info.run_id)
+    assert {run.info.run_name for run in children} == FIRST
+    assert all(run.info.status == "FINISHED" for run in children)
+    (train,) = named(store, "train@dpo")
+    history = store.client.get_metric_history(train.info.run_id, "loss")
+    assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(i, 1 / (i + 1)) for i in range(40)]
+    assert train.data.params["policies.dpo.lr"] == "3e-05"
+    assert artifacts(store, train, "model") == ["policy.json"]
+    assert train.data.tags["mlflow.note.content"].startswith("**winner_worse**, step 39: the policy denoises held-out")
+    assert train.data.params["conventions.summed"] == "0.0625"
+    assert train.data.params["conventions.lr_launched"] == "2.048e-05"
+    (base,) = named(store, "train@base")
+    assert "mlflow.note.content" not in base.data.tags
+    (ingest,) = named(store, "ingest")
+    assert ingest.data.metrics["rejects/tie"] == 2
+    (evaluate,) = named(store, "evaluate")
+    assert evaluate.data.metrics["implicit_reward/dpo/ceiling"] == 0.76
+
+    before = everything(store)
+    assert tracking.sync() == f"MLflow is up to date: http://127.0.0.1:5000/#/experiments/{store.experiment}/runs"
+    summary.SYNCED.unlink()  # the mark is for speed only
+    assert "0 of 4 stages" in tracking.sync()
+    assert everything(store) == before
+
+
+def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = mlflow_store.Store.log_files
+
+    def fail(self: mlflow_store.Store, run_id: str, paths: list[tuple[Path, str]]) -> None:
+        if any(target == "model" for _, target in paths):
+            raise mlflow_store.Unreachable("away")
+        files(self, run_id, paths)
+
+    monkeypatch.setattr(mlflow_store.Store, "log_files", fail)
+    with pytest.raises(mlflow_store.Unreachable):
+        tracking.sync()
+    monkeypatch.setattr(mlflow_store.Store, "log_files", files)
+    tracking.sync()
+    store = mlflow_store.Store()
+    assert [run.info.run_name for run in named(store, "train@base")] == ["train@base"]
+    assert len(store.search()) == 5
+    (train,) = named(store, "train@dpo")
+    assert len(store.client.get_metric_history(train.info.run_id, "loss")) == 40
+
+
+def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
+    entry, store = dag.lock()["train@dpo"], mlflow_store.Store()
+    with tracking.stage_run("train@dpo", params()):
+        curve = Path("runs/live/train@dpo.jsonl")
+        time.sleep(0.1)
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        curve.write_text('{"step": 0, "loss": 0.7}\n{"step": 1, "lo')
+        end = time.monotonic() + 60
+        while not (runs := named(store, "train@dpo")) or "loss" not in runs[0].data.metrics:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert runs[0].info.status == "RUNNING"
+        assert runs[0].data.params["policies.dpo.steps"] == "150"
+        parent = runs[0].data.tags["mlflow.parentRunId"]
+        assert store.client.get_run(parent).info.status == "RUNNING"
+        assert "train@dpo is running" in tracking.sync()
+        curve.write_text('{"step": 0, "loss": 0.7}\n{"step": 1, "loss": 0.6}\n')
+    (child,) = named(store, "train@dpo")
+    history = store.client.get_metric_history(child.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history][:2] == [(0, 0.7), (1, 0.6)]
+    assert child.info.status == store.client.get_run(parent).info.status == "FINISHED"
+    assert artifacts(store, child, "model") == ["policy.json"]
+    assert "diffalign.fingerprint" not in child.data.tags  # DVC hasn't written its entry yet
+
+    tracking.sync()
+    (child,) = named(store, "train@dpo")
+    assert child.data.tags["diffalign.fingerprint"] == dag.fingerprint(entry)
+    assert child.data.tags["mlflow.parentRunId"] == parent
+    assert "diffalign.tracking.dag" in store.client.get_run(parent).data.tags
+    assert {run.info.run_name for run in store.search(mlflow__parentRunId=parent)} == FIRST
+
+
+def test_an_edit_gives_a_second_pipeline_run_that_keeps_models_once(project: Path) -> None:
+    tracking.sync()
+    change(project, "dpo", beta=3000)
+    run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
+    tracking.sync()
+    store = mlflow_store.Store()
+    parents = [run for run in store.search() if "diffalign.tracking.dag" in run.data.tags]
+    second, first = sorted(parents, key=lambda run: run.data.params["policies.dpo.beta"], reverse=True)
+    assert {run.info.run_name for run in store.search(mlflow__parentRunId=second.info.run_id)} == FIRST
+    new, old = (of(store, parent, "train@dpo") for parent in (second, first))
+    assert (new.data.params["policies.dpo.beta"], old.data.params["policies.dpo.beta"]) == ("3000", "2000")
+    assert artifacts(store, new, "model") == ["policy.json"]
+    again, base = (of(store, parent, "train@base") for parent in (second, first))
+    assert again.data.tags["diffalign.same_as"] == base.info.run_id
+    assert artifacts(store, base, "model") == ["policy.json"]
+    assert artifacts(store, again, "model") == []
+    # Back to the first state, out of DVC's run cache: it's there already.
+    change(project, "dpo", beta=2000)
+    run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
+    before = everything(store)
+    assert "0 of 4 stages" in tracking.sync()
+    assert everything(store) == before
+    assert first.info.run_id == json.loads(summary.SYNCED.read_text())["run"]
+
+
+def test_a_live_run_of_other_params_isnt_taken_for_the_result(project: Path) -> None:
+    change(project, "dpo", beta=3000)
+    rerun()
+    change(project, "dpo", beta=2000)  # and DVC restores what it was
+    tracking.sync()
+    store = mlflow_store.Store()
+    runs = {run.data.params["policies.dpo.beta"]: run for run in named(store, "train@dpo")}
+    assert runs["3000"].data.tags["mlflow.parentRunId"] != runs["2000"].data.tags["mlflow.parentRunId"]
+    assert "diffalign.fingerprint" not in runs["3000"].data.tags
+    assert runs["2000"].data.tags["diffalign.fingerprint"] == dag.fingerprint(dag.lock()["train@dpo"])
+
+
+def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        rerun(status="FAILED")
+    store = mlflow_store.Store()
+    (failed,) = named(store, "train@dpo")
+    assert failed.info.status == "FAILED"
+    assert {record["status"] for record in run_records.read(store.place)} == {"FAILED"}
+
+    child = store.child(store.parent("some launch"), "train@base", {}, time.time())
+    (record,) = run_records.read(store.place)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    run_records.write(
+        {
+            **record,
+            "stage": "train@base",
+            "run_id": child,
+            "status": "RUNNING",
+            "closed": False,
+            "pid": dead.pid,
+            "created": 1.0,
+        }
+    )
+    tracking.sync()
+    assert store.client.get_run(child).info.status == "KILLED"
+    again = store.child(store.parent("some launch"), "train@base", {}, time.time())
+    (killed,) = [r for r in run_records.read(store.place) if r["stage"] == "train@base"]
+    run_records.write({**killed, "run_id": again, "status": "RUNNING", "closed": False})
+    tracking.sync()  # dvc.lock is what it was, and yet there is news
+    assert store.client.get_run(again).info.status == "KILLED"
+
+
+def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project: Path) -> None:
+    store, stopped = mlflow_store.Store(), "training of dpo was stopped by an alarm"
+    quiet = {"probe/winner_relative": 0.1, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
+    with pytest.raises(UserError), tracking.stage_run("train@dpo", params()):
+        time.sleep(0.1)
+        curve = Path("runs/live/train@dpo.jsonl")
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        probes = [{"step": 1, **quiet}, *({"step": n, **quiet, "probe/winner_relative": float(n)} for n in (2, 3))]
+        curve.write_text("".join(json.dumps(line) + "\n" for line in probes))
+        end = time.monotonic() + 60
+        while not (runs := named(store, "train@dpo")) or "mlflow.note.content" not in runs[0].data.tags:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        said = runs[0].data.tags["mlflow.note.content"]
+        assert said.startswith("**winner_worse**, steps 2 to 3: the policy denoises held-out winners worse")
+        assert "by 283.55% at least" in said and runs[0].info.status == "RUNNING"
+        raise UserError(stopped)
+    (run,) = named(store, "train@dpo")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow.note.content"] == f"{stopped}\n\n{said}"
+
+
+def test_no_credentials_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uri in (
+        "postgresql://me:ab/cd@db/mlflow",
+        "postgresql://db/mlflow?user=me&password=ab/cd",
+        "https://me:ab%40cd@db/mlflow",
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert mlflow_store.place().endswith("://db/mlflow")
+
+
+def test_a_short_stage_imports_no_mlflow(project: Path) -> None:
+    done = run(project, "-X", "importtime", "pipeline.py", "stage", "ingest")
+    assert "diffalign.tracking.sync" in done.stdout
+    assert " mlflow" not in done.stdout
+
+
+def test_nothing_new_imports_no_mlflow(project: Path) -> None:
+    tracking.sync()
+    done = run(project, "-X", "importtime", "pipeline.py", "sync")
+    assert "MLflow is up to date" in done.stdout
+    assert " mlflow" not in done.stdout
+
+
+def test_an_outage_warns_once_and_kills_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(live, "RETRY", 0.2)
+    with tracking.stage_run("train@dpo", params()):
+        time.sleep(1.5)
+    err = capfd.readouterr().err
+    assert err.count("warning: MLflow at http://127.0.0.1:1 can't be used") == 1
+    assert "pipeline.py sync" in err
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as error:
+        tracking.sync()
+    assert "secret" not in err + str(error.value)
+
+
+def test_off(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFALIGN_TRACKING", "0")
+    rerun()
+    assert "switched off" in tracking.sync()
+    assert not run_records.FOLDER.exists()
+
+
+def test_outs_that_are_gone(project: Path) -> None:
+    shutil.rmtree("models/policies/dpo")
+    with pytest.raises(UserError, match=r"models/policies/dpo.*dvc checkout"):
+        tracking.sync()
+
+
+def test_the_default_is_an_absolute_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert mlflow_store.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
+    assert tracking.base_link() == "http://127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.com/mlflow/")
+    assert tracking.base_link() == "https://example.com/mlflow"
+
+
+def test_a_launch_is_the_flows_or_the_dvc_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFALIGN_LAUNCH", "prefect-1")
+    assert run_records.launch() == "prefect-1"
+    monkeypatch.delenv("DIFFALIGN_LAUNCH")
+    assert run_records.launch() == run_records.launch()
+    assert f"-{os.getpid()}-" in run_records.launch()
+
+
+def test_tail_takes_whole_new_lines_once(tmp_path: Path) -> None:
+    path = tmp_path / "curve.jsonl"
+    tail = live.Tail(path, 0)
+    assert tail.read() == []
+    path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "lo')
+    assert tail.read() == tail.read() == [outs.Point("loss", 1.0, 5)]  # until it's accepted
+    tail.accept()
+    assert tail.read() == []
+    path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "loss": 0.5}\n')
+    assert tail.read() == [outs.Point("loss", 0.5, 10)]
+    tail.accept()
+    path.write_text('{"step": 5, "loss": 1.0}\n')  # a resumed run cut it back to its checkpoint
+    assert tail.read() == []
+    path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "loss": 0.5}\n{"step": 15, "loss": 0.4}\n')
+    assert tail.read() == [outs.Point("loss", 0.4, 15)]
+
+
+def test_tail_leaves_an_earlier_runs_curve_alone(tmp_path: Path) -> None:
+    path = tmp_path / "curve.jsonl"
+    path.write_text('{"step": 5, "loss": 1.0}\n')
+    os.utime(path, (1, 1))
+    assert live.Tail(path, 2).read() == []
+
+
+def test_points_are_finite_numbers() -> None:
+    line = {"step": 3, "loss": 0.5, "text": "x", "flag": True, "none": None, "bad": float("nan")}
+    assert outs.curve(json.dumps(line) + "\n") == [outs.Point("loss", 0.5, 3)]
+
+
+def test_matching_needs_equal_params_code_and_inputs() -> None:
+    entry = {
+        "params": {"params.yaml": {"policies.dpo": {"beta": 2000, "lr": 3e-5}}},
+        "deps": [
+            {"path": path, "md5": md5}
+            for path, md5 in {"data/shards": "a.dir", "diffalign/x.py": "b", "raw": "c"}.items()
+        ],
+    }
+    record = {
+        "params": {"policies": {"dpo": {"beta": 2000.0, "lr": 3e-5}, "sft": {}}},
+        "known": {"data/shards": "a.dir", "diffalign/x.py": "b"},
+    }
+    assert run_records.matches(record, entry)
+    assert not run_records.matches({**record, "params": {"policies": {"dpo": {"beta": 1.0, "lr": 3e-5}}}}, entry)
+    assert not run_records.matches({**record, "params": {}}, entry)
+    assert not run_records.matches({**record, "known": {"data/shards": "other.dir"}}, entry)
+
+
+def test_flatten_and_lookup() -> None:
+    values = {"policies": {"dpo": {"beta": 1, "raters": [1, 2]}}}
+    assert dag.flatten(values) == {"policies.dpo.beta": 1, "policies.dpo.raters": [1, 2]}
+    assert dag.lookup(values, ["policies.dpo", "nothing.here"]) == {"policies.dpo": {"beta": 1, "raters": [1, 2]}}

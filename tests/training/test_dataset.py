@@ -1,0 +1,38 @@
+"""Which pairs training is given: those of the train split weighed, the held-out ones as they are."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from diffalign.core.errors import UserError
+from diffalign.training import dataset
+from tests.data.test_comparisons import one, table
+
+
+def spec(folder: Path, **changes: Any) -> Any:
+    """What `feed` asks of a run about its pairs."""
+    pairs = {"rule": "each", "raters": [], "weights": []} | changes
+    return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy={"swap_labels": False})
+
+
+def test_held_out_pairs_keep_to_rule_and_raters_and_need_no_weights(tmp_path: Path) -> None:
+    """A weight by rater is the train split's: a held-out answer whose rater isn't known is as good as any."""
+    rows = [one(n, rater=f"r{n % 2}") for n in range(4)]
+    held_out = [one(n, rater=None if n == 5 else "r0", split="validation", image_b=f"B{n}") for n in range(4, 8)]
+    pq.write_table(table(*rows, *held_out), tmp_path / "comparisons.parquet")
+    plain = dataset.held_out_pairs(spec(tmp_path))
+    assert {pair.pair_id for pair in plain} == {"c4", "c5", "c6", "c7"}
+    assert dataset.held_out_pairs(spec(tmp_path, weights=["rater", "prompt"])) == plain
+    assert "c5" not in {pair.pair_id for pair in dataset.held_out_pairs(spec(tmp_path, raters=["r0"]))}
+    weighed = dataset.training_pairs(spec(tmp_path, raters=["r0", "r1"], weights=["rater"]))
+    assert [replace(pair, weight=1.0) for pair in weighed] == dataset.training_pairs(spec(tmp_path))
+
+
+def test_a_weight_by_rater_needs_the_train_splits_raters(tmp_path: Path) -> None:
+    pq.write_table(table(one(1), one(2, rater=None)), tmp_path / "comparisons.parquet")
+    with pytest.raises(UserError, match=r"pairs\.weights: rater expects a rater for every answer, 1 of 2 have none"):
+        dataset.training_pairs(spec(tmp_path, weights=["rater"]))
