@@ -90,7 +90,7 @@ def test_a_lock_is_held_as_long_as_who_inherited_it(tmp_path: Path, monkeypatch:
 
 def test_a_lock_keeps_another_process_out_and_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys; from pathlib import Path; from diffalign.files import lock\n"
+        "import sys; from pathlib import Path; from diffalign.core.files import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

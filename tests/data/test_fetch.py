@@ -112,7 +112,7 @@ def test_a_part_of_the_data_at_a_commit_known_by_its_first_digits(hub: Hub, here
 def test_a_killed_fetch_goes_on_at_the_byte(hub: Hub, here: Path, repo: Path) -> None:
     hub.stall[UNET] = 15_000_000
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(repo)}
-    body = "from diffalign.fetch import fetch; fetch('sd15')"
+    body = "from diffalign.data.hub.fetch import fetch; fetch('sd15')"
     process = subprocess.Popen([sys.executable, "-c", body], env=environment)
     part = SD15.folder / ".part" / f"{UNET.replace('/', '--')}.part"
     for _ in range(300):

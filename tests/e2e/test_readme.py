@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PACKAGES = ("diffalign", "flows", "stages")
+PACKAGES = ("diffalign", "flows", "stages", "studies")
 FOLDERS = ("assets", "tests")  # one line for the folder
 
 

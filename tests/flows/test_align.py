@@ -104,7 +104,7 @@ def test_only_failures_that_may_pass_are_tried_again(project: Path) -> None:
     train.write_text(
         good + "\nwork = run\n"
         "def run(params, policy):\n"
-        "    from diffalign.errors import UserError\n"
+        "    from diffalign.core.errors import UserError\n"
         "    with open(f'runs/tries-{policy}', 'a') as file: file.write('x')\n"
         "    if policy == 'dpo': raise UserError('beta: expected rain, found sun. Wait.')\n"
         "    if len(Path('runs/tries-base').read_text()) < 2: raise RuntimeError('the device was lost')\n"

@@ -106,5 +106,5 @@ def test_no_family_is_named_outside_families() -> None:
         for file in files
         if any(f'"{name}"' in file.read_text() for name in ("sd15", "sdxl", "sd3"))
     }
-    inside = {f"diffalign/families/{name}.py" for name in ("__init__", "sd15", "sdxl", "sd3")}
-    assert asking == {"diffalign/params.py", "diffalign/fetch.py", *inside}
+    inside = {f"diffalign/models/{name}.py" for name in ("family", "sd15", "sdxl", "sd3")}
+    assert asking == {"diffalign/config/params.py", "diffalign/data/hub/fetch.py", *inside}

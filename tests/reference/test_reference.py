@@ -147,13 +147,13 @@ def test_no_network_and_no_forward_of_a_reference(project: Path, monkeypatch: py
 
     loaded: list[int] = []
     forwards: list[bool] = []
-    load, forward = families.sd15.SD15.load_denoiser, UNet2DConditionModel.forward
+    load, forward = families.SD15.load_denoiser, UNet2DConditionModel.forward
 
     def counted(self: UNet2DConditionModel, *args: Any, **kwargs: Any) -> Any:
         forwards.append(torch.is_grad_enabled())
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(families.sd15.SD15, "load_denoiser", lambda *a: (loaded.append(1), load(*a))[1])
+    monkeypatch.setattr(families.SD15, "load_denoiser", lambda *a: (loaded.append(1), load(*a))[1])
     monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
     seen = {}
     for kind in ("live", "cached"):
@@ -206,7 +206,8 @@ def test_no_draws_a_manifest_that_says_so(project: Path, monkeypatch: pytest.Mon
 def stage(processes: int = 1) -> subprocess.Popen[bytes]:
     """The stage in a process of its own, in small parts."""
     code = (
-        "from stages import reference; from diffalign import measuring, params;"
+        "from stages import reference; from diffalign.reference import worker as measuring;"
+        "from diffalign.config import params;"
         "measuring.PART = 4; reference.run(params.load())"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPO), "DIFFALIGN_PROCESSES": str(processes)}

@@ -90,7 +90,7 @@ def test_who_ignores_the_wish_to_end_is_ended(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's wish list is Linux's")
 def test_nothing_outlives_a_killed_caller(tmp_path: Path) -> None:
     sleeper = SLEEPER.format(str(tmp_path / "pid"))
-    caller = "import sys; from diffalign.processes import run_group; "
+    caller = "import sys; from diffalign.runtime.processes import run_group; "
     caller += f"run_group([sys.executable, '-c', {sleeper!r}], print)"
     with subprocess.Popen([sys.executable, "-c", caller], cwd=REPO) as process:
         pid = pid_in(tmp_path / "pid")

@@ -352,7 +352,8 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_ends_the_same():
     write("train-0.parquet", pickapic.rows(200))
     code = (
         "import os, signal, yaml\n"
-        "from diffalign import comparison_writer, params\nfrom stages import ingest\n"
+        "from diffalign.data.comparisons import writer as comparison_writer\n"
+        "from diffalign.config import params\nfrom stages import ingest\n"
         f"raw = yaml.safe_load(open({str(REPO / 'params.yaml')!r}))\n"
         "raw['data'] |= {'path': 'raw', 'validation': 0, 'test': 0}\n"
         "comparison_writer.FILE_BYTES, comparison_writer.ROW_GROUP_BYTES = 100_000, 10_000\n"

@@ -200,8 +200,8 @@ def test_images_are_decoded_as_they_are_needed(project: Path, monkeypatch: pytes
 
 KILLED_AND_RESUMED = """
 import json, os, pathlib, signal, sys
-from diffalign import params
-from diffalign.families.sd15 import SD15
+from diffalign.config import params
+from diffalign.models.sd15 import SD15
 from stages import precompute
 
 deadly, calls, encode = None, [], SD15.encode_image

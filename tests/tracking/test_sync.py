@@ -90,7 +90,7 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     text = tracking.sync()
     assert "4 of 4 stages" in text
     store = mlflow_store.Store()
-    (parent,) = [run for run in store.search() if "diffalign.tracking.dag" in run.data.tags]
+    (parent,) = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     assert f"http://127.0.0.1:5000/#/experiments/{store.experiment}/runs/{parent.info.run_id}" in text
     assert parent.info.status == "FINISHED"
     assert parent.data.params["policies.dpo.beta"] == "2000"
@@ -169,7 +169,7 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
     (child,) = named(store, "train@dpo")
     assert child.data.tags["diffalign.fingerprint"] == dag.fingerprint(entry)
     assert child.data.tags["mlflow.parentRunId"] == parent
-    assert "diffalign.tracking.dag" in store.client.get_run(parent).data.tags
+    assert "diffalign.dag" in store.client.get_run(parent).data.tags
     assert {run.info.run_name for run in store.search(mlflow__parentRunId=parent)} == FIRST
 
 
@@ -179,7 +179,7 @@ def test_an_edit_gives_a_second_pipeline_run_that_keeps_models_once(project: Pat
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
     tracking.sync()
     store = mlflow_store.Store()
-    parents = [run for run in store.search() if "diffalign.tracking.dag" in run.data.tags]
+    parents = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     second, first = sorted(parents, key=lambda run: run.data.params["policies.dpo.beta"], reverse=True)
     assert {run.info.run_name for run in store.search(mlflow__parentRunId=second.info.run_id)} == FIRST
     new, old = (of(store, parent, "train@dpo") for parent in (second, first))

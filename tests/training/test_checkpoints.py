@@ -147,8 +147,8 @@ def test_where_all_are_broken_it_says_so_and_a_new_start_clears_them(
 FULL = """
 import sys, torch
 from pathlib import Path
-from diffalign import checkpoints
-from diffalign.errors import UserError
+from diffalign.training import checkpoints
+from diffalign.core.errors import UserError
 folder = Path(sys.argv[1])
 def made(step, size): return checkpoints.Checkpoint(step, "dpo-0", [], {"a": torch.full((size,), float(step))})
 checkpoints.save(folder, made(1, 10), 2)

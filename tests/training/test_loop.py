@@ -52,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def start(policy: str, processes: int = 1) -> subprocess.Popen[bytes]:
     """The train stage in a process group of its own, as a user's shell would start it."""
-    code = f"from stages import train; from diffalign import params; train.run(params.load(), {policy!r})"
+    code = f"from stages import train; from diffalign.config import params; train.run(params.load(), {policy!r})"
     environment = {**os.environ, "DIFFALIGN_PROCESSES": str(processes), "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code], env=environment, start_new_session=True, stderr=subprocess.PIPE
