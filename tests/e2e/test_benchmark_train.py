@@ -78,7 +78,11 @@ def test_lora_and_checkpointing(setting: Setting) -> None:
 
 
 def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small SDXL, with two text encoders and the image's sizes: the same losses; in bf16 nearly."""
+    """A small SDXL, with two text encoders and the image's sizes: the same losses; in bf16 nearly.
+
+    bf16 rounds an error to about 0.1%, in other places on other processors; beta / 2 times that is in the logit. At
+    beta 1,000 the loss moved by 0.29 on a processor with AMX and by less than 0.2 on one without: hence beta 100.
+    """
     monkeypatch.chdir(tmp_path)
     tiny, real = worlds.ARCHITECTURES["tiny"], worlds.ARCHITECTURES["sdxl"]
     second = {**tiny.texts[0], "hidden_size": 32}
@@ -95,7 +99,7 @@ def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "projection_class_embeddings_input_dim": 64 + 6 * 8,
     }
     architecture = worlds.Architecture("sdxl", 64, unet, tiny.vae, (tiny.texts[0], second))
-    policy = {"adapter": "full", "batch_size": 2, "micro_batch_size": 1}
+    policy = {"adapter": "full", "batch_size": 2, "micro_batch_size": 1, "beta": 100}
     params = worlds.make_world(architecture, 2, policy)
     found = train.compare_losses(Setting(params, "cpu", "fp32", False, 0), micro_batch=2, steps=1)
     assert train.part_flops(Setting(params, "cpu", "fp32", False, 0))["unet"] > 0
@@ -105,7 +109,7 @@ def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train.nudge(contender)
         losses.append(contender.step(0))
     AcceleratorState._reset_state(True)
-    assert losses == pytest.approx([found["losses"][0]] * 2, abs=0.2)
+    assert losses == pytest.approx([found["losses"][0]] * 2, abs=0.04)
 
 
 def test_results_are_written(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
