@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from diffalign.config import params
 from diffalign.config.params import Params
 from diffalign.core import files
+from diffalign.core.code import ROOT, code_hash
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards import reader as shards
@@ -71,7 +72,7 @@ class Study:
     def inputs(self) -> list[str]:
         """Checksums of what all runs have in common: comparisons, shards, the base model, the code of their stages."""
         paths = [self.root / INPUTS[0] / comparisons.COMPARISONS, self.root / INPUTS[1] / "manifest.json"]
-        code = [files.code_hash(stage) for stage in ("train", "generate", "evaluate")]
+        code = [code_hash(stage) for stage in ("train", "generate", "evaluate")]
         return [*map(files.sha256_file, paths), self.hash_model(self.values.model.path), *code]
 
     @cached_property
@@ -170,7 +171,7 @@ def relabelled(job: Study, out: Path) -> None:
 def inside(folder: Path) -> Iterator[None]:
     """Works in a project folder; training's processes import this very code, wherever they are started."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(files.ROOT), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     try:
         with contextlib.chdir(folder):
             yield

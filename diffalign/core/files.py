@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from safetensors import SafetensorError
 
+from diffalign.core.code import code_hash
 from diffalign.core.errors import UserError
 
 RUNS = Path("runs")
 """Untracked work in progress, relative to the repository's root."""
-ROOT = Path(__file__).resolve().parents[2]
-"""Where this project's code is."""
 PATIENCE = 10.0
 """Seconds that a lock is waited for."""
 
@@ -140,27 +138,15 @@ def publish(source: Path, target: Path) -> None:
     fsync_folder(target.parent)
 
 
-def code_hash(stage: str) -> str:
-    """SHA-256 over a stage's code: what dvc.yaml lists; what isn't a stage's there, all modules loaded now."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    if stage in stages:
-        entry = stages[stage].get("do", stages[stage])
-        found = [ROOT / path for path in entry["deps"] if path.endswith(".py")]
-    else:
-        modules = [m for name, m in sys.modules.items() if name.split(".")[0] in ("diffalign", "stages")]
-        found = [Path(m.__file__) for m in modules if m.__file__]
-    lines = [f"{path.relative_to(ROOT)}:{sha256_file(path)}" for path in sorted(found)]
-    return sha256_bytes("\n".join(lines).encode())
+def work_folder(stage: str, params: Any, inputs: Iterable[Path], chosen: Mapping[str, str] | None = None) -> Path:
+    """Returns the untracked folder of one piece of work, `runs/<stage>-<hash of params, inputs, code>`; makes it.
 
-
-def work_folder(stage: str, params: Any, inputs: Iterable[Path]) -> Path:
-    """The untracked folder of one piece of work, `runs/<stage>-<hash of params, inputs, code>`; made if missing.
-
-    `stage` is a stage's name, with a dash and a policy's after it or without. `inputs` are files whose content names
-    the inputs completely (manifests with checksums, Parquet files). The same work finds what an earlier, killed
-    attempt left; other params, inputs or code start afresh.
+    `stage` is a stage's name, alone or with a dash and a policy's name behind it. `inputs` are files whose content
+    names the inputs completely (manifests with checksums, Parquet files). `chosen` says which of the files that
+    dvc.yaml names by a template the work uses, as in `code_hash`. The same work finds what an earlier, killed attempt
+    left; other params, inputs or code start afresh. An edited comment or docstring is no other code.
     """
-    code = code_hash(stage.partition("-")[0])
+    code = code_hash(stage.partition("-")[0], chosen)
     parts = {"stage": stage, "params": params, "inputs": [sha256_file(p) for p in inputs], "code": code}
     folder = RUNS / f"{stage}-{sha256_bytes(canonical_json(parts).encode())[:16]}"
     if older := [str(path) for path in RUNS.glob(f"{stage}-{'?' * 16}") if path != folder]:
