@@ -37,7 +37,7 @@ app = typer.Typer(
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc stage list` shows them.")]) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""
-    from diffalign.config import params
+    from diffalign.config.load import load
     from diffalign.runtime import processes, timings
     from diffalign.tracking import dag
     from diffalign.tracking import sync as tracking
@@ -47,7 +47,7 @@ def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc
     if not Path(f"stages/{module}.py").is_file():
         known = ", ".join(sorted(path.stem for path in Path("stages").glob("[a-z]*.py")))
         raise UserError(f"stage: expected one of {known}, got {module!r}.")
-    values = params.load()
+    values = load()
     dag.check_leftovers(values.policies)
     start = time.monotonic()
     with tracking.stage_run(name, values.model_dump(mode="json")):
@@ -75,10 +75,10 @@ def run(
 @app.command()
 def plan() -> None:
     """Print what training will take, before anything starts. FLOPs, pairs a second, memory, hours, disk."""
-    from diffalign.config import params
+    from diffalign.config.load import load
     from diffalign.planning import planner
 
-    typer.echo(planner.text(params.load(), planner.this_machine()))
+    typer.echo(planner.text(load(), planner.this_machine()))
 
 
 @app.command()
@@ -105,13 +105,13 @@ def study(
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,
 ) -> None:
     """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
-    from diffalign.config import params
+    from diffalign.config.load import load
     from studies import runner
 
     if list_:
         typer.echo(runner.listing())
         return
-    typer.echo(runner.run(params.load(), only or (), prompts, steps))
+    typer.echo(runner.run(load(), only or (), prompts, steps))
     typer.echo(runner.remake_report())
 
 
@@ -152,10 +152,10 @@ def fetch(
     revision: Annotated[str | None, typer.Option(help="Another commit, or its first digits.")] = None,
 ) -> None:
     """Bring the pinned data and models from their hub. Resumable; needs a network."""
-    from diffalign.config import params
+    from diffalign.config.load import load
     from diffalign.data.hub import fetch
 
-    fetch.run(params.load(), names or (), files, repo, revision)
+    fetch.run(load(), names or (), files, repo, revision)
 
 
 @app.command()

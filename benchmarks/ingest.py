@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.load import load, parse
 from stages import ingest
 from tests.helpers import pickapic
 
@@ -58,9 +58,9 @@ def main() -> None:
     count = parser.parse_args().rows
     root = Path(__file__).resolve().parent.parent
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True).strip()
-    raw = params.load(root / "params.yaml").model_dump()
+    raw = load(root / "params.yaml").model_dump()
     raw["data"]["path"] = "raw"
-    values = params.parse(raw)
+    values = parse(raw)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         datas = list(pool.map(picture, range(2 * count)))
     best = {"full decode": (0.0, 0.0), "ingest": (0.0, 0.0)}

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.load import load, parse
+from diffalign.config.params import Params
 from stages import ingest, precompute, reference
 from tests.helpers import pickapic
 from tests.helpers.tiny import make_tokenizer
@@ -187,19 +188,19 @@ def make_data(path: Path, pixels: int, pairs: int) -> None:
     pickapic.write(path, rows, row_group_size=100)
 
 
-def make_params(architecture: Architecture, policy: dict[str, Any]) -> params.Params:
+def make_params(architecture: Architecture, policy: dict[str, Any]) -> Params:
     """The default params for this model and data, with one policy: the default's `dpo` changed by `policy`."""
-    raw = params.load(ROOT / "params.yaml").model_dump()
+    raw = load(ROOT / "params.yaml").model_dump()
     raw["data"]["path"], raw["model"] = "raw", {"family": architecture.family, "path": "model"}
     raw["precompute"] |= {"resolution": architecture.pixels, "batch_size": 16 if architecture.pixels < 512 else 4}
     base = {**raw["policies"]["base"], "init": "model"}
     kept = {key: raw["policies"]["dpo"][key] for key in ("timesteps", "timestep_density", "prompt_drop", "flip")}
     raw["reference"] |= {**kept, "draws": 2, "init": "model", "batch_size": policy["batch_size"]}
     raw["policies"] = {"base": base, "dpo": {**raw["policies"]["dpo"], "init": "model", **policy}}
-    return params.parse(raw, "the benchmark's params")
+    return parse(raw, "the benchmark's params")
 
 
-def make_world(architecture: Architecture, pairs: int, policy: dict[str, Any]) -> params.Params:
+def make_world(architecture: Architecture, pairs: int, policy: dict[str, Any]) -> Params:
     """Makes model/, raw/, and with the real stages data/comparisons, shards and reference, in the working folder."""
     values = make_params(architecture, policy)
     make_model(architecture, Path("model"))

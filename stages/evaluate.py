@@ -28,7 +28,8 @@ from diffalign.rewards.reward import Scorer
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.config.params import Params, Trained
+    from diffalign.config.params import Params
+    from diffalign.config.training import Trained
 
 COMPARISONS, SHARDS, POLICIES, IMAGES = (
     Path("data/comparisons"),

@@ -14,7 +14,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from diffalign.config import params
+from diffalign.config.load import parse
+from diffalign.config.methods import none
 from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.code import ROOT, code_hash
@@ -104,7 +105,7 @@ class Study:
         raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS, "scorers": [self.judge.name]}
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
-        return params.parse(raw, "the study's params")
+        return parse(raw, "the study's params")
 
     def key(self, name: str) -> str:
         """What a run's results depend on: params, inputs, the code of the stages that make them."""
@@ -256,7 +257,7 @@ def curve_end(path: Path) -> dict[str, float]:
 def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
     """Whether the run's reward ranks each held-out pair as its rater did (1, 0.5, 0), and the pairs' prompts."""
     pairs, policy = evaluate.held_out_pairs(values), values.policies[name]
-    assert not isinstance(policy, params.Untrained)
+    assert not isinstance(policy, none.Settings)
     family, path, device = values.model.family, values.model.path, default_device()
 
     def errors(model: families.Family) -> Floats:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffalign.config.params import DPO, KTO, SFT, MaPO, Params, Reference, Trained
+    from diffalign.config.methods import dpo, kto, mapo, sft
+    from diffalign.config.params import Params
+    from diffalign.config.reference import Reference
+    from diffalign.config.training import Trained
 
 
 def found(params: Params) -> list[str]:
@@ -40,7 +43,7 @@ def of_weights(params: Params) -> list[str]:
     return lines
 
 
-def of_training(params: Params, policy: DPO | KTO | MaPO | SFT) -> list[str]:
+def of_training(params: Params, policy: dpo.Settings | kto.Settings | mapo.Settings | sft.Settings) -> list[str]:
     """What in a trained policy doesn't hang together, with itself or with the rest: `key: what`, a line each."""
     lines = of_drawing(params, policy)
     if policy.reference == "cached":
@@ -63,7 +66,7 @@ def of_training(params: Params, policy: DPO | KTO | MaPO | SFT) -> list[str]:
     return lines
 
 
-def of_kto(params: Params, policy: KTO) -> list[str]:
+def of_kto(params: Params, policy: kto.Settings) -> list[str]:
     """What in a policy on images by themselves would need pairs, or a reference that isn't there."""
     lines = []
     if policy.reference != "live":
@@ -102,6 +105,6 @@ def of_cached(params: Params, policy: Trained) -> list[str]:
     return lines
 
 
-def falls(params: Params, policy: DPO) -> bool:
+def falls(params: Params, policy: dpo.Settings) -> bool:
     """Whether the loss falls with the margin everywhere, which the safeguard takes for granted."""
     return policy.link != "ipo" and params.pairs.rule == "each"

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from diffalign.config import params
+from diffalign.config.load import load
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes
 
@@ -20,7 +20,7 @@ def use(name: str, force: bool = False) -> str:
     if not source.is_file():
         names = ", ".join(sorted(path.stem for path in Path("presets").glob("*.yaml"))) or "none yet"
         raise UserError(f"preset: expected one of {names}, got {name!r}.")
-    values = params.load(source)
+    values = load(source)
     new = source.read_bytes()
     if PARAMS.exists() and PARAMS.read_bytes() == new:
         return f"{PARAMS} is {source} already."

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffalign.config.params import Params, Trained
+from diffalign.config.params import Params
+from diffalign.config.training import Trained
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.data.comparisons import table as comparisons
 from diffalign.methods import method as methods

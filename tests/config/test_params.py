@@ -10,7 +10,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffalign.config import params
+from diffalign.config.load import load, parse
+from diffalign.config.methods import dpo, kto, mapo, sft
+from diffalign.config.pairs import Pairs
+from diffalign.config.params import BaseModelParams, Data, Evaluate
+from diffalign.config.probe import Probe
+from diffalign.config.training import Trained
+from diffalign.config.values import Density, Model
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.sources.pickapic import SOURCES
@@ -31,12 +37,12 @@ def raw(repo: Path) -> dict[str, Any]:
 
 def message(raw: Any) -> str:
     with pytest.raises(UserError) as error:
-        params.parse(raw, "params.yaml")
+        parse(raw, "params.yaml")
     return str(error.value)
 
 
 def test_the_default_is_valid(repo: Path) -> None:
-    values = params.load(repo / "params.yaml")
+    values = load(repo / "params.yaml")
     assert {"base", "dpo", "sft"} <= set(values.policies)
     assert values.evaluate.baseline == "base"
 
@@ -108,7 +114,7 @@ def test_the_safeguard_is_for_losses_that_fall_with_the_margin(
     raw["policies"]["dpo"] |= {"link": link, "safeguard": 0.9}
     raw["pairs"]["rule"] = rule
     if not refused:
-        assert params.parse(raw).policies["dpo"].safeguard == 0.9  # type: ignore[union-attr]
+        assert parse(raw).policies["dpo"].safeguard == 0.9  # type: ignore[union-attr]
     else:
         assert "policies.dpo.safeguard: expected null with link ipo or pairs.rule majority" in message(raw)
 
@@ -128,10 +134,10 @@ def test_weights_say_something_under_the_rule(raw: dict[str, Any], rule: str, we
     if refused:
         assert refused in message(raw)
     else:
-        assert params.parse(raw).pairs.weights == weights
+        assert parse(raw).pairs.weights == weights
 
 
-def kto(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def with_kto(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The default params with one KTO policy beside the base."""
     policy = {k: v for k, v in raw["policies"]["dpo"].items() if k not in ("link", "safeguard")}
     changes = {"method": "kto", "desirable_share": 0.8} | changes
@@ -139,11 +145,11 @@ def kto(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_kto_has_a_reference_and_no_pairs(raw: dict[str, Any]) -> None:
-    assert params.parse(kto(raw)).policies["kto"].desirable_share == 0.8  # type: ignore[union-attr]
+    assert parse(with_kto(raw)).policies["kto"].desirable_share == 0.8  # type: ignore[union-attr]
     raw["precompute"]["flips"] = True
-    assert params.parse(kto(raw, flip="independent"))
+    assert parse(with_kto(raw, flip="independent"))
     raw["pairs"]["weights"] = ["prompt"]
-    text = message(kto(raw, reference="none", flip="pair"))
+    text = message(with_kto(raw, reference="none", flip="pair"))
     assert "policies.kto.reference: expected live, since Diffusion-KTO compares with it, got 'none'" in text
     assert "policies.kto.flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'" in text
     assert "expected pairs.weights [], got ['prompt']" in text
@@ -152,7 +158,7 @@ def test_kto_has_a_reference_and_no_pairs(raw: dict[str, Any]) -> None:
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: 1\nb:\n  lr: 5\n  steps: 1\n  lr: 2.0e-5\n")
     with pytest.raises(UserError, match=r"the key 'lr' is there twice(.|\n)*line 5"):
-        params.load(tmp_path / "params.yaml")
+        load(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])
@@ -167,22 +173,22 @@ def test_a_long_value_is_cut(raw: dict[str, Any]) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
-        params.load(tmp_path / "params.yaml")
+        load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("data: [1,\n")
     with pytest.raises(UserError, match="not readable YAML"):
-        params.load(tmp_path / "params.yaml")
+        load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not readable YAML"):
-        params.load(tmp_path / "params.yaml")
+        load(tmp_path / "params.yaml")
 
 
 def test_params_are_frozen(repo: Path) -> None:
-    values = params.load(repo / "params.yaml")
+    values = load(repo / "params.yaml")
     with pytest.raises(ValidationError, match="frozen"):
         values.generate.steps = 3  # type: ignore[misc]
 
 
-def literals(model: type[params.Model], field: str) -> set[str]:
+def literals(model: type[Model], field: str) -> set[str]:
     """The values that a field of a model admits, from its schema."""
     schema = model.model_json_schema()["properties"][field]
     schema = schema.get("items", schema)
@@ -190,21 +196,23 @@ def literals(model: type[params.Model], field: str) -> set[str]:
 
 
 def test_each_axis_has_the_keys_that_params_admit() -> None:
-    assert set(FAMILIES) == literals(params.BaseModelParams, "family")
-    assert set(SCORERS) == literals(params.Evaluate, "scorers")
-    assert set(SOURCES) == literals(params.Data, "source")
-    trained = set().union(*(literals(model, "method") for model in (params.DPO, params.KTO, params.MaPO, params.SFT)))
-    assert set(LINKS) == literals(params.DPO, "link")
+    assert set(FAMILIES) == literals(BaseModelParams, "family")
+    assert set(SCORERS) == literals(Evaluate, "scorers")
+    assert set(SOURCES) == literals(Data, "source")
+    trained = set().union(
+        *(literals(model, "method") for model in (dpo.Settings, kto.Settings, mapo.Settings, sft.Settings))
+    )
+    assert set(LINKS) == literals(dpo.Settings, "link")
     assert set(METHODS) == trained
 
 
 def test_what_the_library_admits_too_is_the_same() -> None:
     """Library functions don't know params, so these values stand in both."""
-    assert set(get_args(timesteps.Density)) == set(get_args(params.Density)) == literals(params.DPO, "timestep_density")
-    assert set(get_args(comparisons.Rule)) == literals(params.Pairs, "rule")
-    assert set(get_args(comparisons.Weight)) == literals(params.Pairs, "weights")
-    assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(params.DPO, "optimizer")
-    assert set(SCORERS) == literals(params.Probe, "scorers")
+    assert set(get_args(timesteps.Density)) == set(get_args(Density)) == literals(Trained, "timestep_density")
+    assert set(get_args(comparisons.Rule)) == literals(Pairs, "rule")
+    assert set(get_args(comparisons.Weight)) == literals(Pairs, "weights")
+    assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(Trained, "optimizer")
+    assert set(SCORERS) == literals(Probe, "scorers")
 
 
 def test_a_misspelt_key_is_one_message_and_exit_code_2(repo: Path, tmp_path: Path, raw: dict[str, Any]) -> None:

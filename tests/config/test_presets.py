@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffalign.config import params, presets
+from diffalign.config import presets
+from diffalign.config.load import load
+from diffalign.config.methods import dpo as dpo_params
+from diffalign.config.methods import sft as sft_params
 from diffalign.core.errors import UserError
 from diffalign.data.hub.fetch import PINNED
 from diffalign.models import family as families
@@ -18,7 +21,7 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_it_is_valid(file: Path) -> None:
-    assert params.load(file).policies["base"].method == "none"
+    assert load(file).policies["base"].method == "none"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -39,9 +42,9 @@ def test_every_parameter_is_explained_where_it_first_stands(file: Path) -> None:
 
 @pytest.mark.parametrize(("name", "warmup"), [("sd15", 500), ("sdxl", 200)])
 def test_it_is_diffusion_dpo_as_published(name: str, warmup: int) -> None:
-    values = params.load(ROOT / "presets" / f"{name}.yaml")
+    values = load(ROOT / "presets" / f"{name}.yaml")
     dpo, sft = values.policies["dpo"], values.policies["sft"]
-    assert isinstance(dpo, params.DPO) and isinstance(sft, params.SFT)
+    assert isinstance(dpo, dpo_params.Settings) and isinstance(sft, sft_params.Settings)
     assert (dpo.batch_size, dpo.steps, dpo.warmup_steps, dpo.prompt_drop, dpo.beta) == (2048, 2000, warmup, 0.2, 5000)
     assert dpo.lr == pytest.approx(1e-8 * dpo.batch_size)  # --learning_rate 1e-8 --scale_lr
     same = {"method", "beta", "link", "safeguard"}
@@ -50,7 +53,7 @@ def test_it_is_diffusion_dpo_as_published(name: str, warmup: int) -> None:
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
 def test_it_names_the_folders_that_fetch_fills(name: str) -> None:
-    values = params.load(ROOT / "presets" / f"{name}.yaml")
+    values = load(ROOT / "presets" / f"{name}.yaml")
     assert Path(values.data.path) == PINNED["pickapic_v2"].folder
     assert values.model.family == name
     assert Path(values.model.path) == PINNED[name].folder
@@ -87,7 +90,7 @@ def test_edited_params_are_kept(project: Path) -> None:
         presets.use("sd15")
     assert yaml.safe_load((project / "params.yaml").read_text()) == raw
     presets.use("sd15", force=True)
-    assert params.load(project / "params.yaml").model.path == "models/base/sd15"
+    assert load(project / "params.yaml").model.path == "models/base/sd15"
 
 
 def test_an_unknown_preset_is_named(project: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from diffalign.config import params
+from diffalign.config.load import load
 from diffalign.core.errors import UserError
 from diffalign.data.hub.fetch import PINNED, fetch, read_lock, run, wanted
 from tests.helpers.hub import Hub
@@ -228,14 +228,14 @@ def test_no_network(hub: Hub, here: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_params_need(repo: Path) -> None:
     for name in ("sd15", "sdxl", "sd3"):
-        assert wanted(params.load(repo / "presets" / f"{name}.yaml")) == [name, "pickapic_v2"]
+        assert wanted(load(repo / "presets" / f"{name}.yaml")) == [name, "pickapic_v2"]
     with pytest.raises(UserError, match="needs nothing that is fetched"):
-        wanted(params.load(repo / "params.yaml"))
+        wanted(load(repo / "params.yaml"))
 
 
 def test_one_source_for_one_repository(repo: Path) -> None:
     with pytest.raises(UserError, match="are for one source, got sd15, pickapic_v2"):
-        run(params.load(repo / "presets" / "sd15.yaml"), repo="me/mine")
+        run(load(repo / "presets" / "sd15.yaml"), repo="me/mine")
 
 
 def test_pins_are_commits_and_folders_are_apart() -> None:

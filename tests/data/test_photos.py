@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.load import parse
 from diffalign.core import files
 from diffalign.data import images
 from diffalign.data.comparisons import table as comparisons
@@ -31,7 +31,7 @@ def stored(tmp_path_factory):
         write_photo_parquet(Path("raw"))
         raw = yaml.safe_load((REPO / "params.yaml").read_text())
         raw["data"]["path"] = "raw"
-        ingest.run(params.parse(raw))
+        ingest.run(parse(raw))
         table = comparisons.read(Path("data/comparisons"))
         assert table.num_rows == len(photographs())
         return dict(comparisons.iter_images(Path("data/comparisons")))

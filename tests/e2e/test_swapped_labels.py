@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffalign.config import params
+from diffalign.config.load import parse
 from stages import evaluate, generate, ingest, precompute, train
 from tests.helpers.project import REPO
 
@@ -26,7 +26,7 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     }
     raw["generate"] |= {"prompts": 64, "split": "validation"}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
-    values = params.parse(raw)
+    values = parse(raw)
     ingest.run(values)
     precompute.run(values)
     for policy in raw["policies"]:

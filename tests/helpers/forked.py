@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, write_json
 from diffalign.runtime import environment
 from diffalign.training import loop as training
@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def prepare(work: Path, values: params.Params, policy: str, processes: int) -> None:
+def prepare(work: Path, values: Params, policy: str, processes: int) -> None:
     """Writes the spec of a run as the train stage does."""
     machine = {"device": "cpu", "processes": processes, "threads": 1, "precision": "fp32", "torch": torch.__version__}
     machine |= {"parallel": "ddp", "compiled": False}

@@ -5,14 +5,15 @@ from typing import Any
 
 import yaml
 
-from diffalign.config import params
+from diffalign.config.load import parse
+from diffalign.config.params import Params
 from tests.helpers import pickapic
 from tests.helpers.tiny import make_model
 
 REPO = Path(__file__).resolve().parents[2]
 
 
-def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any]) -> params.Params:
+def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any]) -> Params:
     """The default params.yaml with small sizes, the given policies, and `section={key: value}` changes.
 
     A policy is given as changes to the default's policy of the same method.
@@ -35,7 +36,7 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     for section, values in changes.items():
         raw[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(raw))
-    return params.parse(raw)
+    return parse(raw)
 
 
 TRAINED = {

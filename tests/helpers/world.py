@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.files import write_json, write_text
 from diffalign.shapes import scenes as shapes
 from stages import generate, ingest
@@ -39,7 +39,7 @@ def drawing(caption: str, number: int) -> bytes:
     return generate.png(shapes.render(scene)) if scene else pickapic.image(number)
 
 
-def make_world(folder: Path, policies: dict[str, Any], captions: list[str] = CAPTIONS, **changes: Any) -> params.Params:
+def make_world(folder: Path, policies: dict[str, Any], captions: list[str] = CAPTIONS, **changes: Any) -> Params:
     """Makes model/, model2/ (other weights), raw/, params.yaml and what ingest makes of them; works in the folder.
 
     Every caption has a row in the test split; three more stand in the train split.

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffalign.config import params
 from diffalign.data.batches.pair_batches import PairBatch, PairSource, latents
 from diffalign.data.comparisons.table import Pair
 from diffalign.data.shards.reader import prompt_key
@@ -18,7 +17,7 @@ from diffalign.diffusion.rng import pair_place
 from diffalign.diffusion.timesteps import Times
 from diffalign.methods.dpo import DPO
 from diffalign.methods.mapo import MaPO
-from diffalign.methods.method import METHODS, load
+from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import Reference, live, pair_errors
 
@@ -294,8 +293,3 @@ def test_posterior_sample_by_hand() -> None:
     moments = {"mean": one, "logvar": 2 * one, "mean_flip": 5 * one, "logvar_flip": 0 * one}
     assert latents(moments, 2 * one, flip=False).item() == pytest.approx(1 + 2 * math.e)
     assert latents(moments, 2 * one, flip=True).item() == 7
-
-
-def test_methods_are_the_params_literals() -> None:
-    models = (params.DPO, params.KTO, params.MaPO, params.SFT)
-    assert set(METHODS) == {model.model_fields["method"].annotation.__args__[0] for model in models}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key
@@ -123,9 +123,7 @@ def test_latents_are_scaled_and_shifted_as_the_denoiser_sees_them(name: str, tmp
 
 
 @pytest.fixture(scope="module", params=["v", "sdxl", "sd3", pytest.param("sd3_t5", marks=pytest.mark.slow)])
-def project(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Case, params.Params]]:
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Case, Params]]:
     """A project with a family's shards; the tests work in it. Its images are wide ones, so that the crop matters."""
     case = CASES[request.param]
     folder, before = tmp_path_factory.mktemp(request.param), Path.cwd()
@@ -155,7 +153,7 @@ def project(
     os.chdir(before)
 
 
-def train_here(values: params.Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     """The train stage with its worker in this process; the curve."""
 
     def launch(module: str, arguments: list[str], *rest: object) -> None:
@@ -171,7 +169,7 @@ def train_here(values: params.Params, policy: str, monkeypatch: pytest.MonkeyPat
     return [json.loads(line) for line in Path(f"curves/{policy}.jsonl").read_text().splitlines()]
 
 
-def test_shards_hold_what_the_network_is_told(project: tuple[Case, params.Params]) -> None:
+def test_shards_hold_what_the_network_is_told(project: tuple[Case, Params]) -> None:
     """A 97 x 64 image is cropped at (97 - 64) // 2 = 16, mirrored at 97 - 64 - 16 = 17; sizes over 2048 are exact."""
     case, _ = project
     images = Shards("data/shards", "images")
@@ -186,7 +184,7 @@ def test_shards_hold_what_the_network_is_told(project: tuple[Case, params.Params
         assert sizes == {(64, 97, 0, left, 64, 64), (3000, 80, 1168, 0, 64, 64)}
 
 
-def test_shards_hold_each_encoding_of_a_prompt(project: tuple[Case, params.Params]) -> None:
+def test_shards_hold_each_encoding_of_a_prompt(project: tuple[Case, Params]) -> None:
     """All that training asks for is there, T5's states where the model has a T5, as the family encodes them."""
     case, _ = project
     (pair,) = comparisons.pairs(comparisons.read(Path("data/comparisons")), "validation")
@@ -202,7 +200,7 @@ def test_shards_hold_each_encoding_of_a_prompt(project: tuple[Case, params.Param
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
 def test_a_trained_policy_draws_the_same_in_the_stock_pipeline(
-    project: tuple[Case, params.Params], policy: str, monkeypatch: pytest.MonkeyPatch
+    project: tuple[Case, Params], policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two steps of DPO from ln 2; then the stock pipeline, given the published files, draws what ours draws."""
     case, values = project
@@ -227,7 +225,7 @@ def test_a_trained_policy_draws_the_same_in_the_stock_pipeline(
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
 def test_a_probe_draws_what_the_published_policy_draws(
-    project: tuple[Case, params.Params], policy: str, monkeypatch: pytest.MonkeyPatch
+    project: tuple[Case, Params], policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last step's picture of the one validation prompt, from the noise that generate gives it."""
     case, values = project
@@ -245,7 +243,7 @@ def test_a_probe_draws_what_the_published_policy_draws(
 
 
 def test_a_cached_reference_is_each_familys(
-    project: tuple[Case, params.Params], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    project: tuple[Case, Params], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Kept errors agree with the live reference's at the start, whatever the network is told and t is."""
     case, _ = project
@@ -264,7 +262,7 @@ def test_a_cached_reference_is_each_familys(
     Path("curves/kept.jsonl").unlink()
 
 
-def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, params.Params]) -> None:
+def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, Params]) -> None:
     """Moved adapters change the policy's errors; the reference's are those of a freshly loaded init, bit for bit."""
     case, values = project
     policy = values.policies["lora"].model_dump()
@@ -282,7 +280,7 @@ def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, params.Params]
     assert ((before - off).abs() > 1e-4 * off).all(), "the adapters do something, for each image"
 
 
-def test_what_comes_after_training(project: tuple[Case, params.Params], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_after_training(project: tuple[Case, Params], monkeypatch: pytest.MonkeyPatch) -> None:
     """The untrained policy's images and their manifest; the implicit reward of a trained one on held-out pairs."""
     case, values = project
     train_here(values, "base", monkeypatch)

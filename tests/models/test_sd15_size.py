@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffalign.config import params
+from diffalign.config.load import parse
 from diffalign.data.shards.reader import Shards
 from stages import generate, ingest, precompute, train
 from tests.helpers import pickapic
@@ -97,7 +97,7 @@ def test_the_preset_fits_together(
     raw["data"]["path"], raw["model"]["path"] = "raw", "sd15"
     raw["generate"] |= {"prompts": 1, "seeds": 1, "steps": 1, "split": "test"}
     raw["precompute"] |= {"batch_size": 2, "resolution": SIDE}
-    values = params.parse(raw)
+    values = parse(raw)
     make_sd15(tmp_path / "sd15")
     pickapic.write(tmp_path / "raw" / "train-00000-of-00001.parquet", pickapic.rows(1))
     pickapic.write(tmp_path / "raw" / "test_unique-00000-of-00001.parquet", pickapic.rows(1, start=1))

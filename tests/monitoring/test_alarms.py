@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from diffalign.config.params import Probe
+from diffalign.config.probe import Probe
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import Point
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.methods import method as methods
@@ -44,7 +44,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[params.Params]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     """A project with comparisons and shards."""
     folder = tmp_path_factory.mktemp("project")
     before = Path.cwd()
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[params.Params]
 
 
 @pytest.fixture(scope="module")
-def found(project: params.Params) -> dict[str, planner.Plan]:
+def found(project: Params) -> dict[str, planner.Plan]:
     return {item.name: item for item in planner.plans(project, MACHINE)}
 
 
@@ -117,9 +117,7 @@ def real_loss(policy: dict[str, Any], denoiser: Any, pairs: int, log: bool) -> T
 
 
 @pytest.mark.parametrize("name", list(POLICIES))
-def test_counted_flops_are_those_of_a_real_step(
-    name: str, project: params.Params, found: dict[str, planner.Plan]
-) -> None:
+def test_counted_flops_are_those_of_a_real_step(name: str, project: Params, found: dict[str, planner.Plan]) -> None:
     """Two pairs, forward and backward, with real weights; of `log_every` steps one is logged."""
     policy = project.policies[name].model_dump()
     real = []
@@ -135,7 +133,7 @@ def test_counted_flops_are_those_of_a_real_step(
 
 
 @pytest.mark.parametrize("name", ["dpo", "lora"])
-def test_bytes_are_those_of_a_real_step(name: str, project: params.Params, found: dict[str, planner.Plan]) -> None:
+def test_bytes_are_those_of_a_real_step(name: str, project: Params, found: dict[str, planner.Plan]) -> None:
     """Weights, gradients and AdamW's state after a step; the reference a second network, or the same."""
     policy, memory = project.policies[name].model_dump(), found[name].memory
     denoiser = network(policy)
@@ -153,7 +151,7 @@ def test_bytes_are_those_of_a_real_step(name: str, project: params.Params, found
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_what_a_real_graph_keeps(
-    checkpointing: bool, project: params.Params, found: dict[str, planner.Plan]
+    checkpointing: bool, project: Params, found: dict[str, planner.Plan]
 ) -> None:
     """A micro-batch's, counted by another way: bytes of distinct tensors that autograd packs."""
     policy = {**project.policies["dpo"].model_dump(), "gradient_checkpointing": checkpointing}
@@ -192,7 +190,7 @@ def test_fused_attention_counts_as_its_products_do() -> None:
         assert counted(attend) == 3 * 15360
 
 
-def test_shards_on_disk(project: params.Params) -> None:
+def test_shards_on_disk(project: Params) -> None:
     """The formula's bytes within 5% of the real files', from the comparisons' own counts."""
     images, prompts, text = planner.counts(planner.COMPARISONS) or (0, 0, 0.0)
     assert images == 80  # 40 rows of two images of their own, ties too
@@ -290,7 +288,7 @@ def test_a_config_without_a_key(make: Callable[[Path], Path], file: str, key: st
         skeleton(model, denoiser, 64)
 
 
-def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line each policy; what is assumed says so; before ingest the shards' number isn't known."""
     said = planner.text(project, MACHINE)
     assert [line.split()[0] for line in said.splitlines()[1:6]] == list(POLICIES)
@@ -301,7 +299,7 @@ def test_the_text(project: params.Params, tmp_path: Path, monkeypatch: pytest.Mo
     assert "isn't known before `dvc repro ingest`" in planner.shards_text(project)
 
 
-def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) -> None:
+def test_a_measured_rate_is_used_for_the_same_work_only(project: Params) -> None:
     about = recorded(project, "dpo")
     try:
         timings.record_rate("dpo", 123.0, 0.0, 5 * 10**8, about)
@@ -318,13 +316,13 @@ def test_a_measured_rate_is_used_for_the_same_work_only(project: params.Params) 
     assert planner.work_row(plans["sft"])[4] == planner.memory_row(plans["sft"])[-1] == "-"
 
 
-def recorded(project: params.Params, name: str, machine: Machine = MACHINE, **changes: Any) -> dict[str, Any]:
+def recorded(project: Params, name: str, machine: Machine = MACHINE, **changes: Any) -> dict[str, Any]:
     """What a run's line says of it, as it comes back from JSON."""
     policy = {**project.policies[name].model_dump(mode="json"), "init_fingerprint": "0", **changes}
     return {"family": "sd15", "resolution": 64, "policy": policy, "machine": {**vars(machine), "torch": "2"}}
 
 
-def test_runs_of_other_work_have_other_keys(project: params.Params) -> None:
+def test_runs_of_other_work_have_other_keys(project: Params) -> None:
     def key(name: str = "lora", machine: Machine = MACHINE, **changes: Any) -> tuple[Any, ...]:
         return planner.speed_key(**recorded(project, name, machine, **changes))
 
@@ -337,7 +335,7 @@ def test_runs_of_other_work_have_other_keys(project: params.Params) -> None:
     assert key("dpo", lora_rank=9, lora_targets=["to_q"]) == key("dpo")  # without adapters they are nothing
 
 
-def test_training_notes_its_rate(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_notes_its_rate(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage leaves what it took in runs/timings.jsonl, nothing of it in its outs, and the next plan uses it."""
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setattr("sys.stderr", io.StringIO())

@@ -17,7 +17,8 @@ import safetensors.numpy
 import torch
 from accelerate import Accelerator
 
-from diffalign.config import params
+from diffalign.config.load import load
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, sha256_file
 from diffalign.data.batches.pair_batches import Place
@@ -65,7 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def settings(folder: Path, policies: dict[str, Any] = POLICIES, **changes: Any) -> params.Params:
+def settings(folder: Path, policies: dict[str, Any] = POLICIES, **changes: Any) -> Params:
     how = {"draws": DRAWS, "prompt_drop": 0.3, "flip": "independent", "timesteps": [0.2, 0.9], **changes}
     shared = {key: how[key] for key in ("prompt_drop", "flip", "timesteps")}
     policies = {name: p if p["method"] == "none" else {**shared, **p} for name, p in policies.items()}
@@ -74,8 +75,8 @@ def settings(folder: Path, policies: dict[str, Any] = POLICIES, **changes: Any) 
 
 def spec(policy: str, **changes: Any) -> Spec:
     """What the train stage gives a worker."""
-    values = params.load().policies[policy].model_dump() | changes
-    pairs = params.load().pairs.model_dump()
+    values = load().policies[policy].model_dump() | changes
+    pairs = load().pairs.model_dump()
     machine = {"precision": "fp32"}
     return Spec(policy, "sd15", "model", values, pairs, "data/comparisons", "data/shards", machine)
 
@@ -207,8 +208,8 @@ def stage(processes: int = 1) -> subprocess.Popen[bytes]:
     """The stage in a process of its own, in small parts."""
     code = (
         "from stages import reference; from diffalign.reference import worker as measuring;"
-        "from diffalign.config import params;"
-        "measuring.PART = 4; reference.run(params.load())"
+        "from diffalign.config.load import load;"
+        "measuring.PART = 4; reference.run(load())"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPO), "DIFFALIGN_PROCESSES": str(processes)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
@@ -265,7 +266,7 @@ def test_training_refuses_errors_of_something_else(project: Path) -> None:
     """Another base, other draws, another rule, another precision: each is named."""
     values = settings(project)
 
-    def check(values: params.Params, precision: str = "fp32", compiled: bool = False) -> None:
+    def check(values: Params, precision: str = "fp32", compiled: bool = False) -> None:
         weights = families.denoiser_weights("reference.init", values.model.family, values.reference.init)
         train.check_reference(values, hash_folder(weights), precision, compiled)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_text
 from diffalign.reporting import results as pages
@@ -120,13 +120,13 @@ def evaluation() -> dict[str, Any]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     write_inputs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return make_params(tmp_path, POLICIES, report=SETTINGS)
 
 
-def written(values: params.Params) -> str:
+def written(values: Params) -> str:
     report.run(values)
     return Path("reports/report.html").read_text()
 
@@ -147,7 +147,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_headline_says_what_the_figures_say(project: params.Params) -> None:
+def test_the_headline_says_what_the_figures_say(project: Params) -> None:
     page = Page(written(project))
     text = " ".join(page.text.split())
     assert "dpo beats base: its win rate is 87.5% by the oracle score" in text
@@ -181,14 +181,14 @@ def test_roles_come_from_methods_and_order() -> None:
     assert pages.roles({"base": policies["base"]}, "base").hero is None
 
 
-def test_a_control_that_misses_a_half_is_pointed_out(project: params.Params) -> None:
+def test_a_control_that_misses_a_half_is_pointed_out(project: Params) -> None:
     results = evaluation()
     results["comparisons"][0] |= {"ci_low": 0.52, "ci_high": 0.7}
     write_json(Path("metrics/evaluate.json"), results)
     assert "the A/A control base_again won 50.0% (52.0–70.0%), which misses 50%" in Page(written(project)).text
 
 
-def test_captions_titles_and_reasons_are_text_and_nothing_else(project: params.Params) -> None:
+def test_captions_titles_and_reasons_are_text_and_nothing_else(project: Params) -> None:
     html = written(project)
     page = Page(html)
     for text in [*HOSTILE, SETTINGS["title"], "<script>alert(2)</script>"]:
@@ -201,7 +201,7 @@ def test_captions_titles_and_reasons_are_text_and_nothing_else(project: params.P
     assert captions and all(attributes.get("dir") == "auto" for attributes in captions)
 
 
-def test_nothing_is_loaded(project: params.Params) -> None:
+def test_nothing_is_loaded(project: Params) -> None:
     html = written(project)
     page = Page(html)
     loaded = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "poster", "action", "data") if key in a]
@@ -210,7 +210,7 @@ def test_nothing_is_loaded(project: params.Params) -> None:
     assert any("default-src 'none'" in (a.get("content") or "") for tag, a in page.tags if tag == "meta")
 
 
-def test_the_grid_shows_the_extremes_and_as_many_random_ones_as_asked(project: params.Params) -> None:
+def test_the_grid_shows_the_extremes_and_as_many_random_ones_as_asked(project: Params) -> None:
     """dpo's gains are -0.01 i for the first two captions and 0.01 i after: best 11, 10, 9 and worst 1, 0."""
     html = written(project)
     sections = re.split(r"<h3>", html.split('id="before-after"')[1].split("</section>")[0])[1:]
@@ -228,13 +228,13 @@ def test_the_grid_shows_the_extremes_and_as_many_random_ones_as_asked(project: p
     ]
 
 
-def test_the_trained_policies_are_compared_with_each_other(project: params.Params) -> None:
+def test_the_trained_policies_are_compared_with_each_other(project: Params) -> None:
     """dpo's score is above sft's for the captions 2..11, equal at 0, below at 1: 10 wins, a tie, a loss."""
     rows = re.findall(r"<tr><td>dpo</td><td>sft</td>.*?</tr>", written(project), re.S)
     assert re.findall(r'class="number">([^<]+)<', rows[0])[:5] == ["10", "1", "1", "5", "87.5%"]
 
 
-def test_the_picture_for_the_readme(project: params.Params) -> None:
+def test_the_picture_for_the_readme(project: Params) -> None:
     written(project)
     with Image.open("reports/grid.png") as image:
         assert image.width > 1000 and image.height > 600
@@ -243,14 +243,14 @@ def test_the_picture_for_the_readme(project: params.Params) -> None:
     assert (SHADE["sft"], 11, 90) not in colours
 
 
-def test_it_is_written_the_same_again(project: params.Params) -> None:
+def test_it_is_written_the_same_again(project: Params) -> None:
     written(project)
     before = {name: Path("reports", name).read_bytes() for name in ("report.html", "grid.png")}
     written(project)
     assert {name: Path("reports", name).read_bytes() for name in before} == before
 
 
-def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: params.Params) -> None:
+def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: Params) -> None:
     values = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"scorers": []})})
     write_json(Path("metrics/evaluate.json"), {**evaluation(), "comparisons": []})
     lines = [json.loads(line) | {"scores": {}} for line in Path("metrics/scores.jsonl").read_text().splitlines()]
@@ -261,14 +261,14 @@ def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: params.
     assert "raters are simulated" in page.text and "in-family" not in page.text
 
 
-def test_what_people_answered_is_not_called_simulated(project: params.Params) -> None:
+def test_what_people_answered_is_not_called_simulated(project: Params) -> None:
     counts = json.loads(Path("metrics/ingest.json").read_text())
     write_json(Path("metrics/ingest.json"), counts | {"simulated": False})
     page = Page(written(project))
     assert "raters are simulated" not in page.text and "in-family" not in page.text
 
 
-def test_images_of_policies_that_share_their_noise_are_said_to(project: params.Params) -> None:
+def test_images_of_policies_that_share_their_noise_are_said_to(project: Params) -> None:
     only = {name: project.policies[name] for name in ("base", "base_again")}
     values = project.model_copy(update={"policies": only})
     results = evaluation()
@@ -281,7 +281,7 @@ def test_images_of_policies_that_share_their_noise_are_said_to(project: params.P
     assert "Same prompt, same initial noise: base, base_again." in Page(written(values)).text
 
 
-def test_results_that_are_missing_are_shown_as_missing(project: params.Params) -> None:
+def test_results_that_are_missing_are_shown_as_missing(project: Params) -> None:
     results = evaluation()
     nothing = {"wins": 0, "ties": 0, "losses": 0, "prompts": 0, "win_rate": None, "ci_low": None, "ci_high": None}
     results["comparisons"] = [row | nothing for row in results["comparisons"]]
@@ -296,13 +296,13 @@ def test_results_that_are_missing_are_shown_as_missing(project: params.Params) -
 @pytest.mark.parametrize(
     "name", ["metrics/evaluate.json", "metrics/ingest.json", "metrics/scores.jsonl", "curves/dpo.jsonl"]
 )
-def test_missing_inputs_are_named(project: params.Params, name: str) -> None:
+def test_missing_inputs_are_named(project: Params, name: str) -> None:
     Path(name).unlink()
     with pytest.raises(UserError, match=re.escape(name)):
         report.run(project)
 
 
-def test_scores_of_other_images_are_refused(project: params.Params) -> None:
+def test_scores_of_other_images_are_refused(project: Params) -> None:
     lines = Path("metrics/scores.jsonl").read_text().splitlines(keepends=True)
     for other in (lines[1:], [lines[0].replace(CAPTIONS[0], CAPTIONS[1]), *lines[1:]]):
         write_text(Path("metrics/scores.jsonl"), "".join(other))
@@ -316,7 +316,7 @@ def test_scores_of_other_images_are_refused(project: params.Params) -> None:
         report.run(project)
 
 
-def test_outside_of_git_there_is_no_commit(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_git_there_is_no_commit(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path.cwd().parent))
     assert report.git_commit() == "none"
     monkeypatch.setenv("PATH", "")

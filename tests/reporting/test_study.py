@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.reporting import study as study_page
@@ -35,24 +35,24 @@ def made() -> dict[str, Any]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     write_inputs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return make_params(tmp_path, POLICIES, report=SETTINGS)
 
 
-def section(values: params.Params, found: dict[str, Any]) -> str:
+def section(values: Params, found: dict[str, Any]) -> str:
     write_json(Path("metrics/study.json"), found)
     report.run(values)
     return Path("reports/report.html").read_text().split('<section id="study">')[1].split("</section>")[0]
 
 
-def test_without_a_study_there_is_no_section(project: params.Params) -> None:
+def test_without_a_study_there_is_no_section(project: Params) -> None:
     report.run(project)
     assert 'id="study"' not in Path("reports/report.html").read_text()
 
 
-def test_the_section_says_what_was_found(project: params.Params) -> None:
+def test_the_section_says_what_was_found(project: Params) -> None:
     html = section(project, made())
     text = " ".join(Page(html).text.split())
     for said in (
@@ -81,7 +81,7 @@ def test_a_quick_look_says_so() -> None:
     assert "2 steps each" in study_page.about(made() | {"steps": 2})
 
 
-def test_hostile_text_stays_text(project: params.Params) -> None:
+def test_hostile_text_stays_text(project: Params) -> None:
     found = made()
     found["runs"]["dpo"]["label"], found["commit"] = HOSTILE[0], HOSTILE[1]
     found["runs"]["sft"]["alarms"][0]["name"] = HOSTILE[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.files import write_bytes, write_text
 from diffalign.generation.pipeline import png
 from diffalign.monitoring.curve import Point
@@ -41,7 +41,7 @@ def probed(step: int, rise: float) -> Point:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """dpo's winners get worse from step 100 on and its step is chosen; sft has no probes."""
     write_inputs(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     return make_params(tmp_path, policies, probe={"every": 50})
 
 
-def test_alarms_are_named_and_explained(project: params.Params) -> None:
+def test_alarms_are_named_and_explained(project: Params) -> None:
     report.run(project)
     html = Path("reports/report.html").read_text()
     text = " ".join(Page(html).text.split())
@@ -127,7 +127,7 @@ def test_pictures_are_spread_and_end_with_the_last(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(browser.PROGRAM is None, reason="chromium isn't installed")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_a_real_window(project: params.Params, width: int) -> None:
+def test_it_fits_a_real_window(project: Params, width: int) -> None:
     report.run(project)
     with browser.Browser() as page:
         page.open(Path("reports/report.html"), width=width)

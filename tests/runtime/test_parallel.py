@@ -245,7 +245,7 @@ def test_blocks_are_what_the_network_says() -> None:
 
 
 def start(policy: str, **env: str) -> subprocess.Popen[bytes]:
-    code = f"from stages import train; from diffalign.config import params; train.run(params.load(), {policy!r})"
+    code = f"from stages import train; from diffalign.config.load import load; train.run(load(), {policy!r})"
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", **env}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.diffusion.timesteps import Times
@@ -31,7 +31,7 @@ REWARDS = {"policy", "accuracy", "ci_low", "ci_high", "pairs", "ceiling"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """A project up to evaluate: dpo has other weights than its reference, sft the very same ones."""
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params]
 
 
 @pytest.fixture
-def project(made: tuple[Path, params.Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def project(made: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """A copy of it that a test may change."""
     shutil.copytree(made[0], tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
@@ -75,11 +75,11 @@ def scores() -> dict[tuple[str, str], dict[str, Any]]:
     return {(line["policy"], line["file"]): line for line in lines}
 
 
-def changed(values: params.Params, **settings: Any) -> params.Params:
+def changed(values: Params, **settings: Any) -> Params:
     return values.model_copy(update={"evaluate": values.evaluate.model_copy(update=settings)})
 
 
-def test_the_schema(project: params.Params) -> None:
+def test_the_schema(project: Params) -> None:
     found = results()
     assert set(found) == {"schema", "comparisons", "implicit_reward"}
     assert found["schema"] == 1
@@ -91,7 +91,7 @@ def test_the_schema(project: params.Params) -> None:
     assert all(set(r) == REWARDS for r in found["implicit_reward"])
 
 
-def test_counts_are_those_of_the_scores(project: params.Params) -> None:
+def test_counts_are_those_of_the_scores(project: Params) -> None:
     """Recounted from scores.jsonl, image by image, with plain Python."""
     lines = scores()
     for policy in ("twin", "again", "dpo", "sft"):
@@ -109,15 +109,13 @@ def test_counts_are_those_of_the_scores(project: params.Params) -> None:
         assert (found["prompts"], found["seeds"]) == (len(CAPTIONS), 2)
 
 
-def test_twins_from_the_same_noise_tie_everywhere(project: params.Params) -> None:
+def test_twins_from_the_same_noise_tie_everywhere(project: Params) -> None:
     found = row("twin")
     assert (found["wins"], found["ties"], found["losses"], found["win_rate"]) == (0, 2 * len(CAPTIONS), 0, 0.5)
     assert found["ci_low"] < 0.5 < found["ci_high"]  # not certainty
 
 
-def test_what_cannot_be_scored_is_left_out_and_counted(
-    project: params.Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_scored_is_left_out_and_counted(project: Params, capsys: pytest.CaptureFixture[str]) -> None:
     lines = scores()
     assert len(lines) == 5 * 2 * (len(CAPTIONS) + len(HOSTILE))
     for line in lines.values():
@@ -129,12 +127,12 @@ def test_what_cannot_be_scored_is_left_out_and_counted(
     assert f"oracle can't judge {left} of {asked} images of dpo against base: left out" in capsys.readouterr().err
 
 
-def test_a_policy_that_is_its_reference_agrees_half_of_the_time(project: params.Params) -> None:
+def test_a_policy_that_is_its_reference_agrees_half_of_the_time(project: Params) -> None:
     """Its rewards are zero: every pair is a tie, and a tie is half."""
     assert reward("sft")["accuracy"] == 0.5
 
 
-def test_the_pairs_are_the_untied_held_out_ones(project: params.Params) -> None:
+def test_the_pairs_are_the_untied_held_out_ones(project: Params) -> None:
     pairs = evaluate.held_out_pairs(project)
     table = comparisons.read(Path("data/comparisons"))
     untied = [r["comparison_id"] for r in table.to_pylist() if r["split"] == "test" and r["answer"] in ("a", "b")]
@@ -144,7 +142,7 @@ def test_the_pairs_are_the_untied_held_out_ones(project: params.Params) -> None:
     assert few == pairs[:5]
 
 
-def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: params.Params) -> None:
+def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: Params) -> None:
     """Image a is the right drawing everywhere; of the captions' 10 untied answers 8 say a. The rest it can't score."""
     assert reward("dpo")["ceiling"] is None
     pairs = [pair for pair in evaluate.held_out_pairs(project) if pair.prompt in CAPTIONS]
@@ -154,7 +152,7 @@ def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: params.
     assert evaluate.ceiling(pairs, [], 10**6) is None
 
 
-def test_a_policy_may_have_started_from_a_trained_one(project: params.Params) -> None:
+def test_a_policy_may_have_started_from_a_trained_one(project: Params) -> None:
     """`sft` has the base's weights, in a folder with nothing but its denoiser: as an init it is the same reference."""
     pairs = evaluate.held_out_pairs(project)[:4]
     later = project.policies["dpo"].model_copy(update={"init": "models/policies/sft"})
@@ -163,7 +161,7 @@ def test_a_policy_may_have_started_from_a_trained_one(project: params.Params) ->
     assert np.array_equal(evaluate.policy_rewards(values, ["dpo"], pairs)["dpo"], expected)
 
 
-def test_the_reference_is_computed_once(project: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_computed_once(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[np.ndarray] = []
     errors = implicit.errors
 
@@ -181,9 +179,7 @@ def test_the_reference_is_computed_once(project: params.Params, monkeypatch: pyt
     assert reward("dpo")["accuracy"] == pytest.approx(results.mean())
 
 
-def test_a_policy_is_judged_on_the_timesteps_of_its_objective(
-    project: params.Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_is_judged_on_the_timesteps_of_its_objective(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Policies with different ranges need a reference each, and their figures differ."""
     ranges: list[tuple[float, float]] = []
     errors = implicit.errors
@@ -208,7 +204,7 @@ def test_a_policy_is_judged_on_the_timesteps_of_its_objective(
     assert not np.allclose(bounded, full)
 
 
-def test_without_judges_the_rest_is_there(project: params.Params) -> None:
+def test_without_judges_the_rest_is_there(project: Params) -> None:
     evaluate.run(changed(project, scorers=[]))
     assert results()["comparisons"] == []
     assert reward("dpo")["ceiling"] is None
@@ -216,9 +212,7 @@ def test_without_judges_the_rest_is_there(project: params.Params) -> None:
     assert all(line["scores"] == {} for line in scores().values())
 
 
-def test_without_held_out_pairs_the_accuracy_is_missing(
-    project: params.Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_held_out_pairs_the_accuracy_is_missing(project: Params, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.run(changed(project, split="validation"))
     assert reward("dpo") == {
         "policy": "dpo", "accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0, "ceiling": None
@@ -226,13 +220,13 @@ def test_without_held_out_pairs_the_accuracy_is_missing(
     assert "the validation split has no untied comparison" in capsys.readouterr().err
 
 
-def test_the_same_input_gives_the_same_bytes(project: params.Params) -> None:
+def test_the_same_input_gives_the_same_bytes(project: Params) -> None:
     before = [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")]
     evaluate.run(project)
     assert [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")] == before
 
 
-def test_a_changed_image_is_refused(project: params.Params) -> None:
+def test_a_changed_image_is_refused(project: Params) -> None:
     path = Path("images/dpo/00001-0.png")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -241,7 +235,7 @@ def test_a_changed_image_is_refused(project: params.Params) -> None:
         evaluate.run(project)
 
 
-def test_a_missing_image_is_refused(project: params.Params) -> None:
+def test_a_missing_image_is_refused(project: Params) -> None:
     Path("images/dpo/00001-0.png").unlink()
     with pytest.raises(UserError, match=r"00001-0.png can't be read \(No such file"):
         evaluate.run(project)
@@ -257,7 +251,7 @@ def test_a_missing_image_is_refused(project: params.Params) -> None:
         (lambda m: m.pop("images"), "isn't a manifest"),
     ],
 )
-def test_a_foreign_manifest_is_refused(project: params.Params, break_it: Any, message: str) -> None:
+def test_a_foreign_manifest_is_refused(project: Params, break_it: Any, message: str) -> None:
     path = Path("images/dpo/manifest.json")
     manifest = json.loads(path.read_text())
     break_it(manifest)
@@ -266,7 +260,7 @@ def test_a_foreign_manifest_is_refused(project: params.Params, break_it: Any, me
         evaluate.run(project)
 
 
-def test_shards_of_another_model_are_refused(project: params.Params) -> None:
+def test_shards_of_another_model_are_refused(project: Params) -> None:
     config = Path("model/vae/config.json")
     config.write_text(config.read_text() + "\n")
     with pytest.raises(UserError, match="made with another model"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.generation import pipeline
 from stages import generate, train
@@ -26,7 +26,7 @@ ALL = [*CAPTIONS[:4], *HOSTILE]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """A project in which the three policies have made images."""
     folder = tmp_path_factory.mktemp("generate")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, params.Params
 
 
 @pytest.fixture(autouse=True)
-def here(world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch) -> None:
+def here(world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world[0])
 
 
@@ -95,7 +95,7 @@ def test_noise_is_a_function_of_seed_prompt_and_number_alone() -> None:
 
 
 def test_policies_of_one_noise_seed_start_from_the_same_noise(
-    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
 
@@ -116,7 +116,7 @@ def test_policies_of_one_noise_seed_start_from_the_same_noise(
 
 
 def test_a_batchs_company_changes_nothing_but_rounding(
-    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = world[1].model_copy(update={"generate": world[1].generate.model_copy(update={"batch_size": 7})})
     monkeypatch.setattr(generate, "OUT", Path("elsewhere"))
@@ -127,7 +127,7 @@ def test_a_batchs_company_changes_nothing_but_rounding(
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    world: tuple[Path, params.Params], monkeypatch: pytest.MonkeyPatch
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = snapshot(Path("images/base"))
     written: list[str] = []
@@ -170,7 +170,7 @@ def test_a_split_without_prompts_is_the_users_error() -> None:
         generate.chosen_prompts("validation", 4)
 
 
-def test_an_unknown_policy_is_the_users_error(world: tuple[Path, params.Params]) -> None:
+def test_an_unknown_policy_is_the_users_error(world: tuple[Path, Params]) -> None:
     with pytest.raises(UserError, match=r"generate@nobody: expected one of the policies \['again', 'base', 'other'\]"):
         generate.run(world[1], "nobody")
 

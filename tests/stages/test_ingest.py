@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from diffalign.config import params
+from diffalign.config.load import parse
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.sources.pickapic import MAX_CAPTION, SOURCES, PickAPic, split_of
+from diffalign.data.sources.pickapic import MAX_CAPTION, PickAPic, split_of
 from stages import ingest
 from tests.helpers import pickapic
 
@@ -33,7 +33,7 @@ def project(tmp_path, monkeypatch):
 def run(**data):
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["data"] |= {"path": "raw", "validation": 0.0, "test": 0.0, **data}
-    ingest.run(params.parse(raw))
+    ingest.run(parse(raw))
     return json.loads(Path("metrics/ingest.json").read_text())
 
 
@@ -353,13 +353,13 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_ends_the_same():
     code = (
         "import os, signal, yaml\n"
         "from diffalign.data.comparisons import writer as comparison_writer\n"
-        "from diffalign.config import params\nfrom stages import ingest\n"
+        "from diffalign.config.load import parse\nfrom stages import ingest\n"
         f"raw = yaml.safe_load(open({str(REPO / 'params.yaml')!r}))\n"
         "raw['data'] |= {'path': 'raw', 'validation': 0, 'test': 0}\n"
         "comparison_writer.FILE_BYTES, comparison_writer.ROW_GROUP_BYTES = 100_000, 10_000\n"
         "class Deadly(ingest.Progress):\n"
         "    def update(self, count=1, extra=''):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "ingest.Progress = Deadly\ningest.run(params.parse(raw))\n"
+        "ingest.Progress = Deadly\ningest.run(parse(raw))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(REPO)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
@@ -390,7 +390,3 @@ def test_a_repeated_image_is_not_unpacked_all_at_once(monkeypatch):
     source = PickAPic(Path("raw"))
     assert sum(len(rows) for rows in source.records()) == 3000
     assert pa.default_memory_pool().max_memory() < before + 64 * 2**20
-
-
-def test_sources_are_those_of_the_params():
-    assert set(SOURCES) == set(params.Data.model_fields["source"].annotation.__args__)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image, ImageDraw
 
-from diffalign.config import params
+from diffalign.config.load import parse
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from stages import ingest, precompute
@@ -37,8 +37,8 @@ def decoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("DIFFALIGN_DEVICE", "cpu")
-        ingest.run(params.parse(raw))
-        precompute.run(params.parse(raw))
+        ingest.run(parse(raw))
+        precompute.run(parse(raw))
     stored = shards.Shards(root / "data" / "shards")
     assert len(stored) == len(photographs())
     vae = families.load("sd15", MODEL, ("vae",))

@@ -22,7 +22,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffalign.config import params
+from diffalign.config.load import parse
+from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data import images
@@ -82,13 +83,13 @@ def write_comparisons(folder: Path, data: dict[str, bytes] = DATA, keys: list[st
         pq.write_table(pa.Table.from_pylist(part, IMAGE_SCHEMA), folder / f"images-{number:05d}.parquet")
 
 
-def make_params(**changes: Any) -> params.Params:
+def make_params(**changes: Any) -> Params:
     """The default params with the model in model/, and small shards and batches."""
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["model"]["path"] = "model"
     raw["precompute"] = {"resolution": 64, "flips": False, "batch_size": 3, "shard_size": 4, **changes}
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    return params.parse(raw)
+    return parse(raw)
 
 
 @pytest.fixture
@@ -200,7 +201,8 @@ def test_images_are_decoded_as_they_are_needed(project: Path, monkeypatch: pytes
 
 KILLED_AND_RESUMED = """
 import json, os, pathlib, signal, sys
-from diffalign.config import params
+from diffalign.config.load import load, parse
+from diffalign.config.params import Params
 from diffalign.models.sd15 import SD15
 from stages import precompute
 
@@ -216,7 +218,7 @@ SD15.encode_image = encode_image
 child = os.fork()  # before any thread; the imports take most of this test's time
 if child == 0:
     deadly = 5
-    precompute.run(params.load())
+    precompute.run(load())
     os._exit(0)
 status = os.waitpid(child, 0)[1]
 seen = {"status": status, "left": sorted(map(str, pathlib.Path().glob("runs/precompute-*/out/[!.]*")))}
@@ -224,7 +226,7 @@ seen["published"] = os.path.exists("data/shards")
 for folder in (".", "undisturbed"):
     os.chdir(folder)
     calls.clear()
-    precompute.run(params.load())
+    precompute.run(load())
     seen[folder] = sum(calls)
 print(json.dumps(seen))
 """

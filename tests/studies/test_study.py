@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffalign.config import params
+from diffalign.config.load import load
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.data.comparisons import table as comparisons
@@ -113,7 +114,7 @@ def test_claims_are_of_runs_that_are_made() -> None:
 
 
 def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
-    job = study_runs.Study(params.load(repo / "params.yaml"), 200, None, repo)
+    job = study_runs.Study(load(repo / "params.yaml"), 200, None, repo)
     values = job.params(list(RUNS))
     default = job.values.policies
     assert values.policies["dpo"] == default["dpo"]
@@ -171,7 +172,7 @@ POLICIES = {
 }
 
 
-def make_project(folder: Path) -> params.Params:
+def make_project(folder: Path) -> Params:
     """Comparisons of the shapes world in all splits, encoded; in train every rater prefers the wrong drawing."""
     make_model(folder / "model")
     rows = {
@@ -196,7 +197,7 @@ def make_project(folder: Path) -> params.Params:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, params.Params, str]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Params, str]]:
     """A tiny project in which the runs of `feedback` have been made."""
     folder, before = tmp_path_factory.mktemp("study"), Path.cwd()
     try:
@@ -207,7 +208,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, param
 
 
 @pytest.mark.slow
-def test_a_study_end_to_end(made: tuple[Path, params.Params, str]) -> None:
+def test_a_study_end_to_end(made: tuple[Path, Params, str]) -> None:
     folder, _, text = made
     found = json.loads((folder / "metrics/study.json").read_text())
     assert set(found["runs"]) == {"dpo", "oracle_labels"}
@@ -223,7 +224,7 @@ def test_a_study_end_to_end(made: tuple[Path, params.Params, str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_scorer_answers_the_training_comparisons_only(made: tuple[Path, params.Params, str]) -> None:
+def test_the_scorer_answers_the_training_comparisons_only(made: tuple[Path, Params, str]) -> None:
     folder, _, _ = made
     raters = comparisons.read(folder / "data/comparisons").to_pylist()
     scorer = comparisons.read(folder / "runs/study/oracle/data/comparisons").to_pylist()
@@ -234,7 +235,7 @@ def test_the_scorer_answers_the_training_comparisons_only(made: tuple[Path, para
 
 
 @pytest.mark.slow
-def test_a_second_time_does_nothing(made: tuple[Path, params.Params, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_time_does_nothing(made: tuple[Path, Params, str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, values, text = made
     monkeypatch.chdir(folder)
 
@@ -251,9 +252,7 @@ def test_a_second_time_does_nothing(made: tuple[Path, params.Params, str], monke
 
 
 @pytest.mark.slow
-def test_a_killed_run_isnt_trained_again(
-    made: tuple[Path, params.Params, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_isnt_trained_again(made: tuple[Path, Params, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after training: the note of it is there, the results aren't."""
     folder, values, text = made
     monkeypatch.chdir(folder)

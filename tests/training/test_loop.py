@@ -52,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def start(policy: str, processes: int = 1) -> subprocess.Popen[bytes]:
     """The train stage in a process group of its own, as a user's shell would start it."""
-    code = f"from stages import train; from diffalign.config import params; train.run(params.load(), {policy!r})"
+    code = f"from stages import train; from diffalign.config.load import load; train.run(load(), {policy!r})"
     environment = {**os.environ, "DIFFALIGN_PROCESSES": str(processes), "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code], env=environment, start_new_session=True, stderr=subprocess.PIPE
@@ -209,9 +209,9 @@ def test_mapo_trains_where_its_timesteps_say(project: Path, monkeypatch: pytest.
 
 
 def test_an_untrained_policy_is_its_init(project: Path) -> None:
-    from diffalign.config import params
+    from diffalign.config.load import load
 
-    train.run(params.load(), "base")
+    train.run(load(), "base")
     assert Path("curves/base.jsonl").read_text() == ""
     model = load_policy("sd15", "model", Path("models/policies/base"), parts=())
     base = families.load("sd15", "model", ("denoiser",))

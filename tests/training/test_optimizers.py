@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from diffalign.config import params
 from diffalign.core.errors import UserError
 from diffalign.training import checkpoints
 from diffalign.training.checkpoints import Checkpoint
@@ -114,7 +113,3 @@ def test_what_a_file_would_not_keep_is_refused() -> None:
     optimizer.state[weight]["factor"] = 0.1
     with pytest.raises(TypeError, match=r"expected tensors and whole numbers, got 0\.1"):
         checkpoints.optimizer_tensors(optimizer)
-
-
-def test_optimizers_are_the_params_literal() -> None:
-    assert set(OPTIMIZERS) == set(params.Trained.model_fields["optimizer"].annotation.__args__)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffalign.config import params
+from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, sha256_file
 from stages import ingest, precompute
 from tests.helpers import forked
@@ -24,7 +24,7 @@ POLICIES = {"base": {"method": "none"}, "dpo": {"method": "dpo", "beta": 2000, *
 
 
 @pytest.fixture(scope="module")
-def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[params.Params]:
+def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     """A project with shards, in which the workers of this file train."""
     folder = tmp_path_factory.mktemp("project")
     before = Path.cwd()
@@ -50,12 +50,12 @@ def results(work: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
-def uninterrupted(values: params.Params, request: pytest.FixtureRequest) -> tuple[int, Path]:
+def uninterrupted(values: Params, request: pytest.FixtureRequest) -> tuple[int, Path]:
     """The number of processes and the work folder of a run that nothing disturbed."""
     return request.param, whole(values, request.param)
 
 
-def whole(values: params.Params, processes: int) -> Path:
+def whole(values: Params, processes: int) -> Path:
     work = Path(f"runs/whole-{processes}")
     if not work.exists():
         forked.prepare(work, values, "dpo", processes)
@@ -94,7 +94,7 @@ def wait_for_a_moment(work: Path, how: str, since: float, draw: random.Random) -
     time.sleep(draw.uniform(0, 0.05))
 
 
-def test_killed_twenty_times_it_ends_the_same(values: params.Params, uninterrupted: tuple[int, Path]) -> None:
+def test_killed_twenty_times_it_ends_the_same(values: Params, uninterrupted: tuple[int, Path]) -> None:
     processes, undisturbed = uninterrupted
     work = Path(f"runs/killed-{processes}")
     forked.prepare(work, values, "dpo", processes)
@@ -115,7 +115,7 @@ def test_killed_twenty_times_it_ends_the_same(values: params.Params, uninterrupt
     assert results(work) == results(undisturbed)
 
 
-def test_two_processes_go_on_as_one(values: params.Params) -> None:
+def test_two_processes_go_on_as_one(values: Params) -> None:
     """The same global batches, summed in another order: the weights agree within the tolerance of 1 = 2 processes."""
     work = Path("runs/fewer")
     forked.prepare(work, values, "dpo", 2)

@@ -1,0 +1,13 @@
+"""What a MaPO policy sets."""
+
+from typing import Literal
+
+from diffalign.config.training import Trained
+from diffalign.config.values import Positive
+
+
+class Settings(Trained):
+    """MaPO, which needs no reference; `beta` weighs the preference against fine-tuning on the winner."""
+
+    method: Literal["mapo"]
+    beta: Positive

@@ -1,0 +1,25 @@
+"""How trained policies are watched: the section `probe` of params.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffalign.config.values import Count, Model, Positive, Scorers, Share, Whole
+
+
+class Probe(Model):
+    """How trained policies are watched: fixed held-out draws every so many steps, and what raises an alarm."""
+
+    every: Whole
+    pairs: Count
+    draws: Count
+    seed: Whole
+    on_alarm: Literal["warn", "stop"]
+    winner_worse: Positive | None
+    saturation: Share | None
+    divergence: Positive | None
+    reference_changed: Positive | None
+    images: Whole
+    image_steps: Annotated[int, Field(ge=1, le=500)]
+    guidance: Annotated[float, Field(ge=1)]
+    scorers: Scorers
