@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.worlds import photo_side
 from diffalign.config.params import Params
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, prompt_key, stacked
 from diffalign.diffusion.rng import pair_draw, pair_index
@@ -134,7 +135,7 @@ class InLoop:
         self.autocast: Callable[[], Any] = nullcontext
         if setting.precision == "bf16":
             self.autocast = lambda: torch.autocast(setting.device, torch.bfloat16)
-        self.pairs = comparisons.pairs(comparisons.read(COMPARISONS), "train", **setting.params.pairs.model_dump())
+        self.pairs = make_pairs(comparisons.read(COMPARISONS), "train", **setting.params.pairs.model_dump())
         self.images = Images(self.pairs, setting.params.precompute.resolution)
         self.workers = setting.workers
         self.shards = (Shards(SHARDS, "images"), Shards(SHARDS, "prompts")) if stored else None
@@ -202,7 +203,7 @@ class InLoop:
         cond |= {name: value.to(self.device).repeat(2 * len(slots), 1) for name, value in told.items()}
         return mean + (0.5 * logvar).exp() * posterior, eps, t, cond
 
-    def moments(self, pairs: Sequence[comparisons.Pair], pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, pairs: Sequence[Pair], pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logvar [2B, C, h, w] of the scaled latents' posterior, 8 images a forward."""
         if self.shards:
             keys = [pair.image_w for pair in pairs] + [pair.image_l for pair in pairs]
@@ -233,7 +234,7 @@ class InLoop:
 class Images(Dataset[Tensor]):
     """Pairs as pixels [6, H, W] in [-1, 1], decoded, resized and cropped whenever they're asked for."""
 
-    def __init__(self, pairs: Sequence[comparisons.Pair], resolution: int) -> None:
+    def __init__(self, pairs: Sequence[Pair], resolution: int) -> None:
         self.pairs, self.resolution = pairs, resolution
         self.encoded = dict(comparisons.iter_images(COMPARISONS, {k for p in pairs for k in (p.image_w, p.image_l)}))
 

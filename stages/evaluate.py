@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from diffalign.core import files
 from diffalign.core.progress import Progress
 from diffalign.data import images
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.comparisons.table import Pair
 from diffalign.data.shards import reader as shards
 from diffalign.diffusion.timesteps import Density, Times
 from diffalign.evaluation import implicit_reward as implicit
@@ -147,7 +147,7 @@ def implicit_reward(params: "Params", judges: Sequence[Scorer], how: dict[str, A
 def held_out_pairs(params: "Params") -> list[Pair]:
     """At most `evaluate.pairs` untied pairs of the held-out split, the first by hash of their ids."""
     table = comparisons.read(COMPARISONS)
-    found = comparisons.pairs(table, params.evaluate.split, params.pairs.rule, tuple(params.pairs.raters))
+    found = make_pairs(table, params.evaluate.split, params.pairs.rule, tuple(params.pairs.raters))
     return sorted(found, key=lambda pair: files.sha256_bytes(pair.pair_id.encode()))[: params.evaluate.pairs]
 
 

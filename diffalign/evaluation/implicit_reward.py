@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import image_cond, prompt_key, stacked
 from diffalign.diffusion.losses import errors as denoising_errors
 from diffalign.diffusion.process import Denoise

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.diffusion.losses import gradient_weight
 from diffalign.diffusion.rng import PairDraw, probe_draw
 from diffalign.evaluation import statistics

@@ -22,6 +22,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes, write_text
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pair_batches import PairSource, Place
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.batches.prefetch import ahead
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards
@@ -97,9 +98,9 @@ def make_source(spec: Spec, model: families.Family, device: torch.device) -> Pai
     )
 
 
-def training_pairs(spec: Spec) -> list[comparisons.Pair]:
+def training_pairs(spec: Spec) -> list[Pair]:
     """The train split's pairs by the rule, in their order."""
-    return comparisons.pairs(comparisons.read(Path(spec.comparisons)), "train", **spec.pairs)
+    return make_pairs(comparisons.read(Path(spec.comparisons)), "train", **spec.pairs)
 
 
 def parts(spec: Spec, pairs: int) -> list[list[range]]:

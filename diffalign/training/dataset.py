@@ -9,6 +9,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
 from diffalign.data.batches.image_labels import Opinion, opinions
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.batches.prefetch import Ahead, when_asked
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.data.comparisons import table as comparisons
@@ -38,7 +39,7 @@ def make_source(spec: Spec, learner: Learner) -> PairSource | UnpairedSource:
     return PairSource(pairs, **settings(spec, learner), read=reader, fixed=fixed, errors_ref=errors_ref)
 
 
-def pair_source(spec: Spec, learner: Learner, pairs: list[comparisons.Pair]) -> PairSource:
+def pair_source(spec: Spec, learner: Learner, pairs: list[Pair]) -> PairSource:
     """Any pairs in the shards as a source with the policy's settings."""
     return PairSource(pairs, **settings(spec, learner))
 
@@ -68,7 +69,7 @@ def settings(spec: Spec, learner: Learner) -> dict[str, Any]:
     }
 
 
-def kept_errors(spec: Spec, pairs: list[comparisons.Pair]) -> tuple[FixedDraws | None, cached.Errors | None]:
+def kept_errors(spec: Spec, pairs: list[Pair]) -> tuple[FixedDraws | None, cached.Errors | None]:
     """The pairs' own draws and the reference's errors [N, K, 2] at them, where the policy's reference is cached."""
     if spec.policy["reference"] != "cached":
         return None, None
@@ -84,17 +85,17 @@ def make_times(policy: dict[str, Any], process: Process) -> Times:
     return Times(process, low, high, policy["timestep_density"], policy["batch_size"] if policy["stratified"] else 0)
 
 
-def held_out_pairs(spec: Spec) -> list[comparisons.Pair]:
+def held_out_pairs(spec: Spec) -> list[Pair]:
     """All pairs of the validation split by the rule, as their raters answered, ordered by the hash of their ids."""
     table, rule = comparisons.read(Path(spec.comparisons)), {name: spec.pairs[name] for name in ("rule", "raters")}
-    found = comparisons.pairs(table, "validation", **rule)
+    found = make_pairs(table, "validation", **rule)
     return sorted(found, key=lambda pair: sha256_bytes(pair.pair_id.encode()))
 
 
-def training_pairs(spec: Spec) -> list[comparisons.Pair]:
+def training_pairs(spec: Spec) -> list[Pair]:
     """The train split's pairs by the rule, winners and losers exchanged where the policy says so."""
     table = comparisons.read(Path(spec.comparisons))
-    pairs = comparisons.pairs(table, "train", **spec.pairs)
+    pairs = make_pairs(table, "train", **spec.pairs)
     if not pairs:
         raise UserError(
             f"{spec.comparisons} has no untied comparison in the train split under the rule {spec.pairs}: nothing to "

@@ -18,7 +18,7 @@ from diffalign.config.probe import Probe
 from diffalign.config.training import Trained
 from diffalign.config.values import Density, Model
 from diffalign.core.errors import UserError
-from diffalign.data.comparisons import table as comparisons
+from diffalign.data.batches.pairs import Rule, Weight
 from diffalign.data.sources.pickapic import SOURCES
 from diffalign.diffusion import timesteps
 from diffalign.diffusion.losses import LINKS
@@ -209,8 +209,8 @@ def test_each_axis_has_the_keys_that_params_admit() -> None:
 def test_what_the_library_admits_too_is_the_same() -> None:
     """Library functions don't know params, so these values stand in both."""
     assert set(get_args(timesteps.Density)) == set(get_args(Density)) == literals(Trained, "timestep_density")
-    assert set(get_args(comparisons.Rule)) == literals(Pairs, "rule")
-    assert set(get_args(comparisons.Weight)) == literals(Pairs, "weights")
+    assert set(get_args(Rule)) == literals(Pairs, "rule")
+    assert set(get_args(Weight)) == literals(Pairs, "weights")
     assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(Trained, "optimizer")
     assert set(SCORERS) == literals(Probe, "scorers")
 

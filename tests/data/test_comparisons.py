@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.comparisons import writer as comparison_writer
-from diffalign.data.comparisons.table import COMPARISON_SCHEMA, Comparison, Pair
+from diffalign.data.comparisons.table import COMPARISON_SCHEMA, Comparison
 from diffalign.data.comparisons.writer import Reject, Writer
 
 
@@ -52,29 +53,29 @@ def test_each_untied_answer_is_a_pair():
         Pair("c3", "q", "B", "A", 1.0, 1.0),
         Pair("c7", "p", "B", "A", 1.0, 1.0),
     ]
-    assert comparisons.pairs(table(*rows), "train") == expected
+    assert make_pairs(table(*rows), "train") == expected
     random.Random(0).shuffle(rows)
-    assert comparisons.pairs(table(*rows), "train") == expected
-    assert [pair.pair_id for pair in comparisons.pairs(table(*rows), "test")] == ["c6"]
-    assert comparisons.pairs(table(*rows), "validation") == comparisons.pairs(table(), "train") == []
+    assert make_pairs(table(*rows), "train") == expected
+    assert [pair.pair_id for pair in make_pairs(table(*rows), "test")] == ["c6"]
+    assert make_pairs(table(*rows), "validation") == make_pairs(table(), "train") == []
 
 
 def test_raters_are_filtered():
     rows = table(one(1, rater="r1"), one(2, rater="r2"), one(3, rater=None), one(4, rater="r3", split="test"))
-    assert [p.pair_id for p in comparisons.pairs(rows, "train", raters=["r2"])] == ["c2"]
-    assert [p.pair_id for p in comparisons.pairs(rows, "train", raters=["r1", "r2"])] == ["c1", "c2"]
-    assert comparisons.pairs(rows, "train", raters=["r3"]) == []
-    assert [p.pair_id for p in comparisons.pairs(rows, "train")] == ["c1", "c2", "c3"]
+    assert [p.pair_id for p in make_pairs(rows, "train", raters=["r2"])] == ["c2"]
+    assert [p.pair_id for p in make_pairs(rows, "train", raters=["r1", "r2"])] == ["c1", "c2"]
+    assert make_pairs(rows, "train", raters=["r3"]) == []
+    assert [p.pair_id for p in make_pairs(rows, "train")] == ["c1", "c2", "c3"]
     with pytest.raises(UserError, match="r9"):
-        comparisons.pairs(rows, "train", raters=["r1", "r9"])
+        make_pairs(rows, "train", raters=["r1", "r9"])
 
 
 def test_majority_counts_the_votes_on_two_images():
     """Of A: 1 (c1), 0 on swapped sides (c2: A lost as b), tie ½ (c3), 1 (c4 as b): 2.5 of 4, so 0.625."""
     votes = [one(1, "a"), one(2, "a", "B", "A"), one(3, "tie"), one(4, "b", "B", "A")]
-    assert comparisons.pairs(table(*votes), "train", "majority") == [Pair("c1", "p", "A", "B", 0.625, 1.0)]
+    assert make_pairs(table(*votes), "train", "majority") == [Pair("c1", "p", "A", "B", 0.625, 1.0)]
     swapped = [{**vote, "image_a": vote["image_b"], "image_b": vote["image_a"]} for vote in votes]
-    assert comparisons.pairs(table(*swapped), "train", "majority") == [Pair("c1", "p", "B", "A", 0.625, 1.0)]
+    assert make_pairs(table(*swapped), "train", "majority") == [Pair("c1", "p", "B", "A", 0.625, 1.0)]
 
 
 def test_majority_leaves_out_what_has_none():
@@ -89,15 +90,15 @@ def test_majority_leaves_out_what_has_none():
         one(8, "a", prompt="t", rater="x"),
         one(9, "b", prompt="t"),
     ]
-    assert comparisons.pairs(table(*rows), "train", "majority") == [Pair("c6", "s", "B", "A", 1.0, 1.0)]
-    only_x = comparisons.pairs(table(*rows), "train", "majority", raters=["x"])
+    assert make_pairs(table(*rows), "train", "majority") == [Pair("c6", "s", "B", "A", 1.0, 1.0)]
+    only_x = make_pairs(table(*rows), "train", "majority", raters=["x"])
     assert only_x == [Pair("c8", "t", "A", "B", 1.0, 1.0)]
 
 
 def test_majority_of_single_votes_is_each():
     rng = random.Random(0)
     rows = [one(n, rng.choice(["a", "b", "tie"]), f"i{n}", f"j{n}", prompt=f"p{n % 7}") for n in range(100)]
-    assert comparisons.pairs(table(*rows), "train", "majority") == comparisons.pairs(table(*rows), "train")
+    assert make_pairs(table(*rows), "train", "majority") == make_pairs(table(*rows), "train")
 
 
 def test_prompts_are_distinct_and_by_hash():
@@ -233,7 +234,7 @@ def test_weights_by_hand():
     rows = table(one(1), one(2, rater="r2"), one(3, "b", prompt="q"), one(4, "tie", prompt="q"), one(5, split="test"))
 
     def weights(*by):
-        found = comparisons.pairs(rows, "train", weights=by)
+        found = make_pairs(rows, "train", weights=by)
         assert [pair.pair_id for pair in found] == ["c1", "c2", "c3"]
         return [pair.weight for pair in found]
 
@@ -246,19 +247,19 @@ def test_weights_by_hand():
 def test_weights_by_strength():
     """Three votes to one: 2 * 0.75 - 1 = 1/2; one vote: 1. The mean is 3/4; the strengths stay."""
     votes = [*(one(n, "a") for n in (1, 2, 3)), one(4, "b"), one(5, prompt="q")]
-    found = comparisons.pairs(table(*votes), "train", "majority", weights=["strength"])
+    found = make_pairs(table(*votes), "train", "majority", weights=["strength"])
     assert [(pair.strength, pair.weight) for pair in found] == [(0.75, pytest.approx(2 / 3)), (1, pytest.approx(4 / 3))]
 
 
 def test_weights_are_over_the_pairs_that_are_used():
     """Without r2, p has one pair as q has: nobody is weighed up or down."""
     rows = table(one(1), one(2, rater="r2"), one(3, prompt="q"))
-    assert [p.weight for p in comparisons.pairs(rows, "train", raters=["r1"], weights=["prompt"])] == [1, 1]
-    assert comparisons.pairs(rows, "test", weights=["prompt"]) == []
+    assert [p.weight for p in make_pairs(rows, "train", raters=["r1"], weights=["prompt"])] == [1, 1]
+    assert make_pairs(rows, "test", weights=["prompt"]) == []
 
 
 def test_a_weight_by_raters_needs_raters():
     rows = table(one(1), one(2, rater=None), one(3, "tie", rater=None))
     with pytest.raises(UserError, match=r"rater for every answer, 1 of 2 have none\. Take rater out of pairs\.weights"):
-        comparisons.pairs(rows, "train", weights=["rater"])
-    assert len(comparisons.pairs(rows, "train", raters=["r1"], weights=["rater"])) == 1
+        make_pairs(rows, "train", weights=["rater"])
+    assert len(make_pairs(rows, "train", raters=["r1"], weights=["rater"])) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffalign.data.batches.pair_batches import PairBatch, PairSource, latents
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import prompt_key
 from diffalign.diffusion.process import Diffusion, Flow, scaled_linear
 from diffalign.diffusion.rng import pair_place

@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key
 from diffalign.generation.pipeline import drawer, initial_noise
@@ -187,7 +188,7 @@ def test_shards_hold_what_the_network_is_told(project: tuple[Case, Params]) -> N
 def test_shards_hold_each_encoding_of_a_prompt(project: tuple[Case, Params]) -> None:
     """All that training asks for is there, T5's states where the model has a T5, as the family encodes them."""
     case, _ = project
-    (pair,) = comparisons.pairs(comparisons.read(Path("data/comparisons")), "validation")
+    (pair,) = make_pairs(comparisons.read(Path("data/comparisons")), "validation")
     model, shards = families.load(case.family, "model", ("text",)), Shards("data/shards", "prompts")
     for prompt in ("", pair.prompt):
         expected = {key: value[0] for key, value in model.encode_prompt([prompt]).items()}
@@ -233,7 +234,7 @@ def test_a_probe_draws_what_the_published_policy_draws(
         train_here(values, policy, monkeypatch)
     with Image.open(Path("models/policies", policy, "probe", "step-000002.png")) as picture:
         seen = torch.from_numpy(np.asarray(picture)[None].astype(np.float32))
-    (pair,) = comparisons.pairs(comparisons.read(Path("data/comparisons")), "validation")
+    (pair,) = make_pairs(comparisons.read(Path("data/comparisons")), "validation")
     start = initial_noise(values.policies[policy].noise_seed, pair.prompt, 0, (case.channels, 8, 8))[None]
     model = load_policy(case.family, "model", Path("models/policies", policy))
     draw = drawer(model, model.denoise, 64, values.probe.image_steps, values.probe.guidance)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffalign.core.errors import UserError
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import image_cond, prompt_key
 from diffalign.data.shards.writer import Sample, as_stored
 from diffalign.diffusion.timesteps import Times

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.diffusion.losses import gradient_weight
 from diffalign.diffusion.process import Diffusion, scaled_linear
 from diffalign.diffusion.rng import pair_draw, probe_draw

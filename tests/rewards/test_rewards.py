@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffalign.data.comparisons.table import Pair
+from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import prompt_key
 from diffalign.diffusion.process import Diffusion, scaled_linear
 from diffalign.diffusion.timesteps import Times

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from diffalign.data.comparisons.table import Rule, Split, select
+from diffalign.data.batches.pairs import Rule, select
+from diffalign.data.comparisons.table import Split
 
 VOTES = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5), "both_bad": (0.0, 0.0)}
 """By answer: what it says of image a and of image b."""
@@ -28,7 +29,7 @@ def opinions(table: pa.Table, split: Split, rule: Rule = "each", raters: Collect
     are bad, 1/2 from a tie; `none` is no vote. Rule `each`: desirable if preferred at least once, undesirable if it
     was voted down and never preferred, no opinion where there are but ties (as published, Li et al. 2024, arXiv
     2404.04465, sec. 5). Rule `majority`: desirable above a mean vote of 1/2, undesirable below it, no opinion at 1/2.
-    `raters`, and the UserError, as in `comparisons.pairs`.
+    `raters`, and the UserError, as in `pairs.make_pairs`.
     """
     table = select(table, split, raters)
     votes: dict[tuple[str, str], list[float]] = defaultdict(list)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffalign.data.batches.pairs import Pair
 from diffalign.data.batches.prefetch import Make, when_asked
-from diffalign.data.comparisons.table import Pair
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key, stacked
 from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws, PairDraw, pair_draw, pair_place
