@@ -1,44 +1,122 @@
-"""The code that each stage depends on: what its file imports, directly or not, of this project.
+"""Computes the code that each stage depends on, and writes it into dvc.yaml.
 
-`python -m tools.closure --write` writes it into dvc.yaml; without --write it says what differs.
+`python -m tools.closure --write` writes it; without --write it says whether dvc.yaml differs.
+
+A stage's code is the files of this project that its file imports, directly or not, in four forms:
+
+- an entry of an axis that is loaded by name (`diffalign.core.axes`) stands as a path with the name left open, such as
+  `diffalign/methods/${item.method}.py`: another entry's file is no dependency. What any entry imports beside itself is;
+- a folder stands for its files where the stage needs all of them;
+- modules that change no result (`NO_RESULT`) and packages' docstrings are left out;
+- everything else stands by itself.
 """
 
 import argparse
 import ast
-import io
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+import yaml
+
+from diffalign.core.axes import is_entry
 
 REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("diffalign", "stages")
 MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-"""A string that is a module's name is an import too: the axes are dicts of names."""
+"""A string that is a module's name is an import too: workers and axes are named by strings."""
+
+AXES = {
+    "diffalign.config.methods": "${item.method}",
+    "diffalign.methods": "${item.method}",
+    "diffalign.models": "${model.family}",
+    "diffalign.data.sources": "${data.source}",
+    "diffalign.rewards": "${key}",
+}
+"""Packages whose entries are loaded by name, and where a stage has the name from.
+
+`item` and `key` mean something in a `foreach` only (`FOREACH`); a stage without them depends on the whole folder.
+"""
+FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
+"""What a stage must be repeated over for a name to be known."""
+NOT_FOLLOWED = {
+    ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
+}
+"""Axes that a stage loads from and doesn't depend on, with the reason."""
+NO_RESULT = {
+    "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
+    "diffalign/core/code.py": "names work folders",
+    "diffalign/core/errors.py": "what a failing or stopping run says",
+    "diffalign/core/progress.py": "what is shown while a stage runs",
+    "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",
+    "diffalign/runtime/signals.py": "when a run stops; going on from there gives the same bytes",
+    "diffalign/runtime/timings.py": "wall times, which are in no out",
+    "diffalign/training/throughput.py": "wall times, which are in no out",
+}
+"""Files that no stage depends on, with the reason: an edit of them must not retrain anything."""
+SHOWN = {"report": {"diffalign/monitoring/alarm_words.py"}}
+"""Exceptions from NO_RESULT: text that is the stage's result."""
 
 
-def closure(stage: str, root: Path = REPO) -> list[str]:
-    """Files that `stages/STAGE.py` needs to run, itself included, sorted; relative to the root."""
+def dependencies(stage: str, foreach: str | None, root: Path = REPO) -> list[str]:
+    """Lists the code dependencies of `stages/STAGE.py` as dvc.yaml has them, sorted; paths relative to the root.
+
+    `foreach` is what dvc.yaml repeats the stage over, such as `${policies}`.
+    """
+    found, axes = closure(stage, foreach, root)
+    entries = {f"{axis.replace('.', '/')}/{AXES[axis]}.py" for axis in axes}
+    return sorted({*folded(found, root), *entries})
+
+
+def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str], set[str]]:
+    """Follows a stage's imports: returns the files it needs, and the axes of which it needs one entry."""
     found: set[str] = set()
-    waiting = ["stages", f"stages.{stage}"]
+    axes: set[str] = set()
+    seen: set[str] = set()
+    waiting = [f"stages.{stage}"]
     while waiting:
         name = waiting.pop()
-        if (path := file_of(name, root)) and path not in found:
+        path = file_of(name, root)
+        if path is None or name in seen or (path in NO_RESULT and path not in SHOWN.get(stage, ())):
+            continue
+        seen.add(name)
+        source = (root / path).read_text()
+        if not says_nothing(source):
             found.add(path)
-            waiting += imports(name, (root / path).read_text(), path.endswith("/__init__.py"))
-    return sorted(found)
+        waiting += imports(name, source, path.endswith("/__init__.py"))
+        for axis in loaded(source):
+            if (stage, axis) in NOT_FOLLOWED:
+                continue
+            entries = [f"{axis}.{entry}" for entry in entries_of(axis, root)]
+            if FOREACH.get(AXES[axis], foreach) == foreach:
+                axes.add(axis)
+                for entry in entries:
+                    waiting += imports(entry, (root / str(file_of(entry, root))).read_text(), package=False)
+            else:
+                waiting += entries
+    return found, axes
 
 
 def file_of(name: str, root: Path) -> str | None:
-    """The file of a module of this project; None if it's none."""
+    """Returns the file of a module of this project; None if it's none."""
     path = name.replace(".", "/")
     return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()), None)
 
 
+def entries_of(axis: str, root: Path) -> list[str]:
+    """Lists the entries of an axis, sorted, by its files."""
+    folder = root / axis.replace(".", "/")
+    return sorted(path.stem for path in folder.glob("*.py") if is_entry(folder, path.stem))
+
+
+def says_nothing(source: str) -> bool:
+    """Tells whether a file has no code, but a docstring at most."""
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(source).body)
+
+
 def imports(name: str, source: str, package: bool) -> list[str]:
-    """Names that a module imports wherever it does so, but not for type checkers; the packages above them, too."""
+    """Lists the modules that a module imports wherever it does so, but not for type checkers, and their packages."""
     found: set[str] = set()
     for node in at_runtime(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -56,8 +134,14 @@ def imports(name: str, source: str, package: bool) -> list[str]:
     return sorted({".".join(m.split(".")[:depth]) for m in ours for depth in range(1, m.count(".") + 2)})
 
 
+def loaded(source: str) -> list[str]:
+    """Lists the axes that a module loads from by name: their names stand in it as strings."""
+    strings = {n.value for n in at_runtime(ast.parse(source)) if isinstance(n, ast.Constant)}
+    return [axis for axis in AXES if axis in strings]
+
+
 def at_runtime(tree: ast.AST) -> list[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`."""
+    """Lists all nodes but those under `if TYPE_CHECKING:`."""
     nodes = [tree]
     for node in nodes:
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
@@ -67,37 +151,53 @@ def at_runtime(tree: ast.AST) -> list[ast.AST]:
     return nodes
 
 
+def folded(files: set[str], root: Path) -> set[str]:
+    """Replaces files by their folder where they are all the code below it, and more than one file."""
+    whole: list[str] = []
+    folders = {folder.as_posix() for file in files for folder in Path(file).parents if "/" in folder.as_posix()}
+    for folder in sorted(folders):  # a folder before those in it
+        code = {path for path in (root / folder).rglob("*.py") if not says_nothing(path.read_text())}
+        needed = {path for path in code if path.relative_to(root).as_posix() in files}
+        if len(code) > 1 and needed == code and not any(folder.startswith(f"{above}/") for above in whole):
+            whole.append(folder)
+    return {next((folder for folder in whole if file.startswith(f"{folder}/")), file) for file in files}
+
+
 def definition(stage: Any) -> Any:
-    """A stage's body in dvc.yaml, below `do` where there is a `foreach`."""
+    """Returns a stage's body in dvc.yaml, below `do` where there is a `foreach`."""
     return stage.get("do", stage)
 
 
-def is_code(dep: str) -> bool:
-    """Whether a dependency is a file of ours that is imported; templates and data are listed by hand."""
-    return dep.endswith(".py")
+def is_code(dep: str, root: Path = REPO) -> bool:
+    """Tells whether a dependency is code that a stage imports; templates and data are listed by hand."""
+    if not dep.startswith(tuple(f"{package}/" for package in PACKAGES)):
+        return False
+    return dep.endswith(".py") or not (root / dep).exists() or any((root / dep).rglob("*.py"))
 
 
 def rewrite(text: str, root: Path = REPO) -> str:
-    """dvc.yaml with the code dependencies as they are; data, comments and the order stay."""
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    document = yaml.load(text)
-    for name, stage in document["stages"].items():
-        deps = definition(stage)["deps"]
-        wanted = closure(name, root)
-        if [dep for dep in deps if is_code(dep)] != wanted:
-            for index in reversed([i for i, dep in enumerate(deps) if is_code(dep)]):
-                del deps[index]  # one by one: this keeps the comments of the others
-            deps.extend(wanted)
-    out = io.StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
+    """Returns dvc.yaml with the code dependencies that are needed, below the others; all other lines stay."""
+    stages = yaml.safe_load(text)["stages"]
+    lines: list[str] = []
+    stage, indent = "", -1  # the stage of the line, and the column of the dashes where it's in a list of dependencies
+    for line in [*text.splitlines(), ""]:
+        inner = len(line) - len(line.lstrip())
+        if indent >= 0 and not (inner == indent and line.lstrip().startswith(("- ", "#"))):
+            lines += [f"{' ' * indent}- {dep}" for dep in dependencies(stage, stages[stage].get("foreach"), root)]
+            indent = -1
+        if found := re.match(r"  (\w+):\s*(#.*)?$", line):
+            stage = found[1]
+        if line.strip() == "deps:":
+            indent = inner
+        if not (indent >= 0 and line.lstrip().startswith("- ") and is_code(line.split()[1], root)):
+            lines.append(line)
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def main() -> None:
-    """Writes or compares."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true")
+    """Writes dvc.yaml, or exits with an error where it differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write what is needed into dvc.yaml")
     path = REPO / "dvc.yaml"
     text = path.read_text()
     new = rewrite(text)

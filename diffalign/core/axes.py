@@ -1,8 +1,8 @@
 """Loading by name: a method, family, source, reward or sampler is a module, and its name in params is the module's.
 
-An axis is a package such as `diffalign.methods`. An entry of it is a module there with a function or class `load` (or
-`build`) at its top level, as the axis's protocol file documents. There is no table of entries: a new one is a new file
-and its word in `diffalign/config/params.py`. Names of axes are written as literals at the call, so that
+An axis is a package such as `diffalign.methods`. An entry of it is a module there with a function or class `load`,
+`build` or `Settings` at its top level, as the axis's protocol file documents. There is no table of entries: a new one
+is a new file and its word in `diffalign/config/params.py`. Names of axes are written as literals at the call, so that
 `tools/closure.py` finds them.
 """
 
@@ -15,7 +15,7 @@ from types import ModuleType
 
 from diffalign.core.errors import UserError
 
-ENTRIES = ("load", "build")
+ENTRIES = ("load", "build", "Settings")
 """Names of what an entry's module offers; a module without either is a helper of its axis."""
 
 
@@ -34,7 +34,7 @@ def load(package: str, name: str) -> ModuleType:
 
 
 def names(package: str) -> list[str]:
-    """Lists the entries of an axis, sorted: modules that define `load` or `build` and don't load by name themselves.
+    """Lists the entries of an axis, sorted: modules with one of `ENTRIES` that don't load by name themselves.
 
     Reads the files without importing them.
     """
