@@ -125,7 +125,7 @@ def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compile
     denoiser: Any = model.denoiser
     if policy["gradient_checkpointing"]:
         denoiser.enable_gradient_checkpointing()
-    denoiser.train()
+    denoiser.eval()  # no dropout: policy and reference are one function at step 0; checkpointing works all the same
     model.denoiser = parallel.policy(denoiser)
     reference = make_reference(spec, model, denoiser, parallel)
     trainable = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
@@ -142,6 +142,12 @@ def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compile
         skips=Skips(),
         stop=StopRequest(),
     )
+
+
+def dropout(network: nn.Module) -> float:
+    """Returns the largest probability of any dropout in a network; 0 without one."""
+    kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout | nn.FeatureAlphaDropout
+    return max((module.p for module in network.modules() if isinstance(module, kinds)), default=0.0)
 
 
 def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference | None:

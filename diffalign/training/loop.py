@@ -39,6 +39,7 @@ from diffalign.training.learner import (
     Skips,
     Spec,
     build,
+    dropout,
     live_reference,
     make_accelerator,
     model_with,
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
 
 LOGGED_STEPS = "curve.jsonl"
 RATE = "rate.json"
+NO_DROPOUT = (
+    "the denoiser's config asks for dropout {share:g}; training leaves it off, as its method compares the policy with "
+    "its reference at equal inputs, and both must be one function before the first step"
+)
 
 
 @dataclass
@@ -92,6 +97,8 @@ def run(spec: Spec, work: Path) -> None:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
     elif about := method.about():
         say(accelerator, f"train {spec.name}: {losses.told(spec.policy['beta'], spec.policy['lr'], about)}")
+    if share := dropout(learner.denoiser):
+        say(accelerator, f"train {spec.name}: {NO_DROPOUT.format(share=share)}")
     job = Job(spec, work, learner, method, pace, environments, watching)
     take_steps(job, step)
     finish(job, source.counts)

@@ -6,8 +6,6 @@ best/step-*.safetensors; pictures/step-*.png. The probes so far are the curve's 
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes, write_bytes
@@ -54,7 +51,7 @@ class Watch:
 
     def look(self, step: int) -> dict[str, float]:
         """Probes what would be published after a step, says new alarms, keeps it if it's best; the curve's figures."""
-        with as_published(self.learner), evaluating(self.learner.denoiser):
+        with as_published(self.learner):
             point = self.seen()
             if self.pictures is not None:
                 point |= self.pictures.take(step, self.learner.accelerator)
@@ -173,8 +170,7 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
         errors = at_hand or live_reference(
             spec, learner.model, accelerator.unwrap_model(learner.denoiser), learner.parallel
         )
-        with evaluating(learner.denoiser):
-            found = probe.measure(draws, errors, accelerator)
+        found = probe.measure(draws, errors, accelerator)
         if accelerator.is_main_process:
             write_bytes(file, save({"errors": torch.from_numpy(found)}))
         accelerator.wait_for_everyone()
@@ -197,13 +193,3 @@ def best_file(work: Path, step: int) -> Path:
 def last(spec: Spec) -> dict[str, Any]:
     """What is said where the last step's weights are published."""
     return {"step": spec.policy["steps"], "why": "the last one (choose: last)"}
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode in the block, training mode after."""
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train()

@@ -1,0 +1,80 @@
+"""What a training process starts from: policy and reference are one function, whatever the model's config says."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from diffalign.methods import method as methods
+from diffalign.runtime import devices
+from diffalign.training.dataset import make_source
+from diffalign.training.learner import Learner, Spec, build, dropout
+from diffalign.training.loop import optimizer_step
+from stages import ingest, precompute
+from tests.helpers.project import make_inputs, make_params
+
+POLICIES = {
+    "base": {"method": "none"},
+    "full": {"method": "dpo", "beta": 2000},
+    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Spec]]:
+    """Runs by policy in a project whose denoiser's config asks for dropout, as a hub's model may."""
+    folder = tmp_path_factory.mktemp("project")
+    before = Path.cwd()
+    os.chdir(folder)
+    make_inputs(folder)
+    config = Path("model/unet/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dropout": 0.3}))
+    values = make_params(folder, POLICIES)
+    ingest.run(values)
+    precompute.run(values)
+    devices.set_up(torch.device("cpu"), "fp32")
+    pairs, where = values.pairs.model_dump(), ("data/comparisons", "data/shards")
+    yield {
+        name: Spec(name, "sd15", "model", values.policies[name].model_dump(), pairs, *where, {"precision": "fp32"})
+        for name in ("full", "lora")
+    }
+    os.chdir(before)
+
+
+def trained(spec: Spec) -> tuple[Learner, list[dict[str, float] | None]]:
+    """A learner after three steps, and what they logged."""
+    learner = build(spec, Accelerator(cpu=True))
+    method = methods.load(spec.policy, make_source(spec, learner))
+    return learner, [optimizer_step(learner, method, spec.policy, step, True) for step in range(3)]
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_policy_and_reference_are_one_function_before_the_first_step(specs: dict[str, Spec], policy: str) -> None:
+    learner = build(specs[policy], Accelerator(cpu=True))
+    assert dropout(learner.denoiser) == 0.3, "the model is one that asks for dropout"
+    batch = next(iter(make_source(specs[policy], learner).at(0)))
+    with torch.no_grad():
+        ours = learner.model.denoise(batch.x_t, batch.t, batch.cond)
+        again = learner.model.denoise(batch.x_t, batch.t, batch.cond)
+    assert torch.equal(ours, again)
+    error = (ours - batch.target).square().mean(dim=(1, 2, 3))
+    assert learner.reference is not None
+    assert torch.equal(torch.cat(learner.reference(batch)), error)
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_equal_runs_are_equal_bytes(specs: dict[str, Spec], policy: str) -> None:
+    """Whatever the state of the global random numbers; the first loss is ln 2, that of a policy at its reference."""
+    torch.manual_seed(1)
+    one, logs = trained(specs[policy])
+    torch.manual_seed(2)
+    other, logs_again = trained(specs[policy])
+    assert logs == logs_again
+    assert logs[0] is not None
+    assert logs[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert all(torch.equal(weight, other.trainable[name]) for name, weight in one.trainable.items())
