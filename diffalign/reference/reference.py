@@ -1,11 +1,12 @@
-"""The reference that a policy is held to, as its errors on a batch of pairs.
+"""The reference that a policy is held to: its errors on a batch of pairs and, where it is a network, its predictions.
 
-Shapes: B pairs in a micro-batch.
+Shapes: B pairs in a micro-batch, or rows; C latent channels, h w latent height and width.
 """
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,11 +14,13 @@ from torch import Tensor
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch, PairSource, Place
 from diffalign.diffusion.losses import errors
-from diffalign.diffusion.process import Denoise
+from diffalign.diffusion.process import Cond, Denoise
 from diffalign.diffusion.rng import CHECK, generator
 
 Reference = Callable[[PairBatch], tuple[Tensor, Tensor]]
-"""A batch of pairs -> the reference's errors [B] on winners and on losers, without gradients."""
+"""A batch of pairs -> the reference's errors [B] on winners and on losers, without gradients. One that is a network at
+hand is a `LiveReference`, which has its predictions, too.
+"""
 
 MARGINS = 64
 """Kept margins that each process computes once more before it trains with them, at least: whole micro-batches."""
@@ -35,18 +38,41 @@ def pair_errors(denoise: Denoise, batch: PairBatch) -> tuple[Tensor, Tensor]:
     return error_w, error_l
 
 
-def live(denoise: Denoise) -> Reference:
-    """The reference as a network at hand: a frozen copy, or the policy with its adapters off."""
+@dataclass(frozen=True)
+class LiveReference:
+    """A reference that is a network at hand; without gradients, whatever the context it's called in."""
+
+    denoise: Denoise
 
     @torch.no_grad()
-    def reference(batch: PairBatch) -> tuple[Tensor, Tensor]:
-        return pair_errors(denoise, batch)
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Returns its errors [B] on winners and on losers, in one forward."""
+        return pair_errors(self.denoise, batch)
 
-    return reference
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """Returns its output [B, C, h, w] at noisy latents x_t [B, C, h, w] and t [B], without gradients.
+
+        With a LoRA policy the adapters are switched off meanwhile: not to be called between a forward of the policy
+        and its backward where gradient checkpointing runs that forward again.
+        """
+        return self.denoise(x_t, t, cond)
+
+
+def live(denoise: Denoise) -> LiveReference:
+    """Returns the reference that a denoiser is: a frozen copy of the init, or the policy with its adapters off."""
+    return LiveReference(denoise)
+
+
+def predictions(reference: Reference | None, method: str) -> Denoise:
+    """Returns the reference's predictions, for a method that compares outputs; ValueError where it has errors only."""
+    if not isinstance(reference, LiveReference):
+        raise ValueError(f"{method}: expected a live reference, which has predictions; got {reference!r}")
+    return reference.predict
 
 
 def cached(batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """The reference as its errors kept in the batch; no network. ValueError for a batch without them."""
+    """Returns the reference's errors kept in the batch: no network. ValueError for a batch without them."""
     if batch.error_ref is None:
         raise ValueError("a cached reference: expected a batch with the reference's errors, got one without")
     return batch.error_ref

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from diffalign.methods import method as methods
+from diffalign.reference.reference import Reference, cached, predictions
 from diffalign.runtime import devices
 from diffalign.training.dataset import make_source
 from diffalign.training.learner import Learner, Spec, build, dropout
@@ -65,6 +66,7 @@ def test_policy_and_reference_are_one_function_before_the_first_step(specs: dict
     error = (ours - batch.target).square().mean(dim=(1, 2, 3))
     assert learner.reference is not None
     assert torch.equal(torch.cat(learner.reference(batch)), error)
+    assert torch.equal(predictions(learner.reference, "a test")(batch.x_t, batch.t, batch.cond), ours)
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
@@ -78,3 +80,24 @@ def test_equal_runs_are_equal_bytes(specs: dict[str, Spec], policy: str) -> None
     assert logs[0] is not None
     assert logs[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)
     assert all(torch.equal(weight, other.trainable[name]) for name, weight in one.trainable.items())
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_the_references_predictions_stay_while_the_policy_trains(specs: dict[str, Spec], policy: str) -> None:
+    """They carry no gradient where the policy's do, and after steps they are the init's, not the policy's."""
+    fresh = build(specs[policy], Accelerator(cpu=True))
+    batch = next(iter(make_source(specs[policy], fresh).at(0)))
+    inputs = batch.x_t, batch.t, batch.cond
+    before = predictions(fresh.reference, "a test")(*inputs)
+    assert not before.requires_grad
+    learner, _ = trained(specs[policy])
+    assert torch.equal(predictions(learner.reference, "a test")(*inputs), before)
+    ours = learner.model.denoise(*inputs)
+    assert ours.requires_grad, "the adapters are on again"
+    assert not torch.equal(ours, before)
+
+
+@pytest.mark.parametrize("reference", [cached, None])
+def test_kept_errors_have_no_predictions(reference: Reference | None) -> None:
+    with pytest.raises(ValueError, match="DSPO: expected a live reference, which has predictions; got"):
+        predictions(reference, "DSPO")
