@@ -29,19 +29,24 @@ MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 
 AXES = {
     "diffalign.config.methods": "${item.method}",
+    "diffalign.config.rewards": "${key}",
+    "diffalign.data.sources": "${data.source}",
+    "diffalign.diffusion.samplers": None,
     "diffalign.methods": "${item.method}",
     "diffalign.models": "${model.family}",
-    "diffalign.data.sources": "${data.source}",
     "diffalign.rewards": "${key}",
 }
-"""Packages whose entries are loaded by name, and where a stage has the name from.
+"""Packages whose entries are loaded by name, and where dvc.yaml has the name from.
 
-`item` and `key` mean something in a `foreach` only (`FOREACH`); a stage without them depends on the whole folder.
+None: a name that dvc.yaml can't say, since a policy may have a sampler of its own. `item` and `key` mean something in a
+`foreach` only (`FOREACH`). A stage that doesn't know the name depends on the whole folder.
 """
 FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
+    ("train", "diffalign.config.rewards"): "likewise",
+    ("train", "diffalign.diffusion.samplers"): "samplers draw the pictures of probes: likewise",
 }
 """Axes that a stage loads from and doesn't depend on, with the reason."""
 NO_RESULT = {
@@ -89,13 +94,19 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
             if (stage, axis) in NOT_FOLLOWED:
                 continue
             entries = [f"{axis}.{entry}" for entry in entries_of(axis, root)]
-            if FOREACH.get(AXES[axis], foreach) == foreach:
+            if named(axis, foreach):
                 axes.add(axis)
                 for entry in entries:
                     waiting += imports(entry, (root / str(file_of(entry, root))).read_text(), package=False)
             else:
                 waiting += entries
     return found, axes
+
+
+def named(axis: str, foreach: str | None) -> bool:
+    """Tells whether dvc.yaml knows which entry of an axis a stage loads."""
+    name = AXES[axis]
+    return name is not None and FOREACH.get(name, foreach) == foreach
 
 
 def file_of(name: str, root: Path) -> str | None:
