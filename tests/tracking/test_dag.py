@@ -1,5 +1,6 @@
 """dvc.yaml agrees with the stages and with params.yaml, and DVC can read it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from diffalign.core.errors import UserError
 from diffalign.tracking import dag
-from tools.closure import definition, rewrite
+from tools.closure import definition, is_code, rewrite
 
 FILE = Path(__file__).resolve().parents[2] / "dvc.yaml"
 STAGES: dict[str, Any] = yaml.safe_load(FILE.read_text())["stages"]
@@ -28,13 +29,35 @@ def test_the_command_is_the_command_line(name: str) -> None:
     assert definition(STAGES[name])["cmd"] == f"python pipeline.py stage {name}{suffix}"
 
 
-@pytest.mark.parametrize("file", ["params.yaml", *(f"presets/{p.name}" for p in FILE.parent.glob("presets/*.yaml"))])
+FILES = ["params.yaml", *(f"presets/{path.name}" for path in FILE.parent.glob("presets/*.yaml"))]
+
+
+def expanded(params: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
+    """Each stage's name with its `deps` or `params`, with the templates filled in that name code."""
+    for name, stage in STAGES.items():
+        over = params[stage["foreach"][2:-1]] if "foreach" in stage else {"": {}}
+        for key, item in over.items():
+            known = {"key": key, "model.family": params["model"]["family"], "data.source": params["data"]["source"]}
+            known |= {f"item.{name}": value for name, value in item.items()}
+            for entry in definition(stage)[kind]:
+                for template, value in known.items():
+                    entry = entry.replace(f"${{{template}}}", str(value))
+                yield f"{name}@{key}", entry
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_every_param_is_in_the_file(repo: Path, file: str) -> None:
     params = yaml.safe_load((repo / file).read_text())
-    for policy in params["policies"]:
-        for name, stage in STAGES.items():
-            for key in (param.replace("${key}", policy) for param in definition(stage)["params"]):
-                assert dag.lookup(params, [key]), f"stage {name} depends on {key}, which {file} lacks"
+    for stage, key in expanded(params, "params"):
+        assert dag.lookup(params, [key]), f"stage {stage} depends on {key}, which {file} lacks"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_of_code_is_there(repo: Path, file: str) -> None:
+    """Also with the names of an axis's entries that params fill in: DVC runs no stage that lacks one."""
+    params = yaml.safe_load((repo / file).read_text())
+    for stage, path in expanded(params, "deps"):
+        assert not is_code(path) or (repo / path).exists(), f"stage {stage} depends on {path}, which isn't there"
 
 
 def test_outs_of_policies_that_left_are_pointed_out(tmp_path, monkeypatch):
