@@ -34,6 +34,14 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def check_environment() -> None:
+    """Refuses misspelt and odd DIFFALIGN_* variables, before any command."""
+    from diffalign.runtime import switches
+
+    switches.check()
+
+
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc stage list` shows them.")]) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""

@@ -31,7 +31,8 @@ def measure(params: "Params") -> None:
     from diffalign.data.shards import reader as shards
     from diffalign.models import family as families
     from diffalign.reference import worker as measuring
-    from diffalign.runtime.environment import compiled, default_device, launch, precision, world_size
+    from diffalign.runtime.environment import compiled, default_device, precision, world_size
+    from diffalign.runtime.launch import launch
 
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())

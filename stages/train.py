@@ -18,12 +18,12 @@ from diffalign.runtime.environment import (
     compiled,
     default_device,
     gpu,
-    launch,
     parallel,
     precision,
     threads,
     world_size,
 )
+from diffalign.runtime.launch import launch
 from diffalign.training import loop as training
 from diffalign.training.learner import Spec
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from diffalign.core.files import RUNS, write_json
+from diffalign.runtime import switches
 from diffalign.runtime.processes import dvc_above
 from diffalign.tracking import dag
 
@@ -58,7 +59,7 @@ def matches(record: Record, entry: dict[str, Any]) -> bool:
 
 def launch() -> str:
     """Names the pipeline run that this stage is part of: the flow's, or the `dvc repro` that started it."""
-    if announced := os.environ.get("DIFFALIGN_LAUNCH"):
-        return announced
+    if announced := switches.read("DIFFALIGN_LAUNCH"):
+        return str(announced)
     owner = dvc_above() or psutil.Process()
     return f"{socket.gethostname()}-{owner.pid}-{owner.create_time():.0f}"

@@ -19,7 +19,7 @@ from typing import Any
 from diffalign.core.errors import Stopped, UserError
 from diffalign.core.files import lock, sha256_file, write_json
 from diffalign.reporting import summary
-from diffalign.runtime import timings
+from diffalign.runtime import switches, timings
 from diffalign.runtime.processes import bound, end_group
 from diffalign.tracking import artifacts as outs
 from diffalign.tracking import dag, run_records
@@ -54,8 +54,8 @@ def stage_run(stage: str, params: dict[str, Any]) -> Iterator[None]:
 
 
 def off() -> bool:
-    """Whether the mirror is switched off."""
-    return os.environ.get("DIFFALIGN_TRACKING") == "0"
+    """Tells whether DIFFALIGN_TRACKING switches the mirror off."""
+    return switches.read("DIFFALIGN_TRACKING") is False
 
 
 def sync() -> str:
@@ -64,7 +64,7 @@ def sync() -> str:
     Fast, without MLflow, where nothing is new. Raises Unreachable if MLflow is away, UserError where outs are missing.
     """
     if off():
-        return "MLflow is switched off by DIFFALIGN_TRACKING=0"
+        return "MLflow is switched off by DIFFALIGN_TRACKING"
     if not dag.lock():
         return "Nothing to bring to MLflow yet: dvc.lock isn't there. Make it: dvc repro"
     state = {"uri": place(), "lock": sha256_file(Path("dvc.lock"))}
@@ -163,7 +163,7 @@ def base_link(port: int = 5000) -> str:
     `DIFFALIGN_MLFLOW_UI` names it where people reach the server by another address than the stages do.
     """
     here = place().rstrip("/") if uri().startswith("http") else f"http://127.0.0.1:{port}"
-    return os.environ.get("DIFFALIGN_MLFLOW_UI", here)
+    return switches.read("DIFFALIGN_MLFLOW_UI") or here
 
 
 def serve_ui(port: int) -> None:

@@ -65,7 +65,7 @@ class Spec:
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: the first one may be writing tens of GB to a slow disk. One that fails ends
-all others at once (`environment.launch`).
+all others at once (`launch.launch`).
 """
 
 

@@ -62,6 +62,14 @@ def test_an_unknown_stage(project: Path) -> None:
     assert done.stderr == "error: stage: expected one of evaluate, ingest, train, got 'trian'.\n"
 
 
+def test_a_misspelt_switch_is_refused_by_every_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFALIGN_TRACKNG", "0")
+    for command in (("stage", "ingest"), ("sync",)):
+        done = cli(project, *command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: DIFFALIGN_TRACKNG in the environment: expected one of DIFFALIGN_DEVICE,")
+
+
 def test_a_user_error_is_one_message(project: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(project, tmp_path / "project")
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("prompts:", "promts:"))

@@ -11,7 +11,7 @@ import torch
 
 from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, write_json
-from diffalign.runtime import environment
+from diffalign.runtime import launch
 from diffalign.training import loop as training
 from diffalign.training.learner import Spec
 
@@ -33,10 +33,10 @@ def prepare(work: Path, values: Params, policy: str, processes: int) -> None:
 
 def start(work: Path, processes: int) -> list[BaseProcess]:
     """Starts the workers on a spec that is there."""
-    store = environment.meeting_point() if processes > 1 else None
+    store = launch.meeting_point() if processes > 1 else None
     started: list[BaseProcess] = []
     for rank in range(processes):
-        who = environment.identity(rank, processes, store) if store else {}
+        who = launch.identity(rank, processes, store) if store else {}
         started.append(CONTEXT.Process(target=_worker, args=(who, str(work / "spec.json"))))
         started[-1].start()
     STORES[:] = [store]  # until the next launch

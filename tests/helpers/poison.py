@@ -1,4 +1,4 @@
-"""A training worker in which a rank's gradients are multiplied: POISON="STEP RANK FACTOR, ...", steps from 1."""
+"""A training worker that multiplies a rank's gradients: DIFFALIGN_TEST_POISON="STEP RANK FACTOR, ...", steps from 1."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from diffalign.training import loop as training
 
 
 class Poisoned:
-    """A method whose loss is multiplied at the steps and ranks that POISON names."""
+    """A method whose loss is multiplied at the steps and ranks that DIFFALIGN_TEST_POISON names."""
 
     def __init__(self, method: methods.Method) -> None:
-        doses = [dose.split() for dose in os.environ["POISON"].split(",")]
+        doses = [dose.split() for dose in os.environ["DIFFALIGN_TEST_POISON"].split(",")]
         mine = os.environ.get("RANK", "0")
         self.method, self.now = method, -1
         self.factors = {int(step) - 1: float(factor) for step, rank, factor in doses if rank == mine}

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
 from diffalign.models.policies import load_policy
-from diffalign.runtime import environment
+from diffalign.runtime import launch as launching
 from diffalign.training.dataset import make_source
 from diffalign.training.learner import Spec, build
 from stages import ingest, precompute, train
@@ -222,8 +222,8 @@ def test_a_broken_gradient_in_one_rank_is_skipped_on_all(project: Path, monkeypa
     """Steps 2, 4 and 6 are poisoned in one rank: the others go on as if they hadn't been, and skips are counted."""
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "2")
     monkeypatch.setenv("PYTHONPATH", str(REPO))
-    monkeypatch.setenv("POISON", "2 1 nan, 4 0 inf, 6 1 1e12")
-    monkeypatch.setattr(train, "launch", lambda module, *rest: environment.launch("tests.helpers.poison", *rest))
+    monkeypatch.setenv("DIFFALIGN_TEST_POISON", "2 1 nan, 4 0 inf, 6 1 1e12")
+    monkeypatch.setattr(train, "launch", lambda module, *rest: launching.launch("tests.helpers.poison", *rest))
     values = make_params(project, POLICIES)
     train.run(values, "sft")
     points = curve("sft")

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C in mid-training, through the command line; a full disk at a save; what a launch makes of codes."""
+"""SIGTERM and Ctrl-C in mid-training, through the command line; a full disk at a save."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,9 +16,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffalign.core.errors import Stopped, UserError
-from diffalign.core.files import lock
-from diffalign.runtime import environment
 from diffalign.runtime.signals import noted
 from diffalign.training import loop as training
 from stages import ingest, precompute
@@ -151,61 +147,6 @@ def test_a_full_disk_at_a_save_is_told_and_the_next_run_goes_on(project: Path) -
     assert process.returncode == 0, said
     assert f"goes on from step {kept[-1]}" in said and "broken" not in said
     assert (project / "models/policies/short/policy.json").exists()
-
-
-OBEYS = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(75))); "
-CASES = {
-    "obeys": OBEYS + "print('up', flush=True, file=open(sys.argv[1], 'a')); time.sleep(600)",
-    "ended": "import os, signal, time; os.environ['RANK'] == '0' and time.sleep(600); os.kill(os.getpid(), 15)",
-    "fails": "import os, sys, time; os.environ['RANK'] == '0' and time.sleep(600); sys.exit(3)",
-    "users": "import os, sys, time; os.environ['RANK'] == '0' and time.sleep(600); sys.exit(2)",
-    "tells": "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('beta is wrong'); sys.exit(2)",
-    "works": "import os; assert os.environ['WORLD_SIZE'] == '2' and int(os.environ['MASTER_PORT'])",
-}
-
-
-def launch(folder: Path, name: str) -> None:
-    """Two workers of a module that is one of the cases."""
-    (folder / f"{name}.py").write_text(CASES[name])
-    with lock(folder) as held:
-        environment.launch(name, [str(folder / "file")], 2, folder / ("up" if name == "obeys" else "file"), held)
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "text"),
-    [
-        ("ended", Stopped, "the same command goes on"),
-        ("fails", RuntimeError, r"exit codes \[-9, 3\]"),
-        ("users", UserError, "its message is above"),
-        ("tells", UserError, "beta is wrong"),
-    ],
-)
-def test_how_workers_end_says_what_a_launch_raises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception], text: str
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(error, match=text):
-        launch(tmp_path, name)
-
-
-def test_a_launch_passes_a_request_on_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    launch(tmp_path, "works")
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "as it was, when nobody asked"
-
-    def ask() -> None:
-        while not (tmp_path / "file").exists() or (tmp_path / "file").read_text() != "up\nup\n":
-            time.sleep(0.01)
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.1)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    with pytest.raises(Stopped):
-        launch(tmp_path, "obeys")
-    thread.join()
-    os.kill(os.getpid(), signal.SIGTERM)  # one that comes while the process is about to end
 
 
 def test_a_request_is_agreed_on_with_the_norm() -> None:
