@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign.core import files
+from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
 from diffalign.data.comparisons import table as comparisons
@@ -44,6 +44,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     """
     if policy is None or policy not in params.policies:
         raise UserError(f"generate@{policy}: expected one of the policies {sorted(params.policies)}")
+    publishing.check_target(OUT / policy)
     settings = params.generate
     prompts = chosen_prompts(settings.split, settings.prompts)
     jobs = [Job(text, i, s) for i, text in enumerate(prompts) for s in range(settings.seeds)]
@@ -65,7 +66,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         files.remove_unfinished(out)
         make_images(params, policy, jobs, out)
         files.write_json(out / "manifest.json", {**about, "images": entries(jobs, out)})
-        files.publish(out, OUT / policy)
+        publishing.publish(out, OUT / policy)
         shutil.rmtree(work)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from diffalign.core import files
+from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.data import images
 from diffalign.data.comparisons import table as comparisons
@@ -38,6 +38,7 @@ def run(params: "Params", policy: str | None = None) -> None:
 
     Raises UserError for a model folder that isn't one, an unreadable image, a full disk.
     """
+    publishing.check_target(OUT)
     settings, model = params.precompute, params.model
     table = comparisons.read(COMPARISONS)
     keys = image_keys(table)
@@ -67,7 +68,7 @@ def run(params: "Params", policy: str | None = None) -> None:
             "prompts": shard_writer.write_shards(work, "prompts", sorted(prompts), settings.shard_size, encode_prompts),
         }
         shard_writer.finish(work, records, fingerprint)
-        files.publish(work / "out", OUT)
+        publishing.publish(work / "out", OUT)
         shutil.rmtree(work)
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign.core import files
+from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.reference import cache as cached
 
@@ -20,8 +20,10 @@ def run(params: "Params", policy: str | None = None) -> None:
     With no draws asked for, a manifest that says so. Raises UserError for inputs that don't belong together.
     """
     if not params.reference.draws:
-        cached.write_manifest(OUT, {"draws": 0})
+        with publishing.replacing(OUT) as folder:
+            cached.write_manifest(folder, {"draws": 0})
         return
+    publishing.check_target(OUT)
     measure(params)
 
 
@@ -64,5 +66,5 @@ def measure(params: "Params") -> None:
             files.write_json(work / "spec.json", vars(spec))
             launch("diffalign.reference.worker", [str(work / "spec.json")], world_size(), work / "error.txt", held)
         cached.write(work / "out", made_with, pair_ids, measuring.collect(spec, work, len(pair_ids)))
-        files.publish(work / "out", OUT)
+        publishing.publish(work / "out", OUT)
         shutil.rmtree(work)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffalign.core import files
 from diffalign.core.errors import UserError
+from diffalign.core.publishing import replacing
 from diffalign.evaluation.win_rates import contest
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
@@ -82,10 +83,11 @@ def run(params: "Params", policy: str | None = None) -> None:
             "parameters": yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
         }
     )
-    if who.hero is not None:
-        names = (who.baseline, who.hero)
-        files.write_bytes(OUT / "grid.png", image_grid.picture(groups, shown[names[0]], shown[names[1]], names))
-    files.write_text(OUT / "report.html", html)
+    with replacing(OUT) as folder:
+        if who.hero is not None:
+            names = (who.baseline, who.hero)
+            files.write_bytes(folder / "grid.png", image_grid.picture(groups, shown[names[0]], shown[names[1]], names))
+        files.write_text(folder / "report.html", html)
 
 
 def read_json(path: Path) -> dict[str, Any]:

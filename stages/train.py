@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import RUNS, hash_folder, lock, publish, work_folder, write_json, write_text
+from diffalign.core.files import RUNS, hash_folder, lock, work_folder, write_json, write_text
+from diffalign.core.publishing import check_target, publish, replacing
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.reference import cache as cached
@@ -42,6 +43,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         families.denoiser_weights(f"policies.{policy}.init", params.model.family, values["init"])
     )
     out, curve = Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
+    check_target(out)
     if values["method"] == "none":
         publish_untrained(policy, values, out, curve)
         return
@@ -99,7 +101,8 @@ def record_rate(spec: Spec, resolution: int, path: Path) -> None:
 
 def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Path) -> None:
     """A policy without training: its metadata says that it is its init."""
-    write_json(out / "policy.json", {**values, "schema": 1, "name": name, "adapter": "none", "steps": 0})
+    with replacing(out) as folder:  # without the weights that it had with another method
+        write_json(folder / "policy.json", {**values, "schema": 1, "name": name, "adapter": "none", "steps": 0})
     write_text(curve, "")
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from diffalign.core.errors import UserError
 
 RUNS = Path("runs")
 """Untracked work in progress, relative to the repository's root."""
+TEMPORARY = ".tmp"
+"""How safetensors' own temporary files begin; ours end with it."""
 PATIENCE = 10.0
 """Seconds that a lock is waited for."""
 
@@ -74,17 +77,19 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where a file is written before it is renamed to `path`."""
+    """Returns the name under which a file or folder is written before it is renamed to `path`, in the same folder."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that becomes `path` at the end of the block, atomically: temporary name, fsync, rename.
+    """Gives a file to write that becomes `path` at the end of the block, atomically: temporary name, fsync, rename.
 
-    An exception in the block leaves what was at `path`. Raises UserError on a full disk.
+    An exception in the block leaves what was at `path`. Removes what a killed process left of an earlier write of the
+    same file. Raises UserError on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_orphans(path)
     temporary = temporary_name(path)
     try:
         with disk_errors(path), open(temporary, "wb") as file:
@@ -95,6 +100,32 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_orphans(path: Path) -> None:
+    """Removes the temporary files and folders of `path` whose process is gone."""
+    for orphan in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = orphan.name.split(".")[-2]
+        if number.isdecimal() and not _runs(int(number)):
+            remove(orphan)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,8 +147,8 @@ def write_json(path: Path, value: Any) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Makes a folder, or removes the temporary files that a killed process left in it; the caller holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
+    for path in [path for path in folder.rglob(".*") if path.name.startswith(TEMPORARY) or path.suffix == ".tmp"]:
+        remove(path)
 
 
 def fsync_folder(path: Path) -> None:
@@ -127,15 +158,6 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def publish(source: Path, target: Path) -> None:
-    """Replaces folder `target` by folder `source` with a rename; both must be on one file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(source, target)
-    fsync_folder(target.parent)
 
 
 def work_folder(stage: str, params: Any, inputs: Iterable[Path], chosen: Mapping[str, str] | None = None) -> Path:

@@ -49,13 +49,26 @@ def test_nan_is_not_written(tmp_path: Path) -> None:
         files.write_json(tmp_path / "a.json", {"a": float("nan")})
 
 
-def test_publish_replaces_a_folder(tmp_path: Path) -> None:
-    for name, text in (("old", "1"), ("new", "2")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / text).write_text(text)
-    files.publish(tmp_path / "new", tmp_path / "old")
-    assert [p.name for p in (tmp_path / "old").iterdir()] == ["2"]
-    assert not (tmp_path / "new").exists()
+def test_a_write_removes_what_a_killed_process_left_of_the_same_file(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    orphan, other = tmp_path / f".a.json.{dead.pid}.tmp", tmp_path / f".b.json.{dead.pid}.tmp"
+    living = tmp_path / f".a.json.{os.getppid()}.tmp"
+    for path in (orphan, other, living):
+        path.write_text("half")
+    files.write_json(tmp_path / "a.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, other.name, "a.json"])
+
+
+def test_unfinished_files_are_removed_at_any_depth(tmp_path: Path) -> None:
+    """Ours, those of safetensors' own writer, and folders; what belongs there stays, whatever it's called."""
+    for name in (".manifest.json.77.tmp", "unet/.tmpYy9t6C", ".step-00000004.tmp/state", "unet/weights", "a.tmp.json"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    files.remove_unfinished(tmp_path)
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == ["a.tmp.json", "unet/weights"]
 
 
 def test_work_folders_follow_params_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from diffalign.core.files import lock, publish, work_folder, write_bytes, write_text
+from diffalign.core.files import lock, work_folder, write_bytes, write_text
 from diffalign.core.progress import Progress
+from diffalign.core.publishing import publish
 from diffalign.shapes.build import tiny_model
 from diffalign.shapes.build.fit import Loss, State, fit
 from diffalign.shapes.scenes import (
