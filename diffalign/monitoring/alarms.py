@@ -1,14 +1,15 @@
-"""What the probes of a training say is wrong, in plain words, and which of them saw the best policy.
+"""Tells from a training's probes what is wrong, and which of them saw the best policy.
 
 Pure functions of the probes so far (`points.Point`s with their `step`, oldest first) and of thresholds (params.Probe's;
 None: that alarm is off): a resumed run says what an uninterrupted one would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.special import ndtri
 
+from diffalign.monitoring.alarm_words import NO_NUMBER, WORDS
 from diffalign.monitoring.curve import Point
 
 Thresholds = Mapping[str, float | None]
@@ -18,31 +19,6 @@ MUCH_WORSE = 2.0
 """An alarm is said again at so many times the value it was said at."""
 LOUD = 1e9
 """Stands for the value of a figure that is no number any more."""
-
-EXPLANATIONS = {
-    "winner_worse": (
-        "the policy denoises held-out winners worse than its reference does, by {value:.2%} at least (with 95% "
-        "confidence; threshold {threshold:.2%}). Its margin then grows because losers get worse faster: loss and "
-        "accuracy can look fine while the images get worse. Lower lr, raise beta, set safeguard, or publish an earlier "
-        "step (choose: probe)."
-    ),
-    "saturation": (
-        "{value:.1%} of the held-out draws have a margin so large that they pull with less than a twentieth of their "
-        "weight (threshold {threshold:.1%}): the policy has moved far from the reference for this beta, and what is "
-        "left to learn from are the pairs it gets wrong. Lower lr or beta, or stop earlier."
-    ),
-    "divergence": (
-        "the policy's denoising error on held-out images has grown by {value:.0%} of the reference's (threshold "
-        "{threshold:.0%}), winners' and losers' together: it forgets how to denoise. Lower lr, or raise warmup_steps "
-        "or beta."
-    ),
-    "reference_changed": (
-        "the reference's errors at the same draws differ by {value:.2%} from those measured first (threshold "
-        "{threshold:.2%}): its weights have moved (with LoRA: the network without its adapters isn't the init any "
-        "more), so no change against it means anything. That's a fault: start anew from the init."
-    ),
-}
-"""Each alarm in words; its keys are the alarms there are."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +33,11 @@ class Alarm:
     value: float
     """The worst value while it held."""
     threshold: float
-    explanation: str
-    """At the worst value."""
+
+    @property
+    def explanation(self) -> str:
+        """The alarm in words, at the worst value."""
+        return explained(self.name, self.value, self.threshold)
 
     @property
     def when(self) -> str:
@@ -66,27 +45,37 @@ class Alarm:
         return f"step {self.step}" if self.step == self.last else f"steps {self.step} to {self.last}"
 
 
-def values(point: Point) -> dict[str, float]:
-    """Each alarm's value at a probe; an alarm whose figures weren't measured there isn't in it.
+def winner_worse(point: Point) -> float | None:
+    """Returns the lower confidence bound of the winners' relative error change; None for one prompt, which has none."""
+    if "winner_relative_se" not in point:
+        return None
+    return point["winner_relative"] - ONE_SIDED * point["winner_relative_se"]
 
-    winner_worse: the lower confidence bound of the winner's relative error change. saturation: the share of saturated
-    draws. divergence: the mean of the winner's and the loser's relative error change. reference_changed: the drift.
-    """
-    if point.get("broken"):
-        return {"divergence": LOUD}
-    found = {"divergence": (point["winner_relative"] + point["loser_relative"]) / 2}
-    if "winner_relative_se" in point:  # one prompt alone has none
-        found["winner_worse"] = point["winner_relative"] - ONE_SIDED * point["winner_relative_se"]
-    if "saturated" in point:
-        found["saturation"] = point["saturated"]
-    if "reference_drift" in point:
-        found["reference_changed"] = point["reference_drift"]
-    return found
+
+def divergence(point: Point) -> float:
+    """Returns the mean of the winners' and the losers' relative error change; `LOUD` where it's no number."""
+    return LOUD if point.get("broken") else (point["winner_relative"] + point["loser_relative"]) / 2
+
+
+ALARMS: dict[str, Callable[[Point], float | None]] = {
+    "winner_worse": winner_worse,
+    "saturation": lambda point: point.get("saturated"),
+    "divergence": divergence,
+    "reference_changed": lambda point: point.get("reference_drift"),
+}
+"""Each alarm's value at a probe; None where its figures weren't measured. It is raised above the threshold of that name
+in the section `probe` of params.yaml, and its text is in alarm_words.py."""
+
+
+def values(point: Point) -> dict[str, float]:
+    """Returns each alarm's value at a probe, of those that were measured; of a broken probe the divergence alone."""
+    names = ["divergence"] if point.get("broken") else list(ALARMS)
+    return {name: value for name in names if (value := ALARMS[name](point)) is not None}
 
 
 def raised(point: Point, thresholds: Thresholds) -> dict[str, float]:
     """The alarms that hold at a probe, with their values."""
-    limits = {name: limit for name in EXPLANATIONS if (limit := thresholds[name]) is not None}
+    limits = {name: limit for name in ALARMS if (limit := thresholds[name]) is not None}
     found = values(point)
     return {name: found[name] for name, limit in limits.items() if name in found and found[name] > limit}
 
@@ -98,7 +87,7 @@ def listed(history: Sequence[Point], thresholds: Thresholds) -> list[Alarm]:
         for name, value in raised(point, thresholds).items():
             found.setdefault(name, []).append((value, int(point["step"])))
     alarms = [
-        Alarm(name, seen[0][1], seen[-1][1], worst := max(seen)[0], limit, explained(name, worst, limit))
+        Alarm(name, seen[0][1], seen[-1][1], max(seen)[0], limit)
         for name, seen in found.items()
         if (limit := thresholds[name]) is not None
     ]
@@ -123,10 +112,8 @@ def news(history: Sequence[Point], thresholds: Thresholds) -> list[str]:
 
 
 def explained(name: str, value: float, threshold: float) -> str:
-    """An alarm in plain words."""
-    if value == LOUD:
-        return "the policy's denoising error on held-out images is no number any more. Lower lr, or raise warmup_steps."
-    return EXPLANATIONS[name].format(value=value, threshold=threshold)
+    """Returns an alarm in words."""
+    return NO_NUMBER if value == LOUD else WORDS[name].format(value=value, threshold=threshold)
 
 
 def best(history: Sequence[Point], thresholds: Thresholds) -> tuple[int, str]:

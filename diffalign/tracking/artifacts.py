@@ -56,7 +56,7 @@ def alarmed(curve: Sequence[Point], params: dict[str, Any]) -> str:
     for point in curve:
         lines.setdefault(point.step, {"step": point.step})[point.key] = point.value
     limits = flatten(params)
-    thresholds = {name: limits.get(f"probe.{name}") for name in alarms.EXPLANATIONS}
+    thresholds = {name: limits.get(f"probe.{name}") for name in alarms.ALARMS}
     raised = alarms.listed(probes(list(lines.values())), thresholds)
     return "\n\n".join(f"**{alarm.name}**, {alarm.when}: {alarm.explanation}" for alarm in raised)
 

@@ -56,7 +56,7 @@ class Watch:
             if self.pictures is not None:
                 point |= self.pictures.take(step, self.learner.accelerator)
         held = alarms.raised({"step": step, **point}, self.settings)
-        point |= {f"alarm/{name}": float(name in held) for name in alarms.EXPLANATIONS}
+        point |= {f"alarm/{name}": float(name in held) for name in alarms.ALARMS}
         self.history.append({"step": step, **point})
         for line in alarms.news(self.history, self.settings):
             self.say(f"warning: train {self.spec.name}: step {step}: {line}")

@@ -1,11 +1,12 @@
 """Alarms from histories of probes, by hand."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from diffalign.config.probe import Probe
-from diffalign.monitoring import alarms
+from diffalign.monitoring import alarm_words, alarms
 from diffalign.monitoring.curve import Point
 
 LIMITS = {"winner_worse": 0.4, "saturation": 0.02, "divergence": 5.0, "reference_changed": 0.001}
@@ -16,8 +17,9 @@ def point(step: int, **figures: float) -> Point:
     return {"step": step, "broken": 0.0, "saturated": 0.0, "reference_drift": 0.0, **quiet, **figures}
 
 
-def test_every_alarm_has_a_threshold_in_params() -> None:
-    assert set(alarms.EXPLANATIONS) <= set(Probe.model_fields)
+def test_every_alarm_has_a_threshold_in_params_and_a_text() -> None:
+    assert set(alarms.ALARMS) <= set(Probe.model_fields)
+    assert set(alarms.ALARMS) == set(alarm_words.WORDS)
 
 
 def test_a_good_run_raises_none() -> None:
@@ -90,3 +92,9 @@ def test_the_best_probe(history: list[Any], step: int, why: str) -> None:
 def test_there_is_no_best_of_none() -> None:
     with pytest.raises(ValueError, match="at least one probe"):
         alarms.best([], LIMITS)
+
+
+def test_what_is_kept_of_an_alarm_has_no_words() -> None:
+    """policy.json is a training's out; its text must not change with a word."""
+    (alarm,) = alarms.listed([point(1, reference_drift=0.002)], LIMITS)
+    assert set(asdict(alarm)) == {"name", "step", "last", "value", "threshold"}

@@ -132,3 +132,9 @@ stages:
     )
     assert yaml.safe_load(after)["stages"]["one"]["do"]["outs"] == ["made"]
     assert closure.rewrite(after, tree) == after
+
+
+def test_what_is_left_out_is_there_and_has_a_reason(repo: Path) -> None:
+    for path, reason in closure.NO_RESULT.items():
+        assert (repo / path).is_file(), path
+        assert len(reason) > 10

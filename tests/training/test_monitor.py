@@ -206,7 +206,7 @@ def test_the_weights_of_probes_that_arent_best_any_more_go(tmp_path: Path) -> No
     trained(tmp_path / "a", "dpo", choose="probe", watched={"winner_worse": None, "saturation": None})
     history = points(lines(tmp_path / "a"))
     kept = sorted(int(path.name.removeprefix("step-")) for path in (tmp_path / "a" / "checkpoints").glob("step-*"))
-    limits = dict.fromkeys(alarms.EXPLANATIONS)
+    limits = dict.fromkeys(alarms.ALARMS)
     needed = {alarms.best(history, limits)[0]}
     needed |= {alarms.best([p for p in history if p["step"] <= step], limits)[0] for step in kept}
     there = {int(path.stem.removeprefix("step-")) for path in (tmp_path / "a" / "best").iterdir()}
