@@ -1,6 +1,6 @@
 """params.yaml as frozen, typed models. No defaults: what isn't in the file isn't set, so the file says it all."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,14 +12,16 @@ from diffalign.config.values import Count, HeldOut, Model, Name, Scorers, Share,
 
 
 class Data(Model):
-    """Where the comparisons come from and what is let in."""
+    """Where the comparisons come from and what is let in; `settings` are the source's own, checked by its module."""
 
     source: Literal["pickapic"]
     path: str
     validation: Share
     test: Share
+    repeats: Literal["first", "all"]
     max_image_pixels: Count
     max_image_bytes: Count
+    settings: dict[str, Any]
 
 
 class BaseModelParams(Model):

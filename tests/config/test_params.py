@@ -17,9 +17,9 @@ from diffalign.config.params import BaseModelParams, Data, Evaluate
 from diffalign.config.probe import Probe
 from diffalign.config.training import Trained
 from diffalign.config.values import Density, Model
+from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Rule, Weight
-from diffalign.data.sources.pickapic import SOURCES
 from diffalign.diffusion import timesteps
 from diffalign.diffusion.losses import LINKS
 from diffalign.methods.method import METHODS
@@ -198,7 +198,7 @@ def literals(model: type[Model], field: str) -> set[str]:
 def test_each_axis_has_the_keys_that_params_admit() -> None:
     assert set(FAMILIES) == literals(BaseModelParams, "family")
     assert set(SCORERS) == literals(Evaluate, "scorers")
-    assert set(SOURCES) == literals(Data, "source")
+    assert set(axes.names("diffalign.data.sources")) == literals(Data, "source")
     trained = set().union(
         *(literals(model, "method") for model in (dpo.Settings, kto.Settings, mapo.Settings, sft.Settings))
     )

@@ -17,12 +17,15 @@ from diffalign.config.load import parse
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.sources.pickapic import MAX_CAPTION, PickAPic, split_of
+from diffalign.data.ingest import REASONS
+from diffalign.data.sources import pickapic as source
+from diffalign.data.sources.source import MAX_PROMPT
 from stages import ingest
 from tests.helpers import pickapic
 
 REPO = Path(__file__).resolve().parents[2]
 OUT = Path("data/comparisons")
+IMAGES = [pickapic.image(n) for n in range(3)]
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,10 @@ def test_rows_become_comparisons():
         "images": 9,
         "image_bytes": sum(map(len, stored.values())),
         "simulated": False,
+        "file_splits": [
+            {"file": "deep/er/train-0.parquet", "rows": 5, "split": "train", "known_by": "the word train in its name"}
+        ],
+        "left_out": {},
     }
 
 
@@ -107,7 +114,7 @@ def bad_rows():
     return [
         ("null_caption", {"caption": None}),
         ("empty_caption", {"caption": " \n\t\u2003"}),
-        ("caption_too_long", {"caption": "x" * (MAX_CAPTION + 1)}),
+        ("caption_too_long", {"caption": "x" * (MAX_PROMPT + 1)}),
         ("caption_too_long", {"caption": "長" * 100_000}),
         ("no_label", {"has_label": False}),
         ("no_label", {"has_label": None}),
@@ -145,7 +152,8 @@ def test_every_row_has_one_disposition():
 
 def test_all_reasons_are_known_and_tried():
     tried = {reason for reason, _ in bad_rows()} | {"duplicate", "caption_not_text", "prompt_in_other_split"}
-    assert tried == set(ingest.REASONS)
+    tried |= {"image_in_other_split", "repeated_answer", "contradicting_answer"}
+    assert tried == set(REASONS) | set(source.PickAPic.reasons)
 
 
 def test_hostile_captions_are_kept_as_they_are():
@@ -158,7 +166,7 @@ def test_hostile_captions_are_kept_as_they_are():
         "=1+1",
         "\ufeff x ",
         "a\r\nb",
-        "💥" * MAX_CAPTION,
+        "💥" * MAX_PROMPT,
     ]
     write("train-0.parquet", [pickapic.row(n, caption=caption) for n, caption in enumerate(captions)])
     assert run()["comparisons"] == len(captions)
@@ -175,23 +183,6 @@ def test_text_that_is_not_utf8():
     pq.write_table(raw, "raw/train-0.parquet", write_statistics=False)
     assert run()["rejects"] == {"caption_not_text": 1} and rejects()[1][0] == "caption_not_text"
     assert {c["model_a"] for c in comparisons.read(OUT).to_pylist()} == {"caf\ufffd"}
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("train-00000-of-00645-b66ac786bf6fb553.parquet", "train"),
-        ("data/test_unique-0.parquet", "test"),
-        ("validation_unique-00000-of-00001.parquet", "validation"),
-        ("default/train/0000.parquet", "train"),
-        ("test/train-0.parquet", "train"),
-        ("validation_unique/0.parquet", "validation"),
-        ("part-0.parquet", None),
-        ("tests/training_data/x.parquet", None),
-    ],
-)
-def test_the_split_is_in_the_name(name, split):
-    assert split_of(name) == split
 
 
 def test_a_prompt_is_in_one_split():
@@ -222,10 +213,63 @@ def test_a_prompt_is_in_one_split():
     }
 
 
-def test_without_names_prompts_are_split_by_hash():
-    rows = [pickapic.row(n, caption=f"prompt {n % 300}", jpg_0=IMAGES[n % 2], jpg_1=IMAGES[2]) for n in range(600)]
+def test_an_image_is_in_one_split():
+    """Test's images are kept out of validation and train, validation's out of train, whatever the files' order.
+
+    Image n is pickapic.image(n). Test has images 0 to 3. Of validation's rows (2, 8) and (10, 11) the first shows
+    test's image 2 and goes, so 8 is nobody's; of train's (8, 20), (11, 21), (3, 22), (23, 24) the middle two go.
+    """
+    held_out = {"test-0": [(0, 1), (2, 3)], "validation-0": [(2, 8), (10, 11)]}
+    shown = held_out | {"a-train": [(8, 20), (11, 21), (3, 22), (23, 24)]}
+    number = 0
+    for name, pairs in shown.items():
+        rows = []
+        for a, b in pairs:
+            rows.append(pickapic.row(number := number + 1, jpg_0=pickapic.image(a), jpg_1=pickapic.image(b)))
+        write(f"{name}.parquet", rows)
+    metrics = run()
+    assert metrics["splits"] == {"train": 2, "validation": 1, "test": 2}
+    assert metrics["rejects"] == {"image_in_other_split": 3} and metrics["rows"] == 8
+    found = pq.read_table(OUT / "rejects.parquet").to_pylist()
+    assert [(r["file"], r["row"], r["detail"]) for r in found] == [
+        ("a-train.parquet", 1, "this is train, one of its images is in validation"),
+        ("a-train.parquet", 2, "this is train, one of its images is in test"),
+        ("validation-0.parquet", 0, "this is validation, one of its images is in test"),
+    ]
+    sides = {"train": set(), "validation": set(), "test": set()}
+    for row in comparisons.read(OUT).to_pylist():
+        sides[row["split"]] |= {row["image_a"], row["image_b"]}
+    assert not sides["train"] & (sides["validation"] | sides["test"]) and not sides["validation"] & sides["test"]
+
+
+def test_an_image_is_in_one_split_by_the_prompts_hash_too():
+    rows = [pickapic.row(n, jpg_0=IMAGES[n % 3], jpg_1=pickapic.image(1000 + n)) for n in range(60)]
     write("data.parquet", rows)
-    metrics = run(validation=0.1, test=0.2)
+    metrics = run(validation=0.2, test=0.2)
+    assert metrics["splits"]["test"] and metrics["rejects"] == {"image_in_other_split": 60 - metrics["comparisons"]}
+    assert metrics["splits"]["train"] + metrics["splits"]["validation"] == 0  # every row shows one of three images
+
+
+def test_one_raters_answers_to_the_same_two_images_count_once():
+    """Rater 7 answers images A, B four times: a is better; mirrored, the same; a tie; b is better. Rater 8 once."""
+    a, b = {"jpg_0": IMAGES[0], "jpg_1": IMAGES[1]}, {"jpg_0": IMAGES[1], "jpg_1": IMAGES[0]}
+    answers = [("a", a, 7), ("b", b, 7), ("tie", a, 7), ("b", a, 7), ("b", b, 8)]
+    rows = [pickapic.row(n, answer, caption="p", user_id=user, **s) for n, (answer, s, user) in enumerate(answers)]
+    rows += [pickapic.row(9, caption="another prompt", user_id=7, **a)]
+    rows += [pickapic.row(n, caption="p", user_id=None, **a) for n in (10, 11)]  # may be two people
+    write("train-0.parquet", rows)
+    assert run(repeats="all")["comparisons"] == 8
+    metrics = run(repeats="first")
+    assert metrics["rejects"] == {"repeated_answer": 1, "contradicting_answer": 2}
+    assert [rejects()[n][0] for n in (1, 2, 3)] == ["repeated_answer", "contradicting_answer", "contradicting_answer"]
+    assert [c["rater_id"] for c in comparisons.read(OUT).to_pylist()] == ["7", "8", "7", None, None]
+
+
+def test_without_names_prompts_are_split_by_hash():
+    tiny = [pickapic.image(n, (16, 16)) for n in range(600)]  # a prompt's own two
+    shown = [{"jpg_0": tiny[2 * (n % 300)], "jpg_1": tiny[2 * (n % 300) + 1]} for n in range(600)]
+    write("data.parquet", [pickapic.row(n, caption=f"prompt {n % 300}", **shown[n]) for n in range(600)])
+    metrics = run(validation=0.1, test=0.2, repeats="all")
     splits = {}
     for row in comparisons.read(OUT).to_pylist():
         assert splits.setdefault(row["prompt"], row["split"]) == row["split"]
@@ -234,9 +278,6 @@ def test_without_names_prompts_are_split_by_hash():
     assert 15 <= counts["validation"] <= 45 and 40 <= counts["test"] <= 80  # 30 ± 3σ, 60 ± 3σ
     assert run(validation=0.0, test=0.0)["split_prompts"] == {"train": 300, "validation": 0, "test": 0}
     assert run(validation=0.5, test=0.5)["split_prompts"]["train"] == 0
-
-
-IMAGES = [pickapic.image(n) for n in range(3)]
 
 
 def test_equal_rows_in_several_files_are_one_comparison():
@@ -324,7 +365,7 @@ def test_all_bad_files_are_named_at_once():
     write("train-0.parquet", pickapic.rows(2))
     for n in range(25):
         write(f"bad-{n:02d}.parquet", []).write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"25 of 26 aren't(?s:.*)bad-00(?s:.*)bad-19(?s:.*)… and 5 files more"):
+    with pytest.raises(UserError, match=r"25 of 26 aren't(?s:.*)bad-00(?s:.*)bad-19(?s:.*)[.]{3} and 5 files more"):
         run()
 
 
@@ -357,9 +398,10 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_ends_the_same():
         f"raw = yaml.safe_load(open({str(REPO / 'params.yaml')!r}))\n"
         "raw['data'] |= {'path': 'raw', 'validation': 0, 'test': 0}\n"
         "comparison_writer.FILE_BYTES, comparison_writer.ROW_GROUP_BYTES = 100_000, 10_000\n"
-        "class Deadly(ingest.Progress):\n"
+        "from diffalign.data import ingest as library\n"
+        "class Deadly(library.Progress):\n"
         "    def update(self, count=1, extra=''):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "ingest.Progress = Deadly\ningest.run(parse(raw))\n"
+        "library.Progress = Deadly\ningest.run(parse(raw))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(REPO)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
@@ -387,6 +429,6 @@ def test_a_repeated_image_is_not_unpacked_all_at_once(monkeypatch):
     pq.write_table(raw, "raw/train-0.parquet", store_schema=False, compression="zstd")
     assert Path("raw/train-0.parquet").stat().st_size < 100_000
     before = pa.default_memory_pool().max_memory()
-    source = PickAPic(Path("raw"))
-    assert sum(len(rows) for rows in source.records()) == 3000
+    rows = source.load(Path("raw"), {"splits": {}}).records()
+    assert sum(map(len, rows)) == 3000
     assert pa.default_memory_pool().max_memory() < before + 64 * 2**20

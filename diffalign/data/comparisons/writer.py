@@ -1,8 +1,9 @@
-"""Writes a folder of comparisons (see comparisons.py): streaming, atomic, equal input gives equal bytes."""
+"""Writes a folder of comparisons (`table.py` describes it): streaming, atomic, equal input gives equal bytes."""
 
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -22,12 +23,13 @@ from diffalign.data.comparisons.table import (
 
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 32 * 2**20
+DEFERRED_SCHEMA = pa.schema([*COMPARISON_SCHEMA, ("file", pa.string()), ("row", pa.int64())])
 FILE_BYTES = 512 * 10**6
 """Images go into files of at most this size (a single larger image gets its own)."""
 
 
 class Reject(NamedTuple):
-    """What became of a raw row that isn't a comparison: its file and row (from 0), why as a code and in words."""
+    """Says why a raw row isn't a comparison: its file and row (from 0), a reason's code and words."""
 
     file: str
     row: int
@@ -36,7 +38,7 @@ class Reject(NamedTuple):
 
 
 class Writer:
-    """A context manager: fills `folder`, empty before, and gives each file its final name when it is whole.
+    """Fills a folder, emptied before, in a `with` block; each file gets its final name when it is whole.
 
     comparisons.parquet comes last; when anything is raised inside, the folder is removed. In memory are a row group of
     images (32 MB) and of rows. Raises UserError on a full disk.
@@ -48,25 +50,39 @@ class Writer:
         self.images: _Table | None = None
         self.comparisons: _Table
         self.rejects: _Table
+        self.pending: _Table
 
     def __enter__(self) -> "Writer":
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.comparisons = _Table(self.folder / COMPARISONS, COMPARISON_SCHEMA)
         self.rejects = _Table(self.folder / REJECTS, REJECT_SCHEMA)
+        self.pending = _Table(self.folder / "pending.parquet", DEFERRED_SCHEMA)
         return self
 
     def add(self, comparison: Comparison) -> None:
         """Writes a comparison; its images are added apart."""
-        values = [getattr(comparison, name) for name in COMPARISON_SCHEMA.names]
-        self.comparisons.add([list(value) if isinstance(value, tuple) else value for value in values])
+        self.comparisons.add(_values(comparison))
+
+    def defer(self, comparison: Comparison, file: str, row: int) -> None:
+        """Sets a comparison, made of a file's row, aside on disk, until `deferred` gives it back."""
+        self.pending.add([*_values(comparison), file, row])
+
+    def deferred(self) -> Iterator[tuple[Comparison, str, int]]:
+        """Yields the comparisons that were set aside, in order, each with its file and row; to be called once."""
+        self.pending.close()
+        with pq.ParquetFile(self.pending.temporary, pre_buffer=False) as file:
+            for batch in file.iter_batches(8192, use_threads=False):
+                for raw in batch.to_pylist():
+                    name, row = raw.pop("file"), raw.pop("row")
+                    yield Comparison(**raw | {"flags": tuple(raw["flags"])}), name, row
 
     def reject(self, reject: Reject) -> None:
         """Writes a row that isn't a comparison."""
         self.rejects.add(list(reject))
 
     def add_image(self, sha256: str, data: bytes, width: int, height: int, format_: str) -> None:
-        """Writes an image; the caller sees to it that each comes once."""
+        """Writes an image; the caller ensures that each comes once."""
         if self.images is not None and self.images.bytes + len(data) > FILE_BYTES:
             self.images.finish()
             self.images = None
@@ -85,14 +101,19 @@ class Writer:
                     table.finish()
                 files.fsync_folder(self.folder)
         finally:
-            for table in tables:
+            for table in [*tables, self.pending]:
                 table.abandon()
             if not (self.folder / COMPARISONS).exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _values(comparison: Comparison) -> list[Any]:
+    values = [getattr(comparison, name) for name in COMPARISON_SCHEMA.names]
+    return [list(value) if isinstance(value, tuple) else value for value in values]
+
+
 class _Table:
-    """One Parquet file under a temporary name until `finish`; rows are buffered to row groups of a fixed size."""
+    """Writes one Parquet file, under a temporary name until `finish`, in row groups of a fixed size."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.schema = path, schema
@@ -109,7 +130,8 @@ class _Table:
         if len(self.rows) >= ROW_GROUP_ROWS or self.buffered >= ROW_GROUP_BYTES:
             self._flush()
 
-    def finish(self) -> None:
+    def close(self) -> None:
+        """Ends the file, still under its temporary name."""
         self._flush()
         assert self.file is not None and self.writer is not None
         with files.disk_errors(self.path):
@@ -117,10 +139,14 @@ class _Table:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
+
+    def finish(self) -> None:
+        """Ends the file and gives it its name."""
+        self.close()
         os.replace(self.temporary, self.path)
 
     def abandon(self) -> None:
-        """Closes what `finish` didn't; after `finish` it does nothing."""
+        """Closes and removes a file without its name; after `finish` it does nothing."""
         # The disk may be full: what can't be written is thrown away anyway.
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             if self.writer is not None and self.writer.is_open:

@@ -1,6 +1,5 @@
-"""Parquet files of anybody's: found, checked for their columns, read as a stream that no file inflates."""
+"""Reads untrusted Parquet files: checks their columns, streams their rows within a bound on memory."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,25 +12,6 @@ from diffalign.core.errors import UserError
 
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
-
-
-def find(path: Path) -> list[Path]:
-    """The *.parquet files below a folder (or the one file) in the order of their paths; hidden ones are left out."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(
-            f"{path} (data.path): expected a folder with *.parquet files, it isn't there. Correct it in params.yaml, "
-            "or bring the data: python pipeline.py fetch"
-        )
-    found = [
-        file
-        for file in path.rglob("*.parquet")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
-    if not found:
-        raise UserError(f"{path} (data.path): expected *.parquet files at any depth, found none.")
-    return sorted(found, key=lambda file: os.fsencode(file.relative_to(path).as_posix()))
 
 
 def check(path: Path, columns: dict[str, pa.DataType]) -> int:

@@ -1,66 +1,21 @@
-"""Where comparisons come from: each source streams its raw rows, each as a candidate or as a reject."""
+"""Pick-a-Pic's Parquet files, v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): image 0 is a, image 1 is b."""
 
 import hashlib
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from diffalign.core.errors import UserError
-from diffalign.data.comparisons.table import SPLITS, Answer, Split
+from diffalign.data.comparisons.table import Answer, Split
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import parquet
-
-MAX_CAPTION = 10_000
-"""Characters; a text encoder reads 77 tokens or so, what is longer isn't a prompt that somebody judged images by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A raw row that says all a comparison needs; its images are still to be looked at.
-
-    `split` is the source's own, None where it has none. `comparison_id` is made of the row's content, so that equal
-    rows have equal ids wherever they are.
-    """
-
-    file: str
-    row: int
-    split: Split | None
-    comparison_id: str
-    prompt: str
-    answer: Answer
-    rater_id: str | None
-    model_a: str | None
-    model_b: str | None
-    created_at: datetime | None
-    flags: tuple[str, ...]
-    bytes_a: bytes
-    bytes_b: bytes
-
-
-class Source(Protocol):
-    """Raw rows of one kind. Made of the path of its data; raises UserError for data that isn't of this kind."""
-
-    rows: int
-    files: list[Path]
-    simulated: bool
-    """Whether the data says of itself that no person answered."""
-
-    def __init__(self, path: Path) -> None: ...
-
-    def claims(self) -> Iterator[tuple[str, Split]]:
-        """The prompts of rows for which the source itself says the split, cheaply: no images are read."""
-
-    def records(self) -> Iterator[list[Candidate | Reject]]:
-        """All rows in order, a few at a time."""
-
+from diffalign.data.sources import files, parquet, source
+from diffalign.data.sources.source import Candidate
 
 _TEXT, _REAL = pa.string(), pa.float64()
-PICKAPIC_COLUMNS: dict[str, pa.DataType] = {
+COLUMNS: dict[str, pa.DataType] = {
     "are_different": pa.bool_(),
     "caption": _TEXT,
     "created_at": pa.timestamp("ns"),
@@ -76,64 +31,61 @@ PICKAPIC_COLUMNS: dict[str, pa.DataType] = {
     "ranking_id": pa.int64(),
     "user_id": pa.int64(),
 }
-"""The columns of Pick-a-Pic v1 and v2 that are read; its others (URLs, best_image_uid, ...) needn't be there."""
-
+"""The columns that are read; others (URLs, best_image_uid, ...) needn't be there."""
 
 SIMULATED = "diffalign.simulated"
 """The key in a Parquet file's own metadata under which a simulation says what it simulated."""
 
+REASONS = {
+    "no_label": "nobody answered",
+    "bad_label": "the answer is neither of the images nor a tie",
+}
+
+
+class Settings(source.Settings):
+    """`splits`: patterns of files' paths below data.path, and the split of the rows there (`files.find`)."""
+
+    splits: dict[str, files.Said]
+
+
+def load(path: Path, settings: Mapping[str, Any]) -> source.Source:
+    """Opens the files below a folder; raises UserError for other settings, columns or names than expected."""
+    return PickAPic(path, source.check_settings(Settings, settings))
+
 
 class PickAPic:
-    """Pick-a-Pic's Parquet files, v1 or v2, any number at any depth below a folder; image 0 is a, image 1 is b.
-
-    A file's or folder's name may say its rows' split (`split_of`). Files are read in the order of their paths.
-    """
+    """Streams the rows of any number of files at any depth below a folder, in the order of their paths."""
 
     unpack_bytes = 512 * 2**20
     batch_bytes = 64 * 2**20
     batch_rows = 128
+    reasons: Mapping[str, str] = source.REASONS | REASONS
 
-    def __init__(self, path: Path) -> None:
-        self.folder = path
-        self.files = parquet.find(path)
-        errors, counts = [], []
-        for file in self.files:
-            try:
-                counts.append(parquet.check(file, PICKAPIC_COLUMNS))
-            except UserError as error:
-                errors.append(f"  {file}: {error}")
-        if errors:
-            more = [f"  … and {len(errors) - 20} files more"] if len(errors) > 20 else []
-            raise UserError(
-                f"{path}: expected Parquet files in Pick-a-Pic's columns, {len(errors)} of {len(self.files)} aren't:\n"
-                + "\n".join(errors[:20] + more)
-                + "\nMend them or take them out of the folder."
-            )
-        self.rows = sum(counts)
-        self.simulated = any(parquet.note(file, SIMULATED) for file in self.files)
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.files, self.left_out = files.find(path, ".parquet", settings.splits)
+        self.counts = _checked(path, self.files)
+        self.rows = sum(self.counts)
+        self.simulated = any(parquet.note(file.path, SIMULATED) for file in self.files)
         if not self.rows:
             raise UserError(f"{path} (data.path): expected rows, its {len(self.files)} Parquet files have none.")
 
     def claims(self) -> Iterator[tuple[str, Split]]:
-        """The distinct captions of each batch of the files whose name says a split."""
+        """Yields the distinct captions of each batch of the files whose split is known."""
         for file in self.files:
-            split = split_of(self._name(file))
-            if split is None:
+            if file.split is None:
                 continue
-            for captions in parquet.texts(file, "caption"):
-                for prompt in map(_prompt, captions):
+            for captions in parquet.texts(file.path, "caption"):
+                for prompt in map(source.read_prompt, captions):
                     if isinstance(prompt, str):
-                        yield prompt, split
+                        yield prompt, file.split
 
     def records(self) -> Iterator[list[Candidate | Reject]]:
-        """All rows, in batches of a file's: at most 128 rows or about 64 MB of images."""
+        """Yields all rows, in batches from one file: at most 128 rows or about 64 MB of images."""
         for file in self.files:
-            name = self._name(file)
-            split = split_of(name)
             row = size = 0
             found: list[Candidate | Reject] = []
-            for raws, unpacked in parquet.records(file, list(PICKAPIC_COLUMNS), self.unpack_bytes):
-                found += [_record(name, row + i, split, raw) for i, raw in enumerate(raws)]
+            for raws, unpacked in parquet.records(file.path, list(COLUMNS), self.unpack_bytes):
+                found += [_record(file, row + i, raw) for i, raw in enumerate(raws)]
                 row += len(raws)
                 size += unpacked
                 if len(found) >= self.batch_rows or size >= self.batch_bytes:
@@ -142,45 +94,52 @@ class PickAPic:
             if found:
                 yield found
 
-    def _name(self, file: Path) -> str:
-        relative = file.relative_to(self.folder) if file != self.folder else Path(file.name)
-        return os.fsencode(relative.as_posix()).decode("utf-8", "replace")
+    def about(self) -> dict[str, Any]:
+        """Returns the number of files, the split of each and how it is known, and what in the folder wasn't read."""
+        known = [
+            {"file": file.name, "rows": rows, "split": file.split, "known_by": file.known_by}
+            for file, rows in zip(self.files, self.counts, strict=True)
+        ]
+        return {"files": len(self.files), "file_splits": known, "left_out": self.left_out}
 
 
-SOURCES: dict[str, type[Source]] = {"pickapic": PickAPic}
+def _checked(path: Path, found: list[files.File]) -> list[int]:
+    """Returns the rows of each file; raises one UserError that names all files without the columns."""
+    errors, counts = [], []
+    for file in found:
+        try:
+            counts.append(parquet.check(file.path, COLUMNS))
+        except UserError as error:
+            errors.append(f"\n  {file.path}: {error}")
+    if errors:
+        more = f"\n  ... and {len(errors) - 20} files more" if len(errors) > 20 else ""
+        raise UserError(
+            f"{path}: expected Parquet files in Pick-a-Pic's columns, {len(errors)} of {len(found)} aren't:"
+            f"{''.join(errors[:20])}{more}\nMend them or take them out of the folder."
+        )
+    return counts
 
 
-def split_of(name: str) -> Split | None:
-    """The split that a path names: the file's name starts with it, or else a folder is named so (or *_unique)."""
-    *folders, file = name.split("/")
-    for split in SPLITS:
-        if file.startswith(split):
-            return split
-    for folder in reversed(folders):
-        for split in SPLITS:
-            if folder in (split, f"{split}_unique"):
-                return split
-    return None
-
-
-def _record(file: str, row: int, split: Split | None, raw: dict[str, Any]) -> Candidate | Reject:
-    """What one raw row says; text is bytes here, since nothing says that it's UTF-8."""
-    prompt = _prompt(raw["caption"])
+def _record(file: files.File, row: int, raw: dict[str, Any]) -> Candidate | Reject:
+    """Returns what one raw row says; text is bytes here, since nothing guarantees that it's UTF-8."""
+    prompt = source.read_prompt(raw["caption"])
     if not isinstance(prompt, str):
-        return Reject(file, row, *prompt)
+        return Reject(file.name, row, *prompt)
     if not raw["has_label"]:
-        return Reject(file, row, "no_label", "has_label is false" if raw["has_label"] is False else "has_label is null")
+        detail = "has_label is false" if raw["has_label"] is False else "has_label is null"
+        return Reject(file.name, row, "no_label", detail)
     labels = raw["label_0"], raw["label_1"]
     answers: dict[tuple[float, float], Answer] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
     answer = answers.get(labels)
     if answer is None:
-        return Reject(file, row, "bad_label", f"expected label_0, label_1 = 1, 0 or 0, 1 or 0.5, 0.5; found {labels}")
+        detail = f"expected label_0, label_1 = 1, 0 or 0, 1 or 0.5, 0.5; found {labels}"
+        return Reject(file.name, row, "bad_label", detail)
     moment, user, different = _moment(raw["created_at"]), raw["user_id"], raw["are_different"]
     unsaid = {"no_rater": user is None, "no_time": moment is None, "not_different": different is False}
     return Candidate(
-        file=file,
+        file=file.name,
         row=row,
-        split=split,
+        split=file.split,
         comparison_id=_identity(raw),
         prompt=prompt,
         answer=answer,
@@ -194,25 +153,8 @@ def _record(file: str, row: int, split: Split | None, raw: dict[str, Any]) -> Ca
     )
 
 
-def _prompt(caption: bytes | None) -> str | tuple[str, str]:
-    """The caption as it is, or a reject's reason and detail."""
-    if caption is None:
-        return "null_caption", "caption is null"
-    if len(caption) > 4 * MAX_CAPTION:
-        return "caption_too_long", f"{len(caption)} bytes, at most {MAX_CAPTION} characters are allowed"
-    try:
-        text = caption.decode()
-    except UnicodeDecodeError as error:
-        return "caption_not_text", f"not UTF-8: {error.reason} at byte {error.start}"
-    if not text.strip():
-        return "empty_caption", "nothing but white space"  # "" is what stands for no prompt in guidance
-    if len(text) > MAX_CAPTION:
-        return "caption_too_long", f"{len(text)} characters, at most {MAX_CAPTION} are allowed"
-    return text
-
-
 def _identity(raw: dict[str, Any]) -> str:
-    """`pickapic-<ranking_id>-<hash of what was asked and answered>`; an image is its uid, else its bytes."""
+    """Returns `pickapic-<ranking_id>-<hash of what was asked and answered>`; an image is its uid, else its bytes."""
     shown = [raw[f"image_{i}_uid"] or hashlib.sha256(raw[f"jpg_{i}"] or b"").digest() for i in (0, 1)]
     answer = [raw["user_id"], raw["caption"], *shown, raw["label_0"], raw["created_at"]]
     digest = hashlib.sha256(repr(answer).encode()).hexdigest()
@@ -224,7 +166,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _moment(microseconds: int | None) -> datetime | None:
-    """Microseconds since 1970 as a time in UTC; None where that's beyond the calendar."""
+    """Converts microseconds since 1970 to a time in UTC; None where that's beyond the calendar."""
     try:
         return None if microseconds is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     except OverflowError:

@@ -1,0 +1,84 @@
+"""Keeps splits apart: a prompt is in one split only, and an image too."""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+
+from diffalign.data.comparisons.table import SPLITS, Split
+from diffalign.data.comparisons.writer import Reject
+from diffalign.data.sources.source import Candidate
+
+REASONS = {
+    "prompt_in_other_split": "the source has this prompt also in a split held out from this row's",
+    "image_in_other_split": "one of its images is also in a split held out from this row's, under another prompt",
+}
+"""Reject codes of this module. Of the splits test is held out from the others, validation from train."""
+
+
+class PromptSplits:
+    """Assigns each prompt to one split, whatever its case and spacing.
+
+    The source's own splits win; where it has a prompt in several, test before validation before train. Other prompts
+    go by their hash, in the shares `validation` and `test`.
+    """
+
+    def __init__(self, claims: Iterable[tuple[str, Split]], validation: float, test: float) -> None:
+        self.validation, self.test = validation, test
+        self.owners: dict[bytes, int] = {}
+        for prompt, split in claims:
+            key = _prompt_key(prompt)
+            self.owners[key] = max(self.owners.get(key, 0), SPLITS.index(split))
+
+    def of(self, prompt: str) -> Split:
+        """Returns the split of a prompt."""
+        key = _prompt_key(prompt)
+        if key in self.owners:
+            return SPLITS[self.owners[key]]
+        share = int.from_bytes(key[:8], "big") / 2**64
+        return "test" if share < self.test else "validation" if share < self.test + self.validation else "train"
+
+    def screen(self, record: Candidate | Reject) -> Candidate | Reject:
+        """Returns the record, or a reject if the source has it in another split than its prompt."""
+        if isinstance(record, Reject) or record.split is None:
+            return record
+        owner = self.of(record.prompt)
+        if owner == record.split:
+            return record
+        detail = f"this is {record.split}, the prompt is in {owner}"
+        return Reject(record.file, record.row, "prompt_in_other_split", detail)
+
+
+class ImageSplits:
+    """Assigns each image of a held-out comparison to one split: test before validation before train.
+
+    All comparisons are noted before any is asked for: rows that come first may share an image with the last. An image
+    of a validation row that a test row keeps out (`owner`) isn't held out by it. Images are identified by the SHA-256
+    of their bytes; memory holds those of held-out comparisons.
+    """
+
+    def __init__(self) -> None:
+        self.test: set[bytes] = set()
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.validation: set[bytes] | None = None
+
+    def note(self, split: Split, a: bytes, b: bytes) -> None:
+        """Takes down a comparison's two images."""
+        if split == "test":
+            self.test |= {a, b}
+        elif split == "validation":
+            self.pairs.append((a, b))
+
+    def owner(self, split: Split, a: bytes, b: bytes) -> Split:
+        """Returns the split that a comparison's images belong to: its own, or the one that it must be kept out of."""
+        if self.validation is None:
+            kept = [pair for pair in self.pairs if self.test.isdisjoint(pair)]
+            self.validation = {image for pair in kept for image in pair}
+        held_out: dict[Split, set[bytes]] = {"test": self.test, "validation": self.validation}
+        owners = [name for name, images in held_out.items() if a in images or b in images]
+        return max([split, *owners], key=SPLITS.index)
+
+
+def _prompt_key(prompt: str) -> bytes:
+    """Hashes a prompt to a value that case, spacing and Unicode form don't change: such variants would leak."""
+    text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+    return hashlib.sha256(text.encode()).digest()
