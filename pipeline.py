@@ -48,7 +48,7 @@ def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc
     from diffalign.config.load import load
     from diffalign.runtime import processes, timings
     from diffalign.tracking import dag
-    from diffalign.tracking import sync as tracking
+    from diffalign.tracking.sync import stage_run
 
     processes.die_with_dvc()
     module, _, policy = name.partition("@")
@@ -58,7 +58,7 @@ def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc
     values = load()
     dag.check_leftovers(values.policies)
     start = time.monotonic()
-    with tracking.stage_run(name, values.model_dump(mode="json")):
+    with stage_run(name, values.model_dump(mode="json")):
         work = importlib.import_module(f"stages.{module}").run
         work(values, policy) if policy else work(values)
     timings.record(name, time.monotonic() - start)
@@ -126,19 +126,19 @@ def study(
 @app.command()
 def sync() -> None:
     """Bring MLflow up to date with dvc.lock. That is: what came from the cache, or was made while MLflow was away."""
-    from diffalign.tracking import sync as tracking
+    from diffalign.tracking.sync import sync
 
-    typer.echo(tracking.sync())
+    typer.echo(sync())
 
 
 @app.command()
 def ui(port: Port = 5000) -> None:
     """Sync, then show MLflow's pages on loopback until stopped."""
-    from diffalign.tracking import sync as tracking
+    from diffalign.tracking import sync as mirror
 
-    os.environ.setdefault("DIFFALIGN_MLFLOW_UI", tracking.base_link(port))
-    typer.echo(tracking.sync())
-    tracking.serve_ui(port)
+    os.environ.setdefault("DIFFALIGN_MLFLOW_UI", mirror.base_link(port))
+    typer.echo(mirror.sync())
+    mirror.serve_ui(port)
 
 
 @app.command()

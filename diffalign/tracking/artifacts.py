@@ -1,4 +1,4 @@
-"""What of a stage's outs MLflow shows: points of curves, single figures, files. Data stay where they are."""
+"""Picks what MLflow shows of a stage's outs: points of curves, single numbers, files. Data stay where they are."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffalign.monitoring.curve import points as probes
+from diffalign.monitoring import curve
 from diffalign.tracking.dag import flatten
 
 SAMPLE = 16
@@ -14,15 +14,15 @@ SAMPLE = 16
 
 
 class Point(NamedTuple):
-    """A metric's value at an optimizer step; single figures stand at step 0."""
+    """A metric's value at an optimizer step; single numbers stand at step 0."""
 
     key: str
     value: float
     step: int
 
 
-def curve(lines: str) -> list[Point]:
-    """The points in lines of a training curve, one JSON object a line with `step`; what isn't a number is left out."""
+def curve_points(lines: str) -> list[Point]:
+    """Returns the points in a training curve, one JSON object a line with `step`; leaves out what isn't a number."""
     points = []
     for line in lines.splitlines():
         values = json.loads(line)
@@ -31,46 +31,46 @@ def curve(lines: str) -> list[Point]:
 
 
 def points(outs: list[str]) -> list[Point]:
-    """All points and single figures in a stage's outs."""
+    """Returns all points and single numbers in a stage's outs."""
     found = []
     for out in outs:
         path = Path(out)
         if out.startswith("curves/"):
-            found += curve(path.read_text())
+            found += curve_points(path.read_text())
         elif out == "metrics/evaluate.json":
-            found += [Point(key, value, 0) for key, value in figures(json.loads(path.read_text()))]
+            found += [Point(key, value, 0) for key, value in results(json.loads(path.read_text()))]
         elif path.suffix == ".json":
             values = flatten(json.loads(path.read_text()))
             found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
     return found
 
 
-def alarmed(curve: Sequence[Point], params: dict[str, Any]) -> str:
-    """The alarms that a training curve's probes raised, in words, as Markdown; "" where there are none.
+def alarm_text(logged: Sequence[Point], params: dict[str, Any]) -> str:
+    """Describes the alarms that a training curve's probes raised, as Markdown; "" where there are none.
 
     `params` is params.yaml, or what dvc.lock has of it under dotted names; a threshold that isn't there raises none.
     """
     from diffalign.monitoring import alarms  # it imports scipy, half a second that only trainings need
 
     lines: dict[int, dict[str, float]] = {}
-    for point in curve:
+    for point in logged:
         lines.setdefault(point.step, {"step": point.step})[point.key] = point.value
     limits = flatten(params)
     thresholds = {name: limits.get(f"probe.{name}") for name in alarms.ALARMS}
-    raised = alarms.listed(probes(list(lines.values())), thresholds)
+    raised = alarms.listed(curve.points(list(lines.values())), thresholds)
     return "\n\n".join(f"**{alarm.name}**, {alarm.when}: {alarm.explanation}" for alarm in raised)
 
 
 def conventions(outs: list[str]) -> dict[str, float]:
-    """What the beta of a trained policy among a stage's outs is in other code's terms, as its policy.json says."""
+    """Returns a trained policy's beta and learning rate in other code's conventions, as its policy.json has them."""
     found: dict[str, float] = {}
     for path in (Path(out) / "policy.json" for out in outs if out.startswith("models/policies/")):
         found |= json.loads(path.read_text()).get("conventions", {})
     return found
 
 
-def figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Name and value of the results in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
+def results(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
     for row in evaluation["comparisons"]:
         for key in ("win_rate", "ci_low", "ci_high"):
             if row[key] is not None:
@@ -82,7 +82,7 @@ def figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:
-    """Files and folders to keep as artifacts, each with the artifact folder that it goes to.
+    """Lists files and folders to keep as artifacts, each with the artifact folder that it goes to.
 
     Without `heavy` models and images are left out: another run with the same fingerprint has them.
     """

@@ -9,8 +9,7 @@ from typing import Any
 
 from diffalign.core.files import RUNS
 from diffalign.monitoring.curve import PREFIX
-from diffalign.tracking import artifacts as outs
-from diffalign.tracking import dag, run_records
+from diffalign.tracking import artifacts, dag, run_records
 from diffalign.tracking.mlflow_store import Store, Unreachable
 
 PATIENCE = 5.0
@@ -36,14 +35,14 @@ class Live(threading.Thread):
         self.known = dag.known()
         self.curve = Tail(RUNS / "live" / f"{stage}.jsonl", self.started)
         self.status, self.reason = "RUNNING", ""
-        self.probed: list[outs.Point] = []
+        self.probed: list[artifacts.Point] = []
         self.note = ""
         self.done = threading.Event()
         self.waiting = threading.Event()
         self.record: run_records.Record | None = None
 
     def run(self) -> None:
-        """The thread: waits a little, then follows the stage; after an outage it tries again."""
+        """Waits a little, then follows the stage, in this thread; after an outage it tries again."""
         if self.done.wait(PATIENCE):
             return
         warned = False
@@ -61,6 +60,9 @@ class Live(threading.Thread):
 
     def follow(self, store: Store) -> None:
         """Opens the run and logs until the stage ends."""
+        if self.record and store.gone(self.record["run_id"]):  # deleted there: shown anew, from its start
+            self.record, self.probed, self.note = None, [], ""
+            self.curve = Tail(self.curve.path, self.started)
         if self.record is None:
             store.settle(dag.lock())
             self.record = self.open(store)
@@ -82,7 +84,7 @@ class Live(threading.Thread):
 
     def explain(self, store: Store, run_id: str) -> None:
         """Describes the run by why it failed and by its alarms, where these are others than before."""
-        note = "\n\n".join(filter(None, [self.reason, outs.alarmed(self.probed, self.params)]))
+        note = "\n\n".join(filter(None, [self.reason, artifacts.alarm_text(self.probed, self.params)]))
         if note != self.note:
             store.describe(run_id, note)
             self.note = note
@@ -120,7 +122,7 @@ class Live(threading.Thread):
 
 
 class Tail:
-    """New lines of a curve that is being written: `read`, then `accept` once they are logged.
+    """Reads new lines of a curve that is being written: `read`, then `accept` once they are logged.
 
     Lines older than `since` (seconds since the epoch) are an earlier run's, until the stage truncates the file.
     """
@@ -130,8 +132,8 @@ class Tail:
         self.offset = self.next = 0
         self.last = self.newest = -1
 
-    def read(self) -> list[outs.Point]:
-        """Points of the whole lines that weren't accepted yet, of steps after the last accepted one."""
+    def read(self) -> list[artifacts.Point]:
+        """Returns the points of the whole lines that weren't accepted yet, of steps after the last accepted one."""
         self.next, self.newest = self.offset, self.last
         if not self.path.exists() or self.path.stat().st_mtime < self.since:
             return []
@@ -142,7 +144,7 @@ class Tail:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.next = self.offset + len(whole)
-        found = [point for point in outs.curve(whole.decode()) if point.step > self.last]
+        found = [point for point in artifacts.curve_points(whole.decode()) if point.step > self.last]
         self.newest = max([self.last, *(point.step for point in found)])
         return found
 

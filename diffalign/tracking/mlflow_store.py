@@ -1,8 +1,9 @@
-"""MLflow's side of the mirror: runs, their params, points and files. The only module that imports MLflow, and late."""
+"""Writes to MLflow: runs, their params, points and files. The only module that imports MLflow, and it does so late."""
 
 import os
-import re
 import socket
+import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,10 @@ from typing import Any
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json
-from diffalign.tracking import artifacts as outs
-from diffalign.tracking import dag, run_records
+from diffalign.tracking import artifacts, dag, run_records
+from diffalign.tracking.location import ARTIFACTS, LOCAL, is_local, place, rehome, uri
 
 EXPERIMENT = "diffalign"
-LOCAL = Path(".mlflow")
 STAGE, FINGERPRINT, DAG, LAUNCH, COMPLETE, SAME = (
     f"diffalign.{name}" for name in ("stage", "fingerprint", "dag", "launch", "complete", "same_as")
 )
@@ -26,14 +26,8 @@ class Unreachable(UserError):
     """MLflow can't be reached, or refused what it was sent."""
 
 
-def uri() -> str:
-    """Where MLflow is: `MLFLOW_TRACKING_URI`, or SQLite in this folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{LOCAL.resolve()}/mlflow.db"
-
-
-def place() -> str:
-    """The same, fit to be shown and kept: without a name, a password and a query, which may hold them too."""
-    return re.sub("//[^@]*@", "//", uri().partition("?")[0])
+AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND")
+"""MLflow's codes of errors that are about the connection; the others are about what was asked for."""
 
 
 @contextmanager
@@ -44,12 +38,16 @@ def reaching() -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri(), place())[:300]
-        raise Unreachable(
-            f"MLflow at {place()} can't be used: {reason}. Expected a running server or a writable file there; start "
-            "it, or correct MLFLOW_TRACKING_URI."
-        ) from error
+        if isinstance(error, MlflowException) and error.error_code not in AWAY:
+            advice = (
+                "It answers, but refuses that. Was something deleted there meanwhile? The next `python pipeline.py "
+                "sync` makes what is missing anew."
+            )
+        else:
+            advice = "Expected a running server or a writable file there; start it, or correct MLFLOW_TRACKING_URI."
+        raise Unreachable(f"MLflow at {place()} can't be used: {reason}. {advice}") from error
 
 
 class Store:
@@ -65,35 +63,66 @@ class Store:
 
         self.place = place()
         self.metric, self.param, self.tag = Metric, Param, RunTag
-        local = None
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
+        folder = None
+        if is_local():
             LOCAL.mkdir(exist_ok=True)
-            local = (LOCAL / "artifacts").resolve().as_uri()
+            folder = ARTIFACTS.resolve().as_uri()
         with reaching():
+            rehome()
             self.client = MlflowClient(tracking_uri=uri())
-            self.experiment = self.find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT), local)
+            self.experiment = self.find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT, folder)
 
-    def find_experiment(self, name: str, artifacts: str | None) -> str:
-        """The id of an experiment, made if missing, with its artifacts at a URI (by default where the server says)."""
+    def find_experiment(self, name: str, folder: str | None) -> str:
+        """Returns the id of an experiment, made if missing, with artifacts at a URI (None: where the server says).
+
+        One that was deleted keeps its name in MLflow, where nothing can be added to it: it gets another name and stays
+        deleted, and an empty one takes its place.
+        """
         from mlflow.exceptions import MlflowException
 
-        if found := self.client.get_experiment_by_name(name):
+        found = self.client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage != "active":
+            self.set_aside(found.experiment_id, name)
+            found = None
+        if found:
             return str(found.experiment_id)
         try:
-            return str(self.client.create_experiment(name, artifacts))
+            return str(self.client.create_experiment(name, folder))
         except MlflowException:
             if found := self.client.get_experiment_by_name(name):  # another process was faster
                 return str(found.experiment_id)
             raise
 
+    def set_aside(self, experiment: str, name: str) -> None:
+        """Renames a deleted experiment: MLflow renames active ones only, so it's active for a moment."""
+        self.client.restore_experiment(experiment)
+        self.client.rename_experiment(experiment, f"{name} (deleted, {experiment})")
+        self.client.delete_experiment(experiment)
+        sys.stderr.write(
+            f"MLflow: the experiment {name} was deleted there and stays so, as {name} (deleted, {experiment}); "
+            "a new one takes its place\n"
+        )
+
+    def gone(self, run_id: str) -> bool:
+        """Tells whether a run was deleted, or its experiment: nothing can be logged to it any more."""
+        from mlflow.exceptions import MlflowException
+
+        with reaching():
+            try:
+                return bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return True
+                raise
+
     def search(self, **tags: str) -> list[Any]:
-        """Runs that have all the tags (`__` in a name is a dot), newest first."""
+        """Returns runs that have all the tags (`__` in a name is a dot), newest first."""
         query = " and ".join(f"tags.`{key.replace('__', '.')}` = '{value}'" for key, value in tags.items())
         with reaching():
             return list(self.client.search_runs([self.experiment], query, max_results=1000))
 
     def parent(self, launch: str) -> str:
-        """The id of the run of a pipeline launch, made if missing, and running from now on."""
+        """Returns the id of the run of a pipeline launch, made if missing, and running from now on."""
         found = self.search(diffalign__launch=launch)
         if not found:
             return self.create(time.strftime("pipeline %Y-%m-%d %H:%M"), {LAUNCH: launch}, time.time())
@@ -110,14 +139,14 @@ class Store:
         return run_id
 
     def create(self, name: str, tags: dict[str, str], started: float) -> str:
-        """Makes a run; `started` in seconds since the epoch."""
+        """Makes a run and returns its id; `started` in seconds since the epoch."""
         tags = {**tags, "diffalign.host": socket.gethostname()}
         with reaching():
             run = self.client.create_run(self.experiment, start_time=int(started * 1000), tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def tags(self, run_id: str) -> dict[str, str]:
-        """The tags of a run."""
+        """Returns the tags of a run."""
         with reaching():
             return dict(self.client.get_run(run_id).data.tags)
 
@@ -131,7 +160,7 @@ class Store:
             for first in range(0, len(entries), 100):
                 self.client.log_batch(run_id, params=entries[first : first + 100])
 
-    def log_points(self, run_id: str, points: list[outs.Point]) -> None:
+    def log_points(self, run_id: str, points: list[artifacts.Point]) -> None:
         """Logs points, a thousand at a time (MLflow's limit)."""
         now = int(time.time() * 1000)
         entries = [self.metric(point.key, point.value, now, point.step) for point in points]
@@ -141,14 +170,15 @@ class Store:
 
     def complete(self, run_id: str, paths: list[str], seconds: float | None, heavy: bool = True) -> None:
         """Logs what is missing of a stage's outs and marks the run as complete; again does no harm."""
-        if found := outs.conventions(paths):
+        if found := artifacts.conventions(paths):
             self.log_params(run_id, {"conventions": found})
-        self.log_missing(run_id, outs.points(paths) + ([outs.Point("seconds", seconds, 0)] if seconds else []))
-        self.log_files(run_id, outs.files(paths, heavy))
+        took = [artifacts.Point("seconds", seconds, 0)] if seconds else []
+        self.log_missing(run_id, artifacts.points(paths) + took)
+        self.log_files(run_id, artifacts.files(paths, heavy))
         with reaching():
             self.client.set_tag(run_id, COMPLETE, "true")
 
-    def log_missing(self, run_id: str, points: list[outs.Point]) -> None:
+    def log_missing(self, run_id: str, points: list[artifacts.Point]) -> None:
         """Logs those points that the run doesn't have."""
         with reaching():
             logged = {
@@ -179,11 +209,19 @@ class Store:
             self.client.set_terminated(run_id, status, int(ended * 1000) if ended else None)
 
     def settle(self, locked: dict[str, Any]) -> list[run_records.Record]:
-        """Ends the runs of stages that were killed, and gives live runs the fingerprint that dvc.lock has by now."""
-        found = run_records.read(place())
-        for record in found:
+        """Ends the runs of stages that were killed, and gives live runs the fingerprint that dvc.lock has by now.
+
+        Returns the records of those that are still in MLflow.
+        """
+        found = []
+        for record in run_records.read(place()):
             if run_records.running(record):
+                found.append(record)
                 continue
+            if self.gone(record["run_id"]) or self.gone(record["parent_id"]):
+                run_records.remove(record)
+                continue
+            found.append(record)
             if not record["closed"]:
                 status = "KILLED" if record["status"] == "RUNNING" else record["status"]
                 self.close(record["run_id"], status)

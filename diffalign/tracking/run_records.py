@@ -1,4 +1,4 @@
-"""What the live mirror noted of each stage's newest run, `runs/tracking/STAGE.json`, to find it again later.
+"""Notes each stage's newest run in MLflow, `runs/tracking/stage-STAGE.json`, to find it again later.
 
 A stage runs before DVC writes its entry into dvc.lock, so a run in MLflow that is logged live can't bear the entry's
 fingerprint yet. The record says what the run saw when it started; `matches` tells whether an entry is its result.
@@ -21,23 +21,28 @@ Record = dict[str, Any]
 
 
 def write(record: Record) -> None:
-    """Keeps a record; the stage's older one is replaced."""
+    """Writes a record in the place of the stage's older one."""
     write_json(FOLDER / f"stage-{record['stage']}.json", record)
 
 
 def read(uri: str) -> list[Record]:
-    """The records of runs that are in the MLflow at `uri`, oldest first."""
+    """Returns the records of runs that are in the MLflow at `uri`, oldest first."""
     found = [json.loads(path.read_text()) for path in FOLDER.glob("stage-*.json")]
     return sorted((record for record in found if record["uri"] == uri), key=lambda record: record["started"])
 
 
+def remove(record: Record) -> None:
+    """Forgets a record: its run isn't in MLflow any more."""
+    (FOLDER / f"stage-{record['stage']}.json").unlink(missing_ok=True)
+
+
 def running(record: Record) -> bool:
-    """Whether the process that made the record is at work still."""
+    """Tells whether the process that made the record is at work still."""
     return record["status"] == "RUNNING" and _created(record["pid"]) == record["created"]
 
 
 def process() -> dict[str, Any]:
-    """This process, so that it's told apart from a later one with the same number."""
+    """Returns what tells this process apart from a later one with the same number."""
     return {"pid": os.getpid(), "created": _created(os.getpid())}
 
 
@@ -49,7 +54,7 @@ def _created(pid: int) -> float | None:
 
 
 def matches(record: Record, entry: dict[str, Any]) -> bool:
-    """Whether an entry of dvc.lock is the result of a recorded run: the same params, code and outs of other stages."""
+    """Tells whether an entry of dvc.lock is a recorded run's result: equal params, code and outs of other stages."""
     params = {key: value for group in entry.get("params", {}).values() for key, value in group.items()}
     deps = dag.checksums(entry.get("deps", []))
     return dag.lookup(record["params"], list(params)) == params and all(

@@ -1,4 +1,4 @@
-"""MLflow mirrors the pipeline, it doesn't own it: a run for each pipeline run, with a child for each stage.
+"""Mirrors the pipeline to MLflow: a run for each pipeline run, with a child for each stage.
 
 Stages write files and know nothing of this. A child is keyed by its stage's fingerprint, its parent by the DAG's, both
 of dvc.lock; so bringing the same state twice adds nothing.
@@ -21,17 +21,17 @@ from diffalign.core.files import lock, sha256_file, write_json
 from diffalign.reporting import summary
 from diffalign.runtime import switches, timings
 from diffalign.runtime.processes import bound, end_group
-from diffalign.tracking import artifacts as outs
-from diffalign.tracking import dag, run_records
+from diffalign.tracking import artifacts, dag, run_records
 from diffalign.tracking.live import Live
-from diffalign.tracking.mlflow_store import COMPLETE, DAG, FINGERPRINT, LOCAL, SAME, Store, place, uri
+from diffalign.tracking.location import is_active, is_local, place, shown, uri
+from diffalign.tracking.mlflow_store import COMPLETE, DAG, FINGERPRINT, SAME, Store
 
 
 @contextmanager
 def stage_run(stage: str, params: dict[str, Any]) -> Iterator[None]:
-    """While the body runs, the stage has a run in MLflow that shows its params, its curve and, at the end, its outs.
+    """Shows a stage in MLflow while the body runs: its params, its curve and, at the end, its outs.
 
-    `params` is the whole of params.yaml. Short stages and outages are left to `sync`. `DIFFALIGN_TRACKING=0` turns
+    `params` is the whole of params.yaml. Short stages and outages are left to `sync`. DIFFALIGN_TRACKING=0 turns
     it off.
     """
     if off():
@@ -67,22 +67,28 @@ def sync() -> str:
         return "MLflow is switched off by DIFFALIGN_TRACKING"
     if not dag.lock():
         return "Nothing to bring to MLflow yet: dvc.lock isn't there. Make it: dvc repro"
-    state = {"uri": place(), "lock": sha256_file(Path("dvc.lock"))}
-    if summary.SYNCED.exists() and (LOCAL / "mlflow.db").exists() | bool(os.environ.get("MLFLOW_TRACKING_URI")):
-        synced = json.loads(summary.SYNCED.read_text())
-        if (
-            "path" in synced
-            and {key: synced[key] for key in state} == state
-            and all(map(settled, run_records.read(place())))
-        ):
-            return f"MLflow is up to date: {base_link()}/{synced['path']}"
+    # The absolute address: a project that was moved isn't up to date, its artifacts' addresses are to be corrected.
+    state = {"uri": shown(uri()), "lock": sha256_file(Path("dvc.lock"))}
+    if path := _up_to_date(state):
+        return f"MLflow is up to date: {base_link()}/{path}"
     run_records.FOLDER.mkdir(parents=True, exist_ok=True)
     with lock(run_records.FOLDER):
         return _sync(Store(), state)
 
 
+def _up_to_date(state: dict[str, str]) -> str | None:
+    """Returns the path of MLflow's page if a sync has noted this very state, and nothing happened since."""
+    if not summary.SYNCED.exists():
+        return None
+    synced = json.loads(summary.SYNCED.read_text())
+    noted = {key: synced.get(key) for key in state} == state and "experiment" in synced
+    if noted and all(map(settled, run_records.read(place()))):
+        return str(synced["path"]) if not is_local() or is_active(synced["experiment"]) else None
+    return None
+
+
 def settled(record: run_records.Record) -> bool:
-    """Whether nothing is left to tell MLflow about a run that was shown live."""
+    """Tells whether nothing is left to tell MLflow about a run that was shown live."""
     return bool(record["closed"] and (record["fingerprint"] or record["status"] != "FINISHED"))
 
 
@@ -106,12 +112,12 @@ def _sync(store: Store, state: dict[str, str]) -> str:
         _finish_parent(store, parent, locked)
     path = f"#/experiments/{store.experiment}/runs"
     link = f"{base_link()}/{path}"
-    write_json(summary.SYNCED, {**state, "path": path, "link": link, "run": parent})
+    write_json(summary.SYNCED, {**state, "experiment": store.experiment, "path": path, "link": link, "run": parent})
     return f"MLflow: {new} of {len(locked)} stages brought there\n  all runs   {link}\n  this one   {link}/{parent}"
 
 
 def _parent(store: Store, locked: dict[str, Any], found: list[run_records.Record]) -> str:
-    """The id of the pipeline run with this state: the one that has it, the live one that made it, or a new one."""
+    """Returns the id of this state's pipeline run: the one that has it, the live one that made it, or a new one."""
     fingerprint = dag.fingerprint(locked)
     if runs := store.search(diffalign__dag=fingerprint):
         return str(runs[0].info.run_id)
@@ -140,7 +146,7 @@ def _mirror(
     if run_id is None:
         tags = {"diffalign__fingerprint": fingerprint} | ({"diffalign__same_as": same} if same else {})
         run_id = store.child(parent, name, params, ended - (seconds or 0), **tags)
-    if alarms := outs.alarmed(outs.points(paths), params):
+    if alarms := artifacts.alarm_text(artifacts.points(paths), params):
         store.describe(run_id, alarms)
     store.complete(run_id, paths, seconds, heavy=same is None)
     store.close(run_id, "FINISHED", ended)
@@ -158,7 +164,7 @@ def _finish_parent(store: Store, parent: str, locked: dict[str, Any]) -> None:
 
 
 def base_link(port: int = 5000) -> str:
-    """The address of MLflow's pages: the server's, or where `pipeline.py ui` shows the local database.
+    """Returns the address of MLflow's pages: the server's, or where `pipeline.py ui` shows the local database.
 
     `DIFFALIGN_MLFLOW_UI` names it where people reach the server by another address than the stages do.
     """

@@ -13,9 +13,7 @@ import pytest
 
 from diffalign.core.errors import UserError
 from diffalign.reporting import summary
-from diffalign.tracking import artifacts as outs
-from diffalign.tracking import dag, live, mlflow_store, run_records
-from diffalign.tracking import sync as tracking
+from diffalign.tracking import artifacts, dag, live, location, mlflow_store, run_records, sync
 from tests.helpers.scratch import change, make, run
 
 FIRST = {"ingest", "train@base", "train@dpo", "evaluate"}
@@ -48,7 +46,7 @@ def params() -> dict[str, Any]:
 
 def rerun(stage: str = "train@dpo", steps: int = 5, status: str = "FINISHED") -> None:
     """What `pipeline.py stage train@dpo` does, in this process."""
-    with tracking.stage_run(stage, params()):
+    with sync.stage_run(stage, params()):
         time.sleep(0.1)
         curve = Path(f"runs/live/{stage}.jsonl")
         curve.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +79,13 @@ def of(store: mlflow_store.Store, parent: Any, name: str) -> Any:
     return run
 
 
-def artifacts(store: mlflow_store.Store, run: Any, folder: str) -> list[str]:
+def names_in(store: mlflow_store.Store, run: Any, folder: str) -> list[str]:
     """Names in an artifact folder."""
     return [entry.path.removeprefix(f"{folder}/") for entry in store.client.list_artifacts(run.info.run_id, folder)]
 
 
 def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
-    text = tracking.sync()
+    text = sync.sync()
     assert "4 of 4 stages" in text
     store = mlflow_store.Store()
     (parent,) = [run for run in store.search() if "diffalign.dag" in run.data.tags]
@@ -95,7 +93,7 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.data.params["policies.dpo.beta"] == "2000"
     assert parent.data.metrics["oracle/dpo_over_base/win_rate"] == 0.8875
-    assert artifacts(store, parent, "report") == ["report.html"]
+    assert names_in(store, parent, "report") == ["report.html"]
     children = store.search(mlflow__parentRunId=parent.info.run_id)
     assert {run.info.run_name for run in children} == FIRST
     assert all(run.info.status == "FINISHED" for run in children)
@@ -103,7 +101,7 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     history = store.client.get_metric_history(train.info.run_id, "loss")
     assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(i, 1 / (i + 1)) for i in range(40)]
     assert train.data.params["policies.dpo.lr"] == "3e-05"
-    assert artifacts(store, train, "model") == ["policy.json"]
+    assert names_in(store, train, "model") == ["policy.json"]
     assert train.data.tags["mlflow.note.content"].startswith("**winner_worse**, step 39: the policy denoises held-out")
     assert train.data.params["conventions.summed"] == "0.0625"
     assert train.data.params["conventions.lr_launched"] == "2.048e-05"
@@ -115,9 +113,9 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     assert evaluate.data.metrics["implicit_reward/dpo/ceiling"] == 0.76
 
     before = everything(store)
-    assert tracking.sync() == f"MLflow is up to date: http://127.0.0.1:5000/#/experiments/{store.experiment}/runs"
+    assert sync.sync() == f"MLflow is up to date: http://127.0.0.1:5000/#/experiments/{store.experiment}/runs"
     summary.SYNCED.unlink()  # the mark is for speed only
-    assert "0 of 4 stages" in tracking.sync()
+    assert "0 of 4 stages" in sync.sync()
     assert everything(store) == before
 
 
@@ -131,9 +129,9 @@ def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(mlflow_store.Store, "log_files", fail)
     with pytest.raises(mlflow_store.Unreachable):
-        tracking.sync()
+        sync.sync()
     monkeypatch.setattr(mlflow_store.Store, "log_files", files)
-    tracking.sync()
+    sync.sync()
     store = mlflow_store.Store()
     assert [run.info.run_name for run in named(store, "train@base")] == ["train@base"]
     assert len(store.search()) == 5
@@ -143,7 +141,7 @@ def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.M
 
 def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
     entry, store = dag.lock()["train@dpo"], mlflow_store.Store()
-    with tracking.stage_run("train@dpo", params()):
+    with sync.stage_run("train@dpo", params()):
         curve = Path("runs/live/train@dpo.jsonl")
         time.sleep(0.1)
         curve.parent.mkdir(parents=True, exist_ok=True)
@@ -156,16 +154,16 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
         assert runs[0].data.params["policies.dpo.steps"] == "150"
         parent = runs[0].data.tags["mlflow.parentRunId"]
         assert store.client.get_run(parent).info.status == "RUNNING"
-        assert "train@dpo is running" in tracking.sync()
+        assert "train@dpo is running" in sync.sync()
         curve.write_text('{"step": 0, "loss": 0.7}\n{"step": 1, "loss": 0.6}\n')
     (child,) = named(store, "train@dpo")
     history = store.client.get_metric_history(child.info.run_id, "loss")
     assert [(m.step, m.value) for m in history][:2] == [(0, 0.7), (1, 0.6)]
     assert child.info.status == store.client.get_run(parent).info.status == "FINISHED"
-    assert artifacts(store, child, "model") == ["policy.json"]
+    assert names_in(store, child, "model") == ["policy.json"]
     assert "diffalign.fingerprint" not in child.data.tags  # DVC hasn't written its entry yet
 
-    tracking.sync()
+    sync.sync()
     (child,) = named(store, "train@dpo")
     assert child.data.tags["diffalign.fingerprint"] == dag.fingerprint(entry)
     assert child.data.tags["mlflow.parentRunId"] == parent
@@ -174,26 +172,26 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
 
 
 def test_an_edit_gives_a_second_pipeline_run_that_keeps_models_once(project: Path) -> None:
-    tracking.sync()
+    sync.sync()
     change(project, "dpo", beta=3000)
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
-    tracking.sync()
+    sync.sync()
     store = mlflow_store.Store()
     parents = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     second, first = sorted(parents, key=lambda run: run.data.params["policies.dpo.beta"], reverse=True)
     assert {run.info.run_name for run in store.search(mlflow__parentRunId=second.info.run_id)} == FIRST
     new, old = (of(store, parent, "train@dpo") for parent in (second, first))
     assert (new.data.params["policies.dpo.beta"], old.data.params["policies.dpo.beta"]) == ("3000", "2000")
-    assert artifacts(store, new, "model") == ["policy.json"]
+    assert names_in(store, new, "model") == ["policy.json"]
     again, base = (of(store, parent, "train@base") for parent in (second, first))
     assert again.data.tags["diffalign.same_as"] == base.info.run_id
-    assert artifacts(store, base, "model") == ["policy.json"]
-    assert artifacts(store, again, "model") == []
+    assert names_in(store, base, "model") == ["policy.json"]
+    assert names_in(store, again, "model") == []
     # Back to the first state, out of DVC's run cache: it's there already.
     change(project, "dpo", beta=2000)
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
     before = everything(store)
-    assert "0 of 4 stages" in tracking.sync()
+    assert "0 of 4 stages" in sync.sync()
     assert everything(store) == before
     assert first.info.run_id == json.loads(summary.SYNCED.read_text())["run"]
 
@@ -202,7 +200,7 @@ def test_a_live_run_of_other_params_isnt_taken_for_the_result(project: Path) -> 
     change(project, "dpo", beta=3000)
     rerun()
     change(project, "dpo", beta=2000)  # and DVC restores what it was
-    tracking.sync()
+    sync.sync()
     store = mlflow_store.Store()
     runs = {run.data.params["policies.dpo.beta"]: run for run in named(store, "train@dpo")}
     assert runs["3000"].data.tags["mlflow.parentRunId"] != runs["2000"].data.tags["mlflow.parentRunId"]
@@ -233,19 +231,19 @@ def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
             "created": 1.0,
         }
     )
-    tracking.sync()
+    sync.sync()
     assert store.client.get_run(child).info.status == "KILLED"
     again = store.child(store.parent("some launch"), "train@base", {}, time.time())
     (killed,) = [r for r in run_records.read(store.place) if r["stage"] == "train@base"]
     run_records.write({**killed, "run_id": again, "status": "RUNNING", "closed": False})
-    tracking.sync()  # dvc.lock is what it was, and yet there is news
+    sync.sync()  # dvc.lock is what it was, and yet there is news
     assert store.client.get_run(again).info.status == "KILLED"
 
 
 def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project: Path) -> None:
     store, stopped = mlflow_store.Store(), "training of dpo was stopped by an alarm"
     quiet = {"probe/winner_relative": 0.1, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
-    with pytest.raises(UserError), tracking.stage_run("train@dpo", params()):
+    with pytest.raises(UserError), sync.stage_run("train@dpo", params()):
         time.sleep(0.1)
         curve = Path("runs/live/train@dpo.jsonl")
         curve.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +269,7 @@ def test_no_credentials_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://me:ab%40cd@db/mlflow",
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert mlflow_store.place().endswith("://db/mlflow")
+        assert location.place().endswith("://db/mlflow")
 
 
 def test_a_short_stage_imports_no_mlflow(project: Path) -> None:
@@ -281,7 +279,7 @@ def test_a_short_stage_imports_no_mlflow(project: Path) -> None:
 
 
 def test_nothing_new_imports_no_mlflow(project: Path) -> None:
-    tracking.sync()
+    sync.sync()
     done = run(project, "-X", "importtime", "pipeline.py", "sync")
     assert "MLflow is up to date" in done.stdout
     assert " mlflow" not in done.stdout
@@ -293,36 +291,36 @@ def test_an_outage_warns_once_and_kills_nothing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(live, "RETRY", 0.2)
-    with tracking.stage_run("train@dpo", params()):
+    with sync.stage_run("train@dpo", params()):
         time.sleep(1.5)
     err = capfd.readouterr().err
     assert err.count("warning: MLflow at http://127.0.0.1:1 can't be used") == 1
     assert "pipeline.py sync" in err
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as error:
-        tracking.sync()
+        sync.sync()
     assert "secret" not in err + str(error.value)
 
 
 def test_off(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFALIGN_TRACKING", "0")
     rerun()
-    assert "switched off" in tracking.sync()
+    assert "switched off" in sync.sync()
     assert not run_records.FOLDER.exists()
 
 
 def test_outs_that_are_gone(project: Path) -> None:
     shutil.rmtree("models/policies/dpo")
     with pytest.raises(UserError, match=r"models/policies/dpo.*dvc checkout"):
-        tracking.sync()
+        sync.sync()
 
 
 def test_the_default_is_an_absolute_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert mlflow_store.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
-    assert tracking.base_link() == "http://127.0.0.1:5000"
+    assert location.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
+    assert sync.base_link() == "http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.com/mlflow/")
-    assert tracking.base_link() == "https://example.com/mlflow"
+    assert sync.base_link() == "https://example.com/mlflow"
 
 
 def test_a_launch_is_the_flows_or_the_dvc_above(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,16 +336,16 @@ def test_tail_takes_whole_new_lines_once(tmp_path: Path) -> None:
     tail = live.Tail(path, 0)
     assert tail.read() == []
     path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "lo')
-    assert tail.read() == tail.read() == [outs.Point("loss", 1.0, 5)]  # until it's accepted
+    assert tail.read() == tail.read() == [artifacts.Point("loss", 1.0, 5)]  # until it's accepted
     tail.accept()
     assert tail.read() == []
     path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "loss": 0.5}\n')
-    assert tail.read() == [outs.Point("loss", 0.5, 10)]
+    assert tail.read() == [artifacts.Point("loss", 0.5, 10)]
     tail.accept()
     path.write_text('{"step": 5, "loss": 1.0}\n')  # a resumed run cut it back to its checkpoint
     assert tail.read() == []
     path.write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "loss": 0.5}\n{"step": 15, "loss": 0.4}\n')
-    assert tail.read() == [outs.Point("loss", 0.4, 15)]
+    assert tail.read() == [artifacts.Point("loss", 0.4, 15)]
 
 
 def test_tail_leaves_an_earlier_runs_curve_alone(tmp_path: Path) -> None:
@@ -359,7 +357,7 @@ def test_tail_leaves_an_earlier_runs_curve_alone(tmp_path: Path) -> None:
 
 def test_points_are_finite_numbers() -> None:
     line = {"step": 3, "loss": 0.5, "text": "x", "flag": True, "none": None, "bad": float("nan")}
-    assert outs.curve(json.dumps(line) + "\n") == [outs.Point("loss", 0.5, 3)]
+    assert artifacts.curve_points(json.dumps(line) + "\n") == [artifacts.Point("loss", 0.5, 3)]
 
 
 def test_matching_needs_equal_params_code_and_inputs() -> None:
@@ -384,3 +382,113 @@ def test_flatten_and_lookup() -> None:
     values = {"policies": {"dpo": {"beta": 1, "raters": [1, 2]}}}
     assert dag.flatten(values) == {"policies.dpo.beta": 1, "policies.dpo.raters": [1, 2]}
     assert dag.lookup(values, ["policies.dpo", "nothing.here"]) == {"policies.dpo": {"beta": 1, "raters": [1, 2]}}
+
+
+def own_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project's own MLflow, `.mlflow/`, not the tests'."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def edit_and_repro(beta: int) -> None:
+    """An edit, and what follows from it."""
+    change(Path.cwd(), "dpo", beta=beta)
+    run(Path.cwd(), "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
+
+
+def test_a_moved_project_writes_its_artifacts_to_its_new_place(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_database(monkeypatch)
+    sync.sync()
+    moved = project.rename(project.with_name("moved"))
+    monkeypatch.chdir(moved)
+    assert "0 of 4 stages" in sync.sync(), "nothing is new, but the database is told where it is"
+    store = mlflow_store.Store()
+    (old,) = named(store, "train@dpo")
+    assert old.info.artifact_uri.startswith(f"file://{moved}/.mlflow/artifacts/")
+    assert names_in(store, old, "model") == ["policy.json"], "what was logged before is found"
+    assert sync.sync().startswith("MLflow is up to date")
+    edit_and_repro(3000)
+    assert "of 4 stages" in sync.sync()
+    assert not project.exists(), "nothing is written to the old place"
+    assert len(named(store, "train@dpo")) == 2
+    assert all(names_in(store, found, "model") == ["policy.json"] for found in named(store, "train@dpo"))
+
+
+def test_a_copied_project_leaves_the_first_one_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_database(monkeypatch)
+    sync.sync()
+    before = sorted(project.rglob(".mlflow/artifacts/**/*"))
+    monkeypatch.chdir(shutil.copytree(project, project.with_name("copy")))
+    edit_and_repro(3000)
+    sync.sync()
+    assert sorted(project.rglob(".mlflow/artifacts/**/*")) == before
+    monkeypatch.chdir(project)
+    assert sync.sync().startswith("MLflow is up to date")
+
+
+def test_artifacts_that_the_user_keeps_elsewhere_stay_there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_database(monkeypatch)
+    sync.sync()
+    client = mlflow_store.Store().client
+    other = client.create_experiment("other", "file:///somewhere/else")
+    project.rename(project.with_name("moved"))
+    monkeypatch.chdir(project.with_name("moved"))
+    location.rehome()
+    assert client.get_experiment(other).artifact_location == "file:///somewhere/else"
+
+
+def test_a_deleted_experiment_gives_way_to_a_new_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs stay deleted, under another name; tracking goes on, also where nothing new was made meanwhile."""
+    own_database(monkeypatch)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "diffalign")
+    rerun()
+    sync.sync()
+    store = mlflow_store.Store()
+    store.client.delete_experiment(store.experiment)
+    assert "4 of 4 stages" in sync.sync()
+    assert "diffalign was deleted there and stays so" in capsys.readouterr().err
+    new = mlflow_store.Store()
+    assert new.experiment != store.experiment
+    old = new.client.get_experiment(store.experiment)
+    assert (old.name, old.lifecycle_stage) == (f"diffalign (deleted, {store.experiment})", "deleted")
+    assert all(new.gone(entry.info.run_id) for entry in store.search()), "none of its runs is active"
+    assert {entry.info.run_name for entry in new.search() if "diffalign.stage" in entry.data.tags} == FIRST
+    new.client.delete_experiment(new.experiment)
+    assert "4 of 4 stages" in sync.sync(), "a second time, too"
+
+
+def test_a_run_that_was_deleted_while_its_stage_ran_is_shown_anew(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "RETRY", 0.2)
+    store = mlflow_store.Store()
+    with sync.stage_run("train@dpo", params()):
+        curve = Path("runs/live/train@dpo.jsonl")
+        time.sleep(0.1)
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        curve.write_text('{"step": 0, "loss": 0.7}\n')
+        end = time.monotonic() + 60
+        while not (runs := named(store, "train@dpo")) or "loss" not in runs[0].data.metrics:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        store.client.delete_run(runs[0].info.run_id)
+        curve.write_text('{"step": 0, "loss": 0.7}\n{"step": 1, "loss": 0.6}\n')
+        while not (runs := named(store, "train@dpo")) or "loss" not in runs[0].data.metrics:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    (run,) = named(store, "train@dpo")
+    assert [m.value for m in store.client.get_metric_history(run.info.run_id, "loss")][:2] == [0.7, 0.6]
+    said = capfd.readouterr().err
+    assert "It answers, but refuses that. Was something deleted there meanwhile?" in said
+    assert "correct MLFLOW_TRACKING_URI" not in said
+
+
+def test_what_a_killed_stage_noted_of_a_deleted_run_is_forgotten(project: Path) -> None:
+    rerun()
+    store = mlflow_store.Store()
+    (record,) = run_records.read(store.place)
+    run_records.write({**record, "closed": False, "status": "RUNNING", "created": 1.0})
+    store.client.delete_run(record["run_id"])
+    assert "4 of 4 stages" in sync.sync()
+    assert run_records.read(store.place) == []
