@@ -22,6 +22,7 @@ import torch
 
 from benchmarks import checkouts, results, worlds
 from benchmarks.contenders import CONTENDERS, Contender, InLoop, Ours, Setting
+from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
 from diffalign.planning.flops import counted, matmul_rate, synchronize
@@ -61,8 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: expected a CUDA GPU that PyTorch can use, found none")
     family = worlds.ARCHITECTURES[options.arch].family
-    if family not in families.FAMILIES:
-        raise UserError(f"--arch {options.arch}: expected one of the families {sorted(families.FAMILIES)}")
+    if family not in axes.names("diffalign.models"):
+        raise UserError(f"--arch {options.arch}: expected one of the families {axes.names('diffalign.models')}")
     return options
 
 

@@ -1,37 +1,52 @@
-"""What the frozen encoders compute, the same in all families: a KL autoencoder's latents, CLIP's hidden states.
+"""The frozen encoders' computations that families share: a KL autoencoder's latents, CLIP's hidden states.
 
 B batch, C latent channels, h w latent and H W pixel height and width, L tokens, D text width.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 
-def encode_pixels(vae: Any, pixels: Tensor) -> dict[str, Tensor]:
-    """`mean` and `logvar` [B, C, h, w], float32, of the scaled latents for pixels [B, 3, H, W] in [-1, 1]."""
+class HasVAE(Protocol):
+    """A family with its VAE loaded."""
+
+    vae: Any
+
+
+@torch.no_grad()
+def encode_image(family: HasVAE, pixels: Tensor) -> dict[str, Tensor]:
+    """Returns `mean` and `logvar` [B, C, h, w], float32, of the scaled latents for pixels [B, 3, H, W] in [-1, 1].
+
+    Families take it as their method.
+    """
+    vae = family.vae
     posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale, shift = scaling(vae)
     logvar = posterior.logvar.float() + 2 * torch.log(torch.tensor(scale))
     return {"mean": (posterior.mean.float() - shift) * scale, "logvar": logvar}
 
 
-def decode_latents(vae: Any, x0: Tensor) -> Tensor:
-    """Pixels [B, 3, H, W], about [-1, 1] and not clipped, for scaled latents [B, C, h, w]; differentiable."""
+def decode(family: HasVAE, x0: Tensor) -> Tensor:
+    """Returns pixels [B, 3, H, W], about [-1, 1] and not clipped, for scaled latents [B, C, h, w]; differentiable.
+
+    Families take it as their method.
+    """
+    vae = family.vae
     scale, shift = scaling(vae)
     latents = x0.to(vae.device, vae.dtype) / scale + shift
     return cast(Tensor, vae.decode(latents, return_dict=False)[0]).float()
 
 
 def scaling(vae: Any) -> tuple[float, float]:
-    """(scale, shift) of an autoencoder's latents: the denoiser sees (z - shift) * scale."""
+    """Returns (scale, shift) of an autoencoder's latents: the denoiser sees (z - shift) * scale."""
     return float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
 
 
 def clip_tokens(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Tensor:
-    """Token ids [B, L], padded and cut to the encoder's length."""
+    """Returns token ids [B, L], padded and cut to the encoder's length."""
     tokens = tokenizer(
         list(prompts),
         padding="max_length",
@@ -43,7 +58,7 @@ def clip_tokens(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Tensor:
 
 
 def clip_penultimate(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """(hidden [B, L, D], first): the state before the last layer, float32, and the encoder's first output.
+    """Returns (hidden [B, L, D], first): the state before the last layer, float32, and the encoder's first output.
 
     That output is the pooled, projected embedding [B, P] of an encoder with a projection.
     """

@@ -1,17 +1,46 @@
-"""Families of models behind one seam: nothing outside this package asks which family a model is of."""
+"""Families of models behind one protocol: nothing outside this package asks which family a model is of.
+
+A family is a module of this package that offers a class named `load`; its name in params is the module's. A new family
+is a new file, its word in `diffalign/config/params.py`, and a schema in `configs/` where its parts are of new classes.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Cond, Process
-from diffalign.models.sd3 import SD3
-from diffalign.models.sd15 import SD15
-from diffalign.models.sdxl import SDXL
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes that follow from a model's config files, without its weights."""
+
+    channels: int
+    """C of a latent [C, h, w]."""
+    factor: int
+    """Pixels a side of a latent's cell: h = H / factor."""
+    prompt: dict[str, tuple[int, ...]]
+    """The tensors of one prompt's encoding, by name."""
+    patch: int = 1
+    """Cells a side of what the denoiser takes as one token."""
+    largest: int | None = None
+    """The most pixels a side that the denoiser has positions for; None where it takes any."""
+
+    def latent(self, resolution: int) -> tuple[int, int, int]:
+        """Returns (C, h, w) of a square image of `resolution` pixels; UserError if the model can't have that size."""
+        multiple = self.factor * self.patch
+        if resolution % multiple or resolution > (self.largest or resolution):
+            limit = f", at most {self.largest}" if self.largest else ""
+            raise UserError(
+                f"precompute.resolution: expected a multiple of {multiple}{limit} for this model, got {resolution}"
+            )
+        return self.channels, resolution // self.factor, resolution // self.factor
 
 
 class Family(Protocol):
@@ -20,59 +49,76 @@ class Family(Protocol):
     A condition is a dict of tensors, all with the batch first; only the family knows what is in it.
     """
 
-    pipeline: str
+    pipeline: ClassVar[str]
     """The class of stock diffusers that loads the model, and a policy's LoRA."""
-    denoiser_folder: str
+    folders: ClassVar[dict[str, tuple[str, ...]]]
+    """The folders of each part, vae, text and denoiser, in a model's folder."""
+    denoiser_folder: ClassVar[str]
     """The denoiser's folder in a model's folder, and what its LoRA weights' names begin with."""
-    lora_targets: tuple[str, ...]
+    lora_targets: ClassVar[tuple[str, ...]]
     """The modules of the denoiser that carry LoRA."""
     denoiser: nn.Module
     device: torch.device
     """Where its parts are."""
 
+    def __init__(self, path: Path, parts: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
+        """Loads the named parts of a model folder; see `load`."""
+
     @property
     def process(self) -> Process:
         """How its latents are noised, and what the denoiser predicts."""
 
+    @classmethod
+    def check(cls, model: Path, denoiser: Path | None) -> Shapes:
+        """Reads the config files of a model folder and of the denoiser in the folder `denoiser`; loads no weights.
+
+        Raises one UserError that lists what can't be used, with file, key and value, and what doesn't fit together.
+        """
+
     def encode_image(self, pixels: Tensor) -> dict[str, Tensor]:
-        """`mean` and `logvar` [B, C, h, w] of the latents' posterior, scaled, for pixels [B, 3, H, W] in [-1, 1]."""
+        """Returns the scaled latents' `mean` and `logvar` [B, C, h, w] for pixels [B, 3, H, W] in [-1, 1]."""
 
     def encode_prompt(self, prompts: Sequence[str]) -> Cond:
-        """What some prompts give to their condition."""
+        """Returns what some prompts give to their condition."""
 
     def unconditional(self) -> Cond:
-        """What the absence of a prompt gives to the condition that guidance moves away from; a batch of one."""
+        """Returns what the absence of a prompt gives to the condition that guidance moves away from; a batch of one."""
 
     def image_cond(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Cond:
-        """What an image gives to its condition, without a batch dimension; of other names than what a prompt gives.
+        """Returns what an image gives to its condition, without a batch dimension; named unlike what a prompt gives.
 
         In pixels: the image's height and width; top and left of the crop in the resized image; the crop's height and
         width.
         """
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's output [B, C, h, w] at noisy latents x_t [B, C, h, w] and t [B]."""
+        """Returns the network's output [B, C, h, w] at noisy latents x_t [B, C, h, w] and t [B]."""
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in [-1, 1] for scaled latents [B, C, h, w]; differentiable."""
+        """Returns pixels [B, 3, H, W], about [-1, 1], for scaled latents [B, C, h, w]; differentiable."""
 
     def load_denoiser(self, folder: Path) -> None:
-        """Replaces the denoiser by the one of a model's or a full policy's folder."""
+        """Replaces the denoiser by the one of a model's or a full policy's folder.
+
+        On the meta device it has shapes and no weights, and its config file is enough.
+        """
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the encodings depend on: checksums of the VAE, the text encoder and the tokenizer."""
+        """Returns what the encodings depend on: checksums of the VAE, the text encoder and the tokenizer."""
 
 
-FAMILIES: dict[str, type[SD15 | SDXL | SD3]] = {"sd15": SD15, "sdxl": SDXL, "sd3": SD3}
+def find(family: str) -> type[Family]:
+    """Returns a family's class by its name in params; its class attributes answer without weights."""
+    return cast("type[Family]", axes.load("diffalign.models", family).load)
 
 
 def denoiser_folder(family: str, folder: Path | str) -> Path:
-    """Where the denoiser lies in a model's or a full policy's folder."""
-    return Path(folder) / FAMILIES[family].denoiser_folder
+    """Returns where the denoiser lies in a model's or a full policy's folder."""
+    return Path(folder) / find(family).denoiser_folder
 
 
 def denoiser_weights(key: str, family: str, folder: str) -> Path:
-    """The folder of the denoiser that the param `key` names; UserError if there is none."""
+    """Returns the folder of the denoiser that the param `key` names; UserError if there is none."""
     weights = denoiser_folder(family, folder)
     if not weights.is_dir():
         raise UserError(
@@ -91,6 +137,6 @@ def load(
 ) -> Family:
     """Loads the named parts of a model folder in diffusers' layout, in evaluation mode, without gradients.
 
-    Raises UserError if the folder isn't such a model.
+    Raises UserError if the folder isn't such a model, before any weights are read where its config files tell.
     """
-    return FAMILIES[family](Path(path), tuple(parts), torch.device(device), dtype)
+    return find(family)(Path(path), tuple(parts), torch.device(device), dtype)

@@ -1,9 +1,8 @@
-"""From a model folder in diffusers' layout to networks, tokenizers and processes, or to what is wrong with it.
+"""Loading networks and tokenizers from a model folder in diffusers' layout, or saying what is wrong with it.
 
 diffusers and transformers take seconds to import: the caller imports the class that it wants loaded.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,17 @@ import torch
 from safetensors import SafetensorError
 
 from diffalign.core.errors import UserError
-from diffalign.diffusion.process import Diffusion, scaled_linear
+from diffalign.models.configs.schema import read_json
 
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 """The folders of two CLIPs."""
 CLIP_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 T5_FILES = (("tokenizer.json",),)
+BUILDING = (
+    *(OSError, ValueError, KeyError, RuntimeError, SafetensorError, TypeError, AttributeError, IndexError),
+    *(ZeroDivisionError, AssertionError, NotImplementedError, OverflowError, MemoryError),
+)
+"""What diffusers and transformers raise for config values that their classes can't be built from."""
 
 
 def check_folder(path: Path, parts: Sequence[str], folders: Mapping[str, Sequence[str]], name: str) -> None:
@@ -32,13 +36,18 @@ def check_folder(path: Path, parts: Sequence[str], folders: Mapping[str, Sequenc
         )
 
 
+def existing(folder: Path) -> Path | None:
+    """Returns a folder, or None where there is none."""
+    return folder if folder.is_dir() else None
+
+
 def load_part(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """One network from safetensors, frozen and in evaluation mode; UserError if its folder is broken."""
+    """Loads one network from safetensors, frozen and in evaluation mode; UserError if its folder is broken."""
     try:
         module, info = cls.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except BUILDING as error:
         raise UserError(
             f"{folder} can't be loaded as {cls.__name__} from config.json and safetensors: {error}"
         ) from error
@@ -54,7 +63,7 @@ def load_part(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) 
 
 
 def load_clips(path: Path, classes: Sequence[Any], device: torch.device, dtype: torch.dtype) -> list[tuple[Any, Any]]:
-    """(tokenizer, text encoder) of each class, from text_encoder and tokenizer, text_encoder_2 and tokenizer_2."""
+    """Loads (tokenizer, text encoder) for each class: from tokenizer and text_encoder, then tokenizer_2 and so on."""
     from transformers import CLIPTokenizer
 
     clips = []
@@ -64,21 +73,27 @@ def load_clips(path: Path, classes: Sequence[Any], device: torch.device, dtype: 
     return clips
 
 
-def load_unet(folder: Path, addition: str | None, device: torch.device, dtype: torch.dtype) -> Any:
-    """A UNet2DConditionModel; UserError unless `addition` is what it wants beside the prompt (addition_embed_type)."""
-    from diffusers import UNet2DConditionModel
+def load_vae(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """Loads a model folder's AutoencoderKL."""
+    from diffusers import AutoencoderKL
 
-    unet = load_part(UNet2DConditionModel, folder, device, dtype)
-    if unet.config.addition_embed_type != addition:
-        raise UserError(
-            f"{folder}: expected addition_embed_type {addition}, got {unet.config.addition_embed_type}: it is another "
-            "family's denoiser. Is model.family right?"
-        )
-    return unet
+    return load_part(AutoencoderKL, path / "vae", device, dtype)
+
+
+def load_network(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """Loads a denoiser of one of diffusers' classes; on the meta device its shapes alone, from its config file."""
+    if device.type != "meta":
+        return load_part(cls, folder, device, dtype)
+    try:
+        with torch.device("meta"):
+            module = cls.from_config(read_json(folder / "config.json")).requires_grad_(False).eval()
+    except BUILDING as error:
+        raise UserError(f"{folder / 'config.json'} can't be built as {cls.__name__}: {error!r}") from error
+    return module if module.dtype == dtype else module.to(dtype)
 
 
 def load_tokenizer(cls: Any, folder: Path, vocabulary: int, files: Sequence[Sequence[str]] = CLIP_FILES) -> Any:
-    """The tokenizer of a text encoder that knows `vocabulary` tokens; UserError if its folder is broken.
+    """Loads the tokenizer of a text encoder that knows `vocabulary` tokens; UserError if its folder is broken.
 
     `files`: the sets of files, any of which is enough for this kind of tokenizer.
     """
@@ -94,30 +109,3 @@ def load_tokenizer(cls: Any, folder: Path, vocabulary: int, files: Sequence[Sequ
             f"{vocabulary} tokens that the model's text encoder knows, found {len(tokenizer)} tokens"
         )
     return tokenizer
-
-
-def read_config(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a model folder; UserError if it isn't one."""
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise ValueError("expected an object")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable {what}: {error!r}") from error
-    return config
-
-
-def read_diffusion(path: Path) -> Diffusion:
-    """The noise schedule of Stable Diffusion 1, 2 and XL that a scheduler's config file describes."""
-    config = read_config(path, "scheduler config")
-    known = config.get("beta_schedule"), config.get("rescale_betas_zero_snr", False)
-    if known != ("scaled_linear", False):
-        raise UserError(f"{path}: expected beta_schedule scaled_linear without zero-SNR rescaling, got {known}")
-    try:
-        alpha_bar = scaled_linear(config["beta_start"], config["beta_end"], config["num_train_timesteps"])
-    except KeyError as error:
-        raise UserError(f"{path} is not a readable scheduler config: {error!r}") from error
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise UserError(f"{path}: prediction_type: expected epsilon or v_prediction, got {prediction!r}")
-    return Diffusion(alpha_bar, prediction)

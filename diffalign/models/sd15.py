@@ -12,30 +12,37 @@ from torch import Tensor, nn
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
-from diffalign.models.encoders import clip_tokens, decode_latents, encode_pixels
-from diffalign.models.loading import check_folder, load_clips, load_part, load_unet, read_diffusion
+from diffalign.models import encoders
+from diffalign.models.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
+from diffalign.models.configs.schedulers import Schedule
+from diffalign.models.configs.schema import read
+from diffalign.models.configs.unet import UNet
+from diffalign.models.family import Shapes
+from diffalign.models.loading import check_folder, existing, load_clips, load_network, load_vae
 
 
 class SD15:
-    """A model folder's parts. B batch, C latent channels, h = H / 8, w = W / 8, L tokens, D text width."""
+    """A model folder's parts. B batch, C latent channels, h w latent size, L tokens, D text width."""
 
-    pipeline = "StableDiffusionPipeline"
+    pipeline: ClassVar[str] = "StableDiffusionPipeline"
     folders: ClassVar[dict[str, tuple[str, ...]]] = {
         "vae": ("vae",),
         "text": ("text_encoder", "tokenizer"),
         "denoiser": ("unet",),
     }
-    denoiser_folder = "unet"
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    denoiser_folder: ClassVar[str] = "unet"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    vae: Any
+    encode_image = encoders.encode_image
+    decode = encoders.decode
 
     def __init__(self, path: Path, parts: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
         check_folder(path, parts, self.folders, "Stable Diffusion")
+        self.check(path, existing(path / self.denoiser_folder))
         self.path, self.device, self.dtype = path, device, dtype
-        self.process = read_diffusion(path / "scheduler" / "scheduler_config.json")
+        self.process = read(Schedule, path / SCHEDULER).process()
         if "vae" in parts:
-            from diffusers import AutoencoderKL
-
-            self.vae = load_part(AutoencoderKL, path / "vae", device, dtype)
+            self.vae = load_vae(path, device, dtype)
         if "text" in parts:
             from transformers import CLIPTextModel
 
@@ -43,42 +50,56 @@ class SD15:
         if "denoiser" in parts:
             self.load_denoiser(path)
 
+    @classmethod
+    def check(cls, model: Path, denoiser: Path | None) -> Shapes:
+        """Reads and compares the config files of a model folder and of a denoiser's; loads no weights."""
+        read_index(model, cls.pipeline)
+        read(Schedule, model / SCHEDULER)
+        vae, (text,) = read_vae(model), read_clips(model, ("",))
+        if denoiser:
+            unet, file, agreement = read(UNet, denoiser / CONFIG), denoiser / CONFIG, Agreement()
+            agreement.equal(file, "in_channels", unet.in_channels, vae.latent_channels, "latent_channels of the vae")
+            agreement.equal(
+                file, "cross_attention_dim", unet.text_width, text.hidden_size, "hidden_size of the text_encoder"
+            )
+            agreement.equal(file, "addition_embed_type", unet.addition_embed_type, None, "Stable Diffusion 1 and 2")
+            agreement.done()
+        return Shapes(vae.latent_channels, vae.factor, {"hidden": (text.max_position_embeddings, text.hidden_size)})
+
     def load_denoiser(self, folder: Path) -> None:
         """Replaces the denoiser by the one of a model or of a full policy."""
-        self.denoiser: nn.Module = load_unet(folder / self.denoiser_folder, None, self.device, self.dtype)
+        from diffusers import UNet2DConditionModel
 
-    @torch.no_grad()
-    def encode_image(self, pixels: Tensor) -> dict[str, Tensor]:
-        """`mean` and `logvar` [B, C, h, w], float32, of the scaled latents for pixels [B, 3, H, W] in [-1, 1]."""
-        return encode_pixels(self.vae, pixels)
+        folder = folder / self.denoiser_folder
+        self.check(self.path, folder)
+        self.denoiser: nn.Module = load_network(UNet2DConditionModel, folder, self.device, self.dtype)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Cond:
-        """`hidden` [B, L, D], float32: the text encoder's last hidden state, padded and cut to the model's length.
+        """Returns `hidden` [B, L, D], float32: the text encoder's last hidden state, padded and cut to its length.
 
         The padding is kept: the UNet attends to it, as in training.
         """
-        tokens = clip_tokens(self.tokenizer, self.text_encoder, prompts)
+        tokens = encoders.clip_tokens(self.tokenizer, self.text_encoder, prompts)
         return {"hidden": self.text_encoder(tokens).last_hidden_state.float()}
 
     def unconditional(self) -> Cond:
-        """The empty prompt's condition."""
+        """Returns the empty prompt's condition."""
         return self.encode_prompt([""])
 
     def image_cond(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Cond:
-        """Nothing: the network isn't told of sizes."""
+        """Returns nothing: the network isn't told of sizes."""
         return {}
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The UNet's output [B, C, h, w] at x_t [B, C, h, w], integer t [B]."""
+        """Returns the UNet's output [B, C, h, w] at x_t [B, C, h, w], integer t [B]."""
         hidden = cond["hidden"].to(self.dtype)
         return self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=hidden, return_dict=False)[0]
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W], about [-1, 1] and not clipped, for scaled latents [B, C, h, w]; differentiable."""
-        return decode_latents(self.vae, x0)
-
     def fingerprint(self) -> dict[str, Any]:
-        """Checksums of all that an encoding depends on; files' names and contents, not where they lie."""
+        """Returns checksums of all that an encoding depends on; files' names and contents, not where they lie."""
         folders = ("vae", "text_encoder", "tokenizer")
         return {"family": "sd15", **{name: hash_folder(self.path / name) for name in folders}}
+
+
+load = SD15

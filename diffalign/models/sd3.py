@@ -11,11 +11,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder
-from diffalign.diffusion.process import Cond, Flow
-from diffalign.models.encoders import clip_penultimate, decode_latents, encode_pixels
-from diffalign.models.loading import T5_FILES, TEXT, check_folder, load_clips, load_part, load_tokenizer, read_config
+from diffalign.diffusion.process import Cond
+from diffalign.models import encoders
+from diffalign.models.configs.mmdit import MMDiT
+from diffalign.models.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
+from diffalign.models.configs.schedulers import FlowSchedule
+from diffalign.models.configs.schema import read
+from diffalign.models.configs.text import T5 as T5Config
+from diffalign.models.family import Shapes
+from diffalign.models.loading import (
+    T5_FILES,
+    TEXT,
+    check_folder,
+    existing,
+    load_clips,
+    load_network,
+    load_part,
+    load_tokenizer,
+    load_vae,
+)
 
 T5 = ("text_encoder_3", "tokenizer_3")
 T5_TOKENS = 256
@@ -23,37 +38,64 @@ T5_TOKENS = 256
 
 
 class SD3:
-    """A model folder's parts. B batch, C latent channels, h = H / 8, w = W / 8, L tokens, D P text widths.
+    """A model folder's parts. B batch, C latent channels, h w latent size, L tokens, D P text widths.
 
     A condition is `hidden` [B, L, D] of the CLIPs, `pooled` [B, P], and with T5 `t5` [B, 256, J]. Without it the
     transformer gets zeros, as in the stock pipeline; they aren't stored.
     """
 
-    pipeline = "StableDiffusion3Pipeline"
+    pipeline: ClassVar[str] = "StableDiffusion3Pipeline"
     folders: ClassVar[dict[str, tuple[str, ...]]] = {"vae": ("vae",), "text": TEXT, "denoiser": ("transformer",)}
-    denoiser_folder = "transformer"
+    denoiser_folder: ClassVar[str] = "transformer"
     # Of both streams' attention, the image's and the text's, as in diffusers' SD3 script.
-    lora_targets: tuple[str, ...] = (
+    lora_targets: ClassVar[tuple[str, ...]] = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
     )
+    vae: Any
+    encode_image = encoders.encode_image
+    decode = encoders.decode
 
     def __init__(self, path: Path, parts: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
         check_folder(path, parts, self.folders, "Stable Diffusion 3")
+        self.check(path, existing(path / self.denoiser_folder))
         self.path, self.device, self.dtype = path, device, dtype
-        self.process = read_flow(path / "scheduler" / "scheduler_config.json")
+        self.process = read(FlowSchedule, path / SCHEDULER).process()
         if "vae" in parts:
-            from diffusers import AutoencoderKL
-
-            self.vae = load_part(AutoencoderKL, path / "vae", device, dtype)
+            self.vae = load_vae(path, device, dtype)
         if "text" in parts:
             self._load_text()
         if "denoiser" in parts:
             self.load_denoiser(path)
 
+    @classmethod
+    def check(cls, model: Path, denoiser: Path | None) -> Shapes:
+        """Reads and compares the config files of a model folder and of a denoiser's; loads no weights."""
+        read_index(model, cls.pipeline)
+        read(FlowSchedule, model / SCHEDULER)
+        vae, clips = read_vae(model), read_clips(model, ("", "_2"))
+        width, pooled = sum(clip.hidden_size for clip in clips), sum(clip.projection_dim for clip in clips)
+        prompt: dict[str, tuple[int, ...]] = {"hidden": (clips[0].max_position_embeddings, width), "pooled": (pooled,)}
+        t5 = read(T5Config, model / T5[0] / CONFIG) if (model / T5[0]).is_dir() else None
+        if t5:
+            prompt["t5"] = (T5_TOKENS, t5.d_model)
+        if not denoiser:
+            return Shapes(vae.latent_channels, vae.factor, prompt)
+        net, file, agreement = read(MMDiT, denoiser / CONFIG), denoiser / CONFIG, Agreement()
+        agreement.equal(file, "in_channels", net.in_channels, vae.latent_channels, "latent_channels of the vae")
+        agreement.equal(
+            file, "pooled_projection_dim", net.pooled_projection_dim, pooled, "projection_dim of both CLIPs"
+        )
+        joint = t5.d_model if t5 else max(net.joint_attention_dim, width)
+        why = "d_model of text_encoder_3" if t5 else "hidden_size of both CLIPs, or more"
+        agreement.equal(file, "joint_attention_dim", net.joint_attention_dim, joint, why)
+        agreement.done()
+        largest = net.pos_embed_max_size * net.patch_size * vae.factor
+        return Shapes(vae.latent_channels, vae.factor, prompt, net.patch_size, largest)
+
     @property
     def has_t5(self) -> bool:
-        """Whether the model folder has the optional third text encoder."""
+        """Tells whether the model folder has the optional third text encoder."""
         return (self.path / T5[0]).is_dir()
 
     def _load_text(self) -> None:
@@ -69,22 +111,20 @@ class SD3:
         """Replaces the denoiser by the one of a model or of a full policy."""
         from diffusers import SD3Transformer2DModel
 
-        transformer = load_part(SD3Transformer2DModel, folder / self.denoiser_folder, self.device, self.dtype)
-        self.joint_width = int(transformer.config.joint_attention_dim)
-        self.denoiser: nn.Module = transformer
-
-    @torch.no_grad()
-    def encode_image(self, pixels: Tensor) -> dict[str, Tensor]:
-        """`mean` and `logvar` [B, C, h, w], float32, of the scaled latents for pixels [B, 3, H, W] in [-1, 1]."""
-        return encode_pixels(self.vae, pixels)
+        folder = folder / self.denoiser_folder
+        self.check(self.path, folder)
+        self.joint_width = read(MMDiT, folder / CONFIG).joint_attention_dim
+        self.denoiser: nn.Module = load_network(SD3Transformer2DModel, folder, self.device, self.dtype)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Cond:
-        """`hidden` [B, L, D], the CLIPs' states before the last layer, `pooled` [B, P] of both, and `t5`; float32.
+        """Returns `hidden` [B, L, D], the CLIPs' states before the last layer, `pooled` [B, P], and `t5`; float32.
 
         The padding is kept: the transformer attends to it, as in training.
         """
-        (first, pooled_1), (second, pooled_2) = (clip_penultimate(*encoder, prompts) for encoder in self.encoders)
+        (first, pooled_1), (second, pooled_2) = (
+            encoders.clip_penultimate(*encoder, prompts) for encoder in self.encoders
+        )
         cond = {"hidden": torch.cat([first, second], dim=-1), "pooled": torch.cat([pooled_1, pooled_2], dim=-1)}
         if self.has_t5:
             tokens = self.t5_tokenizer(
@@ -94,15 +134,15 @@ class SD3:
         return cond
 
     def unconditional(self) -> Cond:
-        """The empty prompt's condition."""
+        """Returns the empty prompt's condition."""
         return self.encode_prompt([""])
 
     def image_cond(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Cond:
-        """Nothing: the network isn't told of sizes."""
+        """Returns nothing: the network isn't told of sizes."""
         return {}
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The transformer's velocity [B, C, h, w] at x_t [B, C, h, w], t [B] in [0, 1]."""
+        """Returns the transformer's velocity [B, C, h, w] at x_t [B, C, h, w], t [B] in [0, 1]."""
         clip = pad(cond["hidden"], (0, self.joint_width - cond["hidden"].shape[-1]))
         t5 = cond["t5"] if "t5" in cond else clip.new_zeros(len(clip), T5_TOKENS, self.joint_width)
         return self.denoiser(
@@ -113,32 +153,10 @@ class SD3:
             return_dict=False,
         )[0]
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W], about [-1, 1] and not clipped, for scaled latents [B, C, h, w]; differentiable."""
-        return decode_latents(self.vae, x0)
-
     def fingerprint(self) -> dict[str, Any]:
-        """Checksums of all that an encoding depends on; files' names and contents, not where they lie."""
+        """Returns checksums of all that an encoding depends on; files' names and contents, not where they lie."""
         folders = ("vae", *TEXT, *(T5 if self.has_t5 else ()))
         return {"family": "sd3", "t5": self.has_t5, **{name: hash_folder(self.path / name) for name in folders}}
 
 
-def read_flow(path: Path) -> Flow:
-    """The process that a FlowMatchEulerDiscreteScheduler's config file describes, where it's SD3's; else UserError."""
-    config = read_config(path, "scheduler config")
-    others = (
-        "use_dynamic_shifting",
-        "invert_sigmas",
-        "shift_terminal",
-        "use_karras_sigmas",
-        "use_exponential_sigmas",
-        "use_beta_sigmas",
-        "stochastic_sampling",
-    )
-    on = [name for name in others if config.get(name)]
-    if on or "shift" not in config:
-        raise UserError(
-            f"{path}: expected a FlowMatchEulerDiscreteScheduler's shift and nothing else that changes its times, "
-            f"got shift {config.get('shift')} and {', '.join(on) or 'nothing else'}"
-        )
-    return Flow(int(config.get("num_train_timesteps", 1000)), float(config["shift"]))
+load = SD3

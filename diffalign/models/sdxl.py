@@ -12,62 +12,91 @@ from torch import Tensor, nn
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
-from diffalign.models.encoders import clip_penultimate, decode_latents, encode_pixels
-from diffalign.models.loading import TEXT, check_folder, load_clips, load_part, load_unet, read_config, read_diffusion
+from diffalign.models import encoders
+from diffalign.models.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
+from diffalign.models.configs.schedulers import Schedule
+from diffalign.models.configs.schema import read
+from diffalign.models.configs.unet import UNet
+from diffalign.models.family import Shapes
+from diffalign.models.loading import TEXT, check_folder, existing, load_clips, load_network, load_vae
+
+TIME_IDS = 6
+"""How many numbers the UNet is told about an image's sizes."""
 
 
 class SDXL:
-    """A model folder's parts. B batch, C latent channels, h = H / 8, w = W / 8, L tokens, D P text widths.
+    """A model folder's parts. B batch, C latent channels, h w latent size, L tokens, D P text widths.
 
     A condition is `hidden` [B, L, D] and `pooled` [B, P] of the prompt, and `time_ids` [B, 6] of the image.
     """
 
-    pipeline = "StableDiffusionXLPipeline"
+    pipeline: ClassVar[str] = "StableDiffusionXLPipeline"
     folders: ClassVar[dict[str, tuple[str, ...]]] = {"vae": ("vae",), "text": TEXT, "denoiser": ("unet",)}
-    denoiser_folder = "unet"
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    denoiser_folder: ClassVar[str] = "unet"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    vae: Any
+    encode_image = encoders.encode_image
+    decode = encoders.decode
 
     def __init__(self, path: Path, parts: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
         check_folder(path, parts, self.folders, "Stable Diffusion XL")
+        self.check(path, existing(path / self.denoiser_folder))
         self.path, self.device, self.dtype = path, device, dtype
-        self.process = read_diffusion(path / "scheduler" / "scheduler_config.json")
+        self.process = read(Schedule, path / SCHEDULER).process()
+        self.zeros_for_empty = read_index(path, self.pipeline).force_zeros_for_empty_prompt
         if "vae" in parts:
-            from diffusers import AutoencoderKL
-
-            self.vae = load_part(AutoencoderKL, path / "vae", device, dtype)
+            self.vae = load_vae(path, device, dtype)
         if "text" in parts:
-            self._load_text()
+            from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+            self.encoders = load_clips(path, (CLIPTextModel, CLIPTextModelWithProjection), device, dtype)
         if "denoiser" in parts:
             self.load_denoiser(path)
 
-    def _load_text(self) -> None:
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-        classes = (CLIPTextModel, CLIPTextModelWithProjection)
-        self.encoders = load_clips(self.path, classes, self.device, self.dtype)
-        index = read_config(self.path / "model_index.json", "model index")
-        self.zeros_for_empty = index.get("force_zeros_for_empty_prompt", True)  # the stock pipeline's default
+    @classmethod
+    def check(cls, model: Path, denoiser: Path | None) -> Shapes:
+        """Reads and compares the config files of a model folder and of a denoiser's; loads no weights."""
+        read_index(model, cls.pipeline)
+        read(Schedule, model / SCHEDULER)
+        vae, (first, second) = read_vae(model), read_clips(model, ("", "_2"))
+        width, pooled = first.hidden_size + second.hidden_size, second.projection_dim
+        if denoiser:
+            unet, file, agreement = read(UNet, denoiser / CONFIG), denoiser / CONFIG, Agreement()
+            agreement.equal(file, "in_channels", unet.in_channels, vae.latent_channels, "latent_channels of the vae")
+            agreement.equal(
+                file, "cross_attention_dim", unet.text_width, width, "hidden_size of text_encoder and text_encoder_2"
+            )
+            agreement.equal(file, "addition_embed_type", unet.addition_embed_type, "text_time", "Stable Diffusion XL")
+            agreement.equal(
+                file,
+                "projection_class_embeddings_input_dim",
+                unet.projection_class_embeddings_input_dim,
+                pooled + TIME_IDS * (unet.addition_time_embed_dim or 0),
+                f"projection_dim of text_encoder_2 and {TIME_IDS} times addition_time_embed_dim",
+            )
+            agreement.done()
+        prompt = {"hidden": (first.max_position_embeddings, width), "pooled": (pooled,)}
+        return Shapes(vae.latent_channels, vae.factor, prompt)
 
     def load_denoiser(self, folder: Path) -> None:
         """Replaces the denoiser by the one of a model or of a full policy."""
-        self.denoiser: nn.Module = load_unet(folder / self.denoiser_folder, "text_time", self.device, self.dtype)
+        from diffusers import UNet2DConditionModel
 
-    @torch.no_grad()
-    def encode_image(self, pixels: Tensor) -> dict[str, Tensor]:
-        """`mean` and `logvar` [B, C, h, w], float32, of the scaled latents for pixels [B, 3, H, W] in [-1, 1]."""
-        return encode_pixels(self.vae, pixels)
+        folder = folder / self.denoiser_folder
+        self.check(self.path, folder)
+        self.denoiser: nn.Module = load_network(UNet2DConditionModel, folder, self.device, self.dtype)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Cond:
-        """`hidden` [B, L, D], both encoders' states before the last layer, and `pooled` [B, P] of the second; float32.
+        """Returns `hidden` [B, L, D], the states before the last layer, and `pooled` [B, P] of the second; float32.
 
         The padding is kept: the UNet attends to it, as in training.
         """
-        (first, _), (second, pooled) = (clip_penultimate(*encoder, prompts) for encoder in self.encoders)
+        (first, _), (second, pooled) = (encoders.clip_penultimate(*encoder, prompts) for encoder in self.encoders)
         return {"hidden": torch.cat([first, second], dim=-1), "pooled": pooled}
 
     def unconditional(self) -> Cond:
-        """What guidance moves away from: zeros where model_index.json says so, as published, else the empty prompt's.
+        """Returns zeros where model_index.json says so, as published, else the empty prompt's condition.
 
         Training drops a prompt for the empty one's encoding, as the published training codes do.
         """
@@ -75,11 +104,11 @@ class SDXL:
         return {name: torch.zeros_like(value) for name, value in empty.items()} if self.zeros_for_empty else empty
 
     def image_cond(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Cond:
-        """`time_ids` [6]: original height and width, the crop's top and left, target height and width."""
+        """Returns `time_ids` [6]: original height and width, the crop's top and left, target height and width."""
         return {"time_ids": torch.tensor([*original, *crop, *target], dtype=torch.float32)}
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The UNet's output [B, C, h, w] at x_t [B, C, h, w], integer t [B]."""
+        """Returns the UNet's output [B, C, h, w] at x_t [B, C, h, w], integer t [B]."""
         return self.denoiser(
             x_t.to(self.dtype),
             t,
@@ -88,10 +117,9 @@ class SDXL:
             return_dict=False,
         )[0]
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W], about [-1, 1] and not clipped, for scaled latents [B, C, h, w]; differentiable."""
-        return decode_latents(self.vae, x0)
-
     def fingerprint(self) -> dict[str, Any]:
-        """Checksums of all that an encoding depends on; files' names and contents, not where they lie."""
+        """Returns checksums of all that an encoding depends on; files' names and contents, not where they lie."""
         return {"family": "sdxl", **{name: hash_folder(self.path / name) for name in ("vae", *TEXT)}}
+
+
+load = SDXL

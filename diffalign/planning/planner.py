@@ -110,7 +110,7 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
         if isinstance(policy, Trained):
             values = policy.model_dump()
             bones = policy_skeleton(params, policy.init)
-            values["lora_targets"] = policy.lora_targets or families.FAMILIES[params.model.family].lora_targets
+            values["lora_targets"] = policy.lora_targets or families.find(params.model.family).lora_targets
             key = speed_key(params.model.family, params.precompute.resolution, values, vars(machine))
             found.append(plan_policy(name, values, bones, machine, runs.get(key)))
     return found
@@ -148,8 +148,7 @@ def plan_policy(
 
 def policy_skeleton(params: Params, init: str) -> Skeleton:
     """The denoiser that a policy with this init trains."""
-    folder = families.denoiser_folder(params.model.family, init)
-    return skeleton(Path(params.model.path), folder, params.precompute.resolution)
+    return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
 
 
 def prepare(name: str, bones: Skeleton, policy: dict[str, Any]) -> None:
@@ -227,7 +226,7 @@ def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dic
     """What decides a run's pairs a second and its memory: two runs with the same key are as fast and as large."""
     names = ("init", "method", "adapter", "reference", "optimizer", "gradient_checkpointing")
     sizes = ("batch_size", "micro_batch_size", "log_every")  # methods may compute more for a logged step
-    targets = policy.get("lora_targets") or families.FAMILIES[family].lora_targets
+    targets = policy.get("lora_targets") or families.find(family).lora_targets
     adapter = (policy.get("lora_rank"), *targets) if policy.get("adapter") == "lora" else None
     averaged = policy.get("ema") is not None
     parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")

@@ -58,7 +58,7 @@ def test_it_names_the_folders_that_fetch_fills(name: str) -> None:
     assert values.model.family == name
     assert Path(values.model.path) == PINNED[name].folder
     assert {Path(policy.init) for policy in values.policies.values()} == {PINNED[name].folder}
-    parts = sum(families.FAMILIES[name].folders.values(), ())
+    parts = sum(families.find(name).folders.values(), ())
     for folder in ("scheduler", *parts):
         assert any(pattern.startswith(f"{folder}/") for pattern in PINNED[name].patterns), folder
 

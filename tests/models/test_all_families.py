@@ -65,7 +65,7 @@ PROBE = {"every": 2, "pairs": 1, "draws": 1, "images": 1, "image_steps": 5, "sco
 def stock(case: Case, folder: Path) -> Any:
     """The stock pipeline on a model folder; without T5 where its folder isn't there."""
     absent = {} if case.family != "sd3" or (folder / "text_encoder_3").exists() else ABSENT
-    pipeline = getattr(diffusers, families.FAMILIES[case.family].pipeline).from_pretrained(folder, **absent)
+    pipeline = getattr(diffusers, families.find(case.family).pipeline).from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -216,7 +216,7 @@ def test_a_trained_policy_draws_the_same_in_the_stock_pipeline(
     if policy == "lora":
         pipeline.load_lora_weights(folder)
     else:
-        part = families.FAMILIES[case.family].denoiser_folder
+        part = families.find(case.family).denoiser_folder
         setattr(pipeline, part, type(getattr(pipeline, part)).from_pretrained(folder / part))
     expected = pipeline(PROMPTS, latents=noise(case), output_type="pt", **SETTINGS).images
     ours = drawn(load_policy(case.family, "model", folder), noise(case))
@@ -354,7 +354,7 @@ def test_every_weight_gets_a_gradient(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "make"), [("sd15", make_sdxl), ("sdxl", make_model)])
 def test_another_familys_denoiser(family: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
     model = families.load(family, (make_sdxl if family == "sdxl" else make_model)(tmp_path / "own"), ())
-    with pytest.raises(UserError, match=r"expected addition_embed_type .* Is model\.family right"):
+    with pytest.raises(UserError, match=r"unet/config\.json: addition_embed_type: expected"):
         model.load_denoiser(make(tmp_path / "other"))
 
 
@@ -362,7 +362,7 @@ def test_lora_goes_where_it_is_told(tmp_path: Path) -> None:
     """Eight projections in two blocks; the last block's text stream ends there and has no to_add_out."""
     folder = make_sd3(tmp_path / "m")
     denoiser = families.load("sd3", folder, ("denoiser",)).denoiser
-    add_lora(denoiser, families.FAMILIES["sd3"].lora_targets, rank=2, alpha=2, seed=0)
+    add_lora(denoiser, families.find("sd3").lora_targets, rank=2, alpha=2, seed=0)
     trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * (2 * 8 - 1)
     denoiser = families.load("sd3", folder, ("denoiser",)).denoiser
@@ -395,7 +395,7 @@ def test_a_flow_that_isnt_sd3s(tmp_path: Path) -> None:
     folder = make_sd3(tmp_path / "m")
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_dynamic_shifting": True}))
-    with pytest.raises(UserError, match=r"nothing else that changes its times, got shift 3\.0 and use_dynamic"):
+    with pytest.raises(UserError, match=r"scheduler_config\.json: use_dynamic_shifting: expected False, found true"):
         families.load("sd3", folder, ())
 
 

@@ -76,6 +76,8 @@ def test_a_broken_network(tmp_path: Path) -> None:
 def test_an_unknown_schedule(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     file = folder / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_schedule": "linear"}))
-    with pytest.raises(UserError, match="expected beta_schedule scaled_linear"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
+    with pytest.raises(
+        UserError, match=r"beta_schedule: expected 'scaled_linear' or 'linear', found 'squaredcos_cap_v2'"
+    ):
         families.load("sd15", folder, ())

@@ -29,7 +29,7 @@ from diffalign.reference.reference import live
 from diffalign.runtime import timings
 from stages import ingest, precompute, train
 from tests.helpers.project import REPO, make_inputs, make_params
-from tests.helpers.tiny import make_model
+from tests.helpers.tiny import make_model, make_scheduler
 from tests.helpers.tiny_families import make_sd3, make_sdxl
 
 MACHINE = Machine("cpu", None, 1, 1, "fp32", "ddp", False, 1e12)
@@ -255,7 +255,8 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
         UNet2DConditionModel(**architecture.unet).save_config(tmp_path / "unet")
         AutoencoderKL(**architecture.vae).save_config(tmp_path / "vae")
     CLIPTextConfig(**architecture.texts[0]).save_pretrained(tmp_path / "text_encoder")
-    bones = skeleton(tmp_path, tmp_path / "unet", 512)
+    make_scheduler().save_pretrained(tmp_path / "scheduler")
+    bones = skeleton("sd15", tmp_path, tmp_path, 512)
     assert bones.latent == (4, 64, 64) and bones.prompt == {"hidden": (77, 768)}
     assert sum(prod(p.shape) for p in bones.network.parameters()) == 859_520_964
     x = torch.empty(1, 4, 64, 64, device="meta")
@@ -263,8 +264,8 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
         flop = counted(lambda: bones.denoise(x, torch.zeros(1, device="meta"), {}))
     assert flop / 1e12 == pytest.approx(0.803, abs=5e-4)
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "Transformer2DModel"}))
-    with pytest.raises(UserError, match=r"expected one of .*UNet2DConditionModel.* got 'Transformer2DModel'"):
-        skeleton(tmp_path, tmp_path / "unet", 512)
+    with pytest.raises(UserError, match=r"_class_name: expected 'UNet2DConditionModel', found 'Transformer2DModel'"):
+        skeleton("sd15", tmp_path, tmp_path, 512)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +280,13 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
     ],
 )
 def test_a_config_without_a_key(make: Callable[[Path], Path], file: str, key: str, tmp_path: Path) -> None:
-    model, denoiser = make(tmp_path), tmp_path / ("transformer" if make is make_sd3 else "unet")
-    skeleton(model, denoiser, 64)
+    model, family = make(tmp_path), {make_model: "sd15", make_sdxl: "sdxl", make_sd3: "sd3"}[make]
+    skeleton(family, model, model, 64)
     path = model / file / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in config.items() if name != key}))
-    with pytest.raises(UserError, match=rf"{file}/config\.json: expected .*, found none for {key}\."):
-        skeleton(model, denoiser, 64)
+    with pytest.raises(UserError, match=rf"{file}/config\.json: {key}: expected a value"):
+        skeleton(family, model, model, 64)
 
 
 def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +331,7 @@ def test_runs_of_other_work_have_other_keys(project: Params) -> None:
         assert key(**changes) != key()
     assert key(lora_rank=9) != key() and key(machine=replace(MACHINE, parallel="fsdp")) != key()
     assert key(lora_targets=["to_k", "to_q", "to_v", "to_out.0"]) != key("dpo")
-    assert key(lora_targets=families.FAMILIES["sd15"].lora_targets) == key(lora_targets=None)
+    assert key(lora_targets=families.find("sd15").lora_targets) == key(lora_targets=None)
     assert key(ema=0.9) == key(ema=0.99) and key(beta=1.0, seed=5, checkpoint_every=1) == key()
     assert key("dpo", lora_rank=9, lora_targets=["to_q"]) == key("dpo")  # without adapters they are nothing
 
