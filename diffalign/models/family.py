@@ -1,7 +1,8 @@
 """Families of models behind one protocol: nothing outside this package asks which family a model is of.
 
 A family is a module of this package that offers a class named `load`; its name in params is the module's. A new family
-is a new file, its word in `diffalign/config/params.py`, and a schema in `configs/` where its parts are of new classes.
+is a new file and its word in `diffalign/config/params.py`; the schema of a denoiser's config of its own is in its file,
+so that no other family's stages run again.
 """
 
 from collections.abc import Sequence

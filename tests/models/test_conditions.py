@@ -98,7 +98,7 @@ def test_where_the_crop_lies(width: int, height: int, mirrored: bool, crop: tupl
 
 
 def test_no_family_is_named_outside_families() -> None:
-    """Only the params, which admit the names, and the hub's pins know one family from another; code.py in an example."""
+    """Only the params, which admit the names, and the hub's pins know one family from another."""
     root = Path(__file__).resolve().parents[2]
     files = [*root.glob("diffalign/**/*.py"), *root.glob("stages/*.py"), *root.glob("flows/*.py"), root / "pipeline.py"]
     asking = {
