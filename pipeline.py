@@ -43,7 +43,9 @@ def check_environment() -> None:
 
 
 @app.command()
-def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc stage list` shows them.")]) -> None:
+def stage(
+    name: Annotated[str, typer.Argument(help="NAME, NAME@POLICY or NAME@REWARD, as `dvc stage list` shows them.")],
+) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""
     from diffalign.config.load import load
     from diffalign.runtime import processes, timings
@@ -56,7 +58,7 @@ def stage(name: Annotated[str, typer.Argument(help="NAME or NAME@POLICY, as `dvc
         known = ", ".join(sorted(path.stem for path in Path("stages").glob("[a-z]*.py")))
         raise UserError(f"stage: expected one of {known}, got {module!r}.")
     values = load()
-    dag.check_leftovers(values.policies)
+    dag.check_leftovers(values.policies, values.rewards)
     start = time.monotonic()
     with stage_run(name, values.model_dump(mode="json")):
         work = importlib.import_module(f"stages.{module}").run

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.publishing import replacing
-from diffalign.evaluation.win_rates import contest
+from diffalign.evaluation import results as evaluations
+from diffalign.evaluation import scores as score_files
+from diffalign.evaluation.scores import Floats
+from diffalign.evaluation.statistics import Interval
+from diffalign.evaluation.win_rates import compare
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring.curve import points
@@ -23,7 +27,6 @@ from diffalign.reporting import results as pages
 from diffalign.reporting import study as study_page
 from diffalign.reporting import training as training_pages
 from diffalign.reporting.charts import interval_axis
-from diffalign.rewards import reward as scorers
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -34,21 +37,22 @@ STUDY = METRICS / "study.json"  # where `python pipeline.py study` has run
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "dvc", "mlflow", "prefect")
 CAPTION = 400  # characters of a caption that are shown
 SHOTS = 4  # policies side by side, at most
-Scores = dict[str, list[dict[str, float | None]]]  # by policy, in the order of its gallery
+Scores = dict[str, dict[str, Floats]]  # by policy and name, in the order of its gallery
 
 
 def run(params: "Params", policy: str | None = None) -> None:
     """Writes `reports/report.html` and `reports/grid.png`. UserError where an input is missing or has changed."""
-    results, ingested = read_json(METRICS / "evaluate.json"), read_json(METRICS / "ingest.json")
+    results, ingested = evaluations.read(), read_json(METRICS / "ingest.json")
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
-    scores = read_scores(METRICS / "scores.jsonl", shown)
+    scores = read_scores(list(params.rewards), shown)
     who = pages.roles(params.model_dump()["policies"], params.evaluate.baseline)
     groups = chosen(params, who, shown, scores)
-    contests = [*results["comparisons"], *trained_contests(params, who, shown, scores)]
+    compared = [*results.comparisons, *trained_contests(params, who, shown, scores)]
+    contests = [row.model_dump() for row in compared]
     wins = pages.win_rows(contests, who, {name: len(gallery.entries) for name, gallery in shown.items()})
-    implicit = pages.implicit_rows(results["implicit_reward"], who)
-    judges = [scorers.load(name) for name in params.evaluate.scorers]
+    implicit = pages.implicit_rows([row.model_dump() for row in results.implicit_reward], who)
+    judges = results.rewards
     confidence = params.evaluate.confidence
     trainings = curves(params, who)
     html = pages.render(
@@ -60,7 +64,7 @@ def run(params: "Params", policy: str | None = None) -> None:
                 *pages.warnings(wins, who, {name: gallery.about for name, gallery in shown.items()}),
                 *training_pages.warnings(trainings),
             ],
-            "grid": grid(groups, who, shown, scores, next(iter(params.evaluate.scorers), None)),
+            "grid": grid(groups, who, shown, scores, next(iter(params.rewards), None)),
             "wins": wins,
             "controls": who.controls,
             "confidence": f"{confidence:.0%}",
@@ -99,29 +103,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_scores(path: Path, shown: Mapping[str, Gallery]) -> Scores:
-    """The scores of each gallery's images, in its order; UserError if they are of other images."""
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found = {(line["policy"], line["prompt"], line["sha256"]): line["scores"] for line in lines}
-        return {name: [found[name, e.prompt, e.sha256] for e in gallery.entries] for name, gallery in shown.items()}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} doesn't have the scores of these images ({error!r}). Run `dvc repro`.") from None
+def read_scores(rewards: list[str], shown: Mapping[str, Gallery]) -> Scores:
+    """Returns each gallery's scores by all rewards."""
+    found: Scores = {name: {} for name in shown}
+    for reward in rewards:
+        for name, columns in score_files.read_images(reward, shown).items():
+            found[name].update(columns)
+    return found
 
 
 def trained_contests(
     params: "Params", who: pages.Roles, shown: Mapping[str, Gallery], scores: Scores
-) -> list[dict[str, Any]]:
+) -> list[evaluations.Comparison]:
     """The hero against the other trained policies, by each judge; evaluate.json has all against the baseline."""
     settings, hero = params.evaluate, who.hero
-    how = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": settings.seed}
+    how = Interval(settings.bootstrap, settings.confidence, settings.seed)
     return [
-        contest(
-            hero, name, scorer, shown[hero].entries, column(scores[hero], scorer), column(scores[name], scorer), how
-        )
+        compare(hero, name, scorer, shown[hero].entries, scores[hero][scorer], scores[name][scorer], how)
         for name in who.trained
         if hero in who.trained and name not in (hero, who.baseline)
-        for scorer in settings.scorers
+        for scorer in params.rewards
     ]
 
 
@@ -129,17 +130,11 @@ def chosen(params: "Params", who: pages.Roles, shown: Mapping[str, Gallery], sco
     """The prompts of the grid, by the hero's gain over the baseline in the first judge's score."""
     entries, settings = shown[who.baseline].entries, params.report
     gains: NDArray[np.float64] = np.full(len(entries), np.nan)
-    if who.hero and params.evaluate.scorers:
-        after, before = (column(scores[name], params.evaluate.scorers[0]) for name in (who.hero, who.baseline))
-        gains = after - before
+    if who.hero and params.rewards:
+        judge = next(iter(params.rewards))
+        gains = scores[who.hero][judge] - scores[who.baseline][judge]
     prompts = [entry.prompt_index for entry in entries]
     return image_grid.choose(gains, prompts, settings.best, settings.worst, settings.random, settings.seed)
-
-
-def column(scores: list[dict[str, float | None]], name: str) -> NDArray[np.float64]:
-    """One score of all images, NaN where it's missing."""
-    values = [image[name] for image in scores]
-    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def grid(
@@ -153,9 +148,9 @@ def grid(
     def shot(name: str, slot: int) -> dict[str, Any]:
         entry, gallery = shown[name].entries[slot], shown[name]
         height, width = gallery.pixels(entry).shape[:2]
-        value = scores[name][slot].get(scorer) if scorer else None
+        value = scores[name][scorer][slot] if scorer else np.nan
         uri = image_grid.data_uri(gallery.data(entry))
-        text = "" if value is None else f"{value:.2f}"
+        text = "" if np.isnan(value) else f"{value:.2f}"
         return {"name": name, "uri": uri, "width": width, "height": height, "score": text, "alt": f"{name}'s image"}
 
     cards = [

@@ -15,29 +15,29 @@ import yaml
 from numpy.typing import NDArray
 
 from diffalign.config.load import parse
-from diffalign.config.methods import none
 from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.code import ROOT, code_hash
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pairs import held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.shards import reader as shards
-from diffalign.diffusion.timesteps import Times
-from diffalign.evaluation import implicit_reward as implicit
+from diffalign.evaluation import policy_rewards, scoring
+from diffalign.evaluation.policy_rewards import Reference, Setting
 from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
-from diffalign.models import family as families
 from diffalign.models import policies
-from diffalign.rewards import reward as scorers
-from diffalign.rewards.reward import Scorer
+from diffalign.rewards import reward as rewards
+from diffalign.rewards.reward import Reward
 from diffalign.runtime.environment import default_device
-from stages import evaluate, generate, train
+from stages import generate, train
 from studies import relabel
 from studies.claims import BASE
 from studies.shapes_world import RUNS, Answers
 
 FOLDER = Path("runs/study")
 INPUTS = ("data/comparisons", "data/shards")
+JUDGE = "oracle"
+"""The reward that judges, and that answers in the runs on AI feedback."""
 DRAWS = 4
 """(t, noise) draws a pair of the implicit reward: fewer than evaluate's, since there are many runs."""
 TIE_BELOW = 0.02
@@ -59,13 +59,17 @@ class Study:
     steps: int | None
     root: Path
 
-    @property
-    def judge(self) -> Scorer:
+    @cached_property
+    def judge(self) -> Reward:
         """The shapes world's oracle."""
-        return scorers.load("oracle")
+        return rewards.load(JUDGE, {}, default_device())
+
+    def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Floats]:
+        """Scores RGB images, uint8 [H, W, 3], for their prompts with the judge."""
+        return rewards.score_images(self.judge, images, prompts)
 
     @cached_property
-    def references(self) -> dict[tuple[Any, ...], Floats]:
+    def references(self) -> dict[Reference, Floats]:
         """The reference's errors on the held-out pairs, by init and timesteps: computed once."""
         return {}
 
@@ -73,7 +77,7 @@ class Study:
     def inputs(self) -> list[str]:
         """Checksums of what all runs have in common: comparisons, shards, the base model, the code of their stages."""
         paths = [self.root / INPUTS[0] / comparisons.COMPARISONS, self.root / INPUTS[1] / "manifest.json"]
-        code = [code_hash(stage) for stage in ("train", "generate", "evaluate")]
+        code = [code_hash(stage) for stage in ("train", "generate", "score", "evaluate")]
         return [*map(files.sha256_file, paths), self.hash_model(self.values.model.path), *code]
 
     @cached_property
@@ -103,7 +107,8 @@ class Study:
         raw = self.values.model_dump(mode="json")
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
         raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1}
-        raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS, "scorers": [self.judge.name]}
+        raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
+        raw["rewards"] = {JUDGE: {}}
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
         return parse(raw, "the study's params")
 
@@ -164,7 +169,7 @@ def relabelled(job: Study, out: Path) -> None:
     key = files.sha256_file(source / comparisons.COMPARISONS) + f" {job.judge.name} {job.judge.version} {TIE_BELOW}"
     note = out.with_name("relabelled")
     if not (note.exists() and note.read_text() == key):
-        relabel.relabel(source, out, job.judge, TIE_BELOW, job.values.data.max_image_pixels)
+        relabel.relabel(source, out, job.score, JUDGE, TIE_BELOW, job.values.data.max_image_pixels)
         files.write_text(note, key)
 
 
@@ -216,7 +221,7 @@ def make(job: Study, name: str) -> Result:
 def judged(job: Study, values: Params, name: str) -> Result:
     """A run's scores, its implicit reward's outcomes, what its training ended with. In its project folder."""
     gallery = galleries.read(Path("images") / name)
-    scores = evaluate.score_gallery(gallery, [job.judge])[job.judge.name]
+    scores = scoring.score_gallery(gallery, job.score, JUDGE)[JUDGE]
     found: Result = {
         "prompts": [entry.prompt for entry in gallery.entries],
         "indices": [entry.prompt_index for entry in gallery.entries],
@@ -255,32 +260,22 @@ def curve_end(path: Path) -> dict[str, float]:
 
 
 def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
-    """Whether the run's reward ranks each held-out pair as its rater did (1, 0.5, 0), and the pairs' prompts."""
-    pairs, policy = evaluate.held_out_pairs(values), values.policies[name]
-    assert not isinstance(policy, none.Settings)
-    family, path, device = values.model.family, values.model.path, default_device()
-
-    def errors(model: families.Family) -> Floats:
-        return implicit.errors(
-            model.denoise,
-            pairs,
-            shards.Shards(evaluate.SHARDS, "images"),
-            shards.Shards(evaluate.SHARDS, "prompts"),
-            times=Times(model.process, *policy.timesteps, policy.timestep_density),
-            draws=values.evaluate.draws,
-            seed=values.evaluate.seed,
-            batch_size=values.evaluate.batch_size,
-            device=device,
-        )
-
-    reference = (policy.init, policy.timesteps, policy.timestep_density)
-    if reference not in job.references:
-        model = families.load(family, path, (), device)
-        model.load_denoiser(Path(policy.init))
-        job.references[reference] = errors(model)
-    trained = policies.load_policy(family, path, Path("models/policies") / name, device, ())
-    rewards = implicit.rewards(job.references[reference], errors(trained))
-    return {
-        "outcomes": outcomes(rewards[:, 0], rewards[:, 1]).tolist(),
-        "prompts": [pair.prompt for pair in pairs],
-    }
+    """Returns whether a run's reward ranks each held-out pair as its rater did (1, 0.5, 0), and the pairs' prompts."""
+    settings, policy = values.evaluate, values.policies[name]
+    assert policy.method != "none"
+    table = comparisons.read(Path(INPUTS[0]))
+    pairs = held_out_pairs(table, settings.split, values.pairs.rule, values.pairs.raters)[: settings.pairs]
+    setting = Setting(
+        family=values.model.family,
+        model=values.model.path,
+        policies=Path("models/policies"),
+        shards=Path(INPUTS[1]),
+        resolution=values.precompute.resolution,
+        pairs=pairs,
+        draws=settings.draws,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        device=default_device(),
+    )
+    found = policy_rewards.rewards({name: policy}, setting, job.references)[name]
+    return {"outcomes": outcomes(found[:, 0], found[:, 1]).tolist(), "prompts": [pair.prompt for pair in pairs]}

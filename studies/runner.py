@@ -23,7 +23,7 @@ from stages import report
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
-from studies.run import DRAWS, INPUTS, Study, answers_of, make, make_project, sampled
+from studies.run import DRAWS, INPUTS, JUDGE, Study, answers_of, make, make_project, sampled
 from studies.shapes_world import RUNS, STUDY, Group
 
 OUT = Path("metrics/study.json")
@@ -82,7 +82,7 @@ def summary(job: Study) -> dict[str, Any]:
     settings = job.values.evaluate
     how = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": settings.seed}
     about = {
-        "judge": job.judge.name,
+        "judge": JUDGE,
         "split": "test",
         "prompts": job.prompts,
         "steps": job.steps,
@@ -121,10 +121,10 @@ def check(job: Study) -> None:
             raise UserError(f"policies.{name}: expected a policy of method {name}, which the study's runs are made of")
     if values.policies[values.evaluate.baseline].method != "none":
         raise UserError(f"evaluate.baseline: expected an untrained policy, got {values.evaluate.baseline!r}")
-    if job.judge.name not in values.evaluate.scorers:
+    if JUDGE not in values.rewards:
         raise UserError(
-            f"evaluate.scorers: expected {job.judge.name} among them, got {values.evaluate.scorers}: the study is of "
-            "the shapes world, the default params.yaml"
+            f"rewards: expected {JUDGE} among them, got {sorted(values.rewards)}: the study is of the shapes world, "
+            "the default params.yaml"
         )
     for path in (f"{INPUTS[0]}/{comparisons.COMPARISONS}", f"{INPUTS[1]}/manifest.json"):
         if not (job.root / path).is_file():

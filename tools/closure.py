@@ -53,6 +53,7 @@ NO_RESULT = {
     "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
     "diffalign/core/code.py": "names work folders",
     "diffalign/core/errors.py": "what a failing or stopping run says",
+    "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",
     "diffalign/core/progress.py": "what is shown while a stage runs",
     "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",
     "diffalign/runtime/signals.py": "when a run stops; going on from there gives the same bytes",

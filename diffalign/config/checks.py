@@ -24,6 +24,8 @@ def found(params: Params) -> list[str]:
             f"evaluate.baseline: expected one of the policies {sorted(params.policies)}, "
             f"got {params.evaluate.baseline!r}"
         )
+    if unknown := [name for name in params.probe.rewards if name not in params.rewards]:
+        lines.append(f"probe.rewards: expected some of rewards, {sorted(params.rewards)}, got {', '.join(unknown)}")
     lines += of_weights(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_drawing(params, params.reference)]

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from diffalign.config.methods import dpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
-from diffalign.config.values import Count, HeldOut, Model, Name, Scorers, Share, Whole
+from diffalign.config.rewards import oracle
+from diffalign.config.values import Count, HeldOut, Model, Name, Share, Whole
 
 
 class Data(Model):
@@ -56,11 +58,17 @@ class Generate(Model):
     batch_size: Count
 
 
+@with_config(ConfigDict(extra="forbid"))
+class Rewards(TypedDict, total=False):
+    """Who scores the images, each with its settings; the first one is the headline's judge."""
+
+    oracle: oracle.Settings
+
+
 class Evaluate(Model):
-    """Who judges, and how sure we are."""
+    """What policies are compared with, and how sure we are."""
 
     baseline: Name
-    scorers: Scorers
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     split: HeldOut
@@ -91,5 +99,6 @@ class Params(Model):
     policies: dict[Name, Policy]
     probe: Probe
     generate: Generate
+    rewards: Rewards
     evaluate: Evaluate
     report: Report

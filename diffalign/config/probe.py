@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffalign.config.values import Count, Model, Positive, Scorers, Share, Whole
+from diffalign.config.values import Count, Model, Name, Positive, Share, Whole
 
 
 class Probe(Model):
@@ -22,4 +22,5 @@ class Probe(Model):
     images: Whole
     image_steps: Annotated[int, Field(ge=1, le=500)]
     guidance: Annotated[float, Field(ge=1)]
-    scorers: Scorers
+    rewards: list[Name]
+    """Who scores the pictures of probes: some of the section `rewards`."""

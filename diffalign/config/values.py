@@ -12,7 +12,6 @@ Span = tuple[Share, Share]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Density = Literal["uniform", "logit_normal", "logit_normal_shifted"]
 Flip = Literal["none", "pair", "independent"]
-Scorers = list[Literal["oracle"]]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 

@@ -144,6 +144,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Writes JSON, a value a line, atomically; keys keep their order, NaN and infinities are refused."""
+    write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
+
+
 def remove_unfinished(folder: Path) -> None:
     """Makes a folder, or removes the temporary files that a killed process left in it; the caller holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ another version is a UserError that names the file, the first places where it di
 makes it again.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import write_json, write_text
+from diffalign.core.files import write_json, write_json_lines
 
 SHOWN = 3
 """Places of a damaged file that the message names, at most."""
@@ -53,8 +52,7 @@ def write(path: Path, record: BaseModel) -> None:
 
 def write_lines(path: Path, records: Iterable[BaseModel]) -> None:
     """Writes records as JSON, one a line, atomically; keys are in the order of the model's fields."""
-    rows = (record.model_dump(mode="json") for record in records)
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_json_lines(path, (record.model_dump(mode="json") for record in records))
 
 
 def text_of(path: Path, stage: str) -> str:

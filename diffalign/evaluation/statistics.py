@@ -30,6 +30,19 @@ class Rate:
     high: float | None
 
 
+@dataclass(frozen=True)
+class Interval:
+    """How intervals are made: resamples of whole clusters, their confidence, and the seed of the resampling."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+    def rate(self, results: ArrayLike, clusters: Sequence[Hashable]) -> Rate:
+        """Returns the rate of some outcomes with its interval; see `rate`."""
+        return rate(results, clusters, resamples=self.resamples, confidence=self.confidence, seed=self.seed)
+
+
 def outcomes(a: ArrayLike, b: ArrayLike) -> Floats:
     """1 where a > b, 0.5 where equal, 0 where a < b, NaN where either is NaN: [N] from two [N]."""
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)

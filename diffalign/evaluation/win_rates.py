@@ -1,40 +1,70 @@
-"""One policy's images against another's by one judge: a line of metrics/evaluate.json."""
+"""Win rates of policies' images over a baseline's, image by image, as judges scored them."""
 
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
 from diffalign.evaluation import statistics
-from diffalign.generation.gallery import Entry
+from diffalign.evaluation.results import Comparison
+from diffalign.evaluation.scores import Columns
+from diffalign.evaluation.statistics import Interval
+from diffalign.generation.gallery import Entry, Gallery
 
 
-def contest(
+def compare(
     policy: str,
     baseline: str,
     scorer: str,
     entries: Sequence[Entry],
     scores: ArrayLike,
     base: ArrayLike,
-    interval: dict[str, Any],
-) -> dict[str, Any]:
-    """Wins, ties, losses and the win rate (W + T/2) / N of scores [N] against the baseline's [N], image by image.
+    interval: Interval,
+) -> Comparison:
+    """Counts wins, ties, losses and the win rate (W + T/2) / N of scores [N] over the baseline's [N], image by image.
 
-    Images whose score is NaN on either side are left out; `prompts` counts those that are judged. `interval`:
-    resamples, confidence and seed, as `statistics.rate` takes them; prompts are its clusters.
+    Images whose score is NaN on either side are left out; `prompts` counts those that are judged.
     """
-    results = statistics.outcomes(scores, base)
-    rate = statistics.rate(results, [entry.prompt_index for entry in entries], **interval)
-    return {
-        "policy": policy,
-        "baseline": baseline,
-        "scorer": scorer,
-        "prompts": rate.clusters,
-        "seeds": len({entry.seed for entry in entries}),
-        "wins": rate.wins,
-        "ties": rate.ties,
-        "losses": rate.losses,
-        "win_rate": rate.rate,
-        "ci_low": rate.low,
-        "ci_high": rate.high,
-    }
+    rate = interval.rate(statistics.outcomes(scores, base), [entry.prompt_index for entry in entries])
+    return Comparison(
+        policy=policy,
+        baseline=baseline,
+        scorer=scorer,
+        prompts=rate.clusters,
+        seeds=len({entry.seed for entry in entries}),
+        wins=rate.wins,
+        ties=rate.ties,
+        losses=rate.losses,
+        win_rate=rate.rate,
+        ci_low=rate.low,
+        ci_high=rate.high,
+    )
+
+
+def over_baseline(
+    baseline: str, galleries: Mapping[str, Gallery], scores: Mapping[str, Mapping[str, Columns]], interval: Interval
+) -> list[Comparison]:
+    """Compares every policy with the baseline by every judge; `scores` by judge, then by policy."""
+    return [
+        compare(
+            name,
+            baseline,
+            judge,
+            gallery.entries,
+            of_policies[name][judge],
+            of_policies[baseline][judge],
+            interval,
+        )
+        for name, gallery in galleries.items()
+        if name != baseline
+        for judge, of_policies in scores.items()
+    ]
+
+
+def say_missing(row: Comparison, asked: int) -> None:
+    """Says on stderr how many of the images that a comparison was asked for its judge couldn't score."""
+    if row.judged < asked:
+        sys.stderr.write(
+            f"evaluate: {row.scorer} can't judge {asked - row.judged} of {asked} images of {row.policy} against "
+            f"{row.baseline}: left out\n"
+        )

@@ -85,3 +85,8 @@ def check_comparable(galleries: Iterable[Gallery]) -> None:
                 f"{other.folder} and {first.folder} have images for different prompts or seeds: "
                 "they come from different runs. Run `dvc repro`."
             )
+
+
+def how_made(gallery: Gallery) -> dict[str, Any]:
+    """Returns how a policy's images were made, as its manifest says: sampler, resolution, noise, prompts."""
+    return {key: value for key, value in gallery.about.items() if key not in ("schema", "policy")}

@@ -9,10 +9,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from diffalign.evaluation.scores import Floats, Judge
 from diffalign.reporting import charts
 from diffalign.reporting.charts import Series
 from diffalign.reporting.format import interval, percent
-from diffalign.rewards.reward import Scorer
 
 Row = Mapping[str, Any]
 STYLES = 6  # colour classes c0..c5 in report.html
@@ -180,16 +180,16 @@ def about_training(policy: Row) -> str:
     return ", ".join(parts)
 
 
-def mean_scores(scores: Mapping[str, Sequence[Mapping[str, float | None]]]) -> dict[str, Any]:
+def mean_scores(scores: Mapping[str, Mapping[str, Floats]]) -> dict[str, Any]:
     """Each policy's mean of each score, and of how many images where some are missing."""
-    columns = list(dict.fromkeys(name for images in scores.values() for image in images for name in image))
+    columns = list(dict.fromkeys(name for of_policy in scores.values() for name in of_policy))
     rows = []
-    for policy, images in scores.items():
+    for policy, of_policy in scores.items():
         cells = []
-        for column in columns:
-            known = [value for image in images if (value := image.get(column)) is not None]
-            some = "" if len(known) == len(images) else f" ({len(known):,} of {len(images):,})"
-            cells.append(f"{np.mean(known):.3f}{some}" if known else "–")
+        for values in of_policy.values():
+            known = values[~np.isnan(values)]
+            some = "" if len(known) == len(values) else f" ({len(known):,} of {len(values):,})"
+            cells.append(f"{known.mean():.3f}{some}" if len(known) else "–")
         rows.append((policy, cells))
     return {"columns": columns, "rows": rows if columns else []}
 
@@ -232,7 +232,7 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def caveats(judges: Sequence[Scorer], simulated: bool) -> list[str]:
+def caveats(judges: Sequence[Judge], simulated: bool) -> list[str]:
     """What is simulated (the comparisons say so of themselves), and what the figures don't say."""
     found = []
     if simulated:

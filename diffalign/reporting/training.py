@@ -34,7 +34,7 @@ WANTED: list[tuple[str, float | None, list[tuple[str, str, str]]]] = [
 def probe_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
     """The panels of one policy's probes, with 95% intervals; judges' scores where pictures were drawn."""
     judged = dict.fromkeys(name for point in points for name in point if name.startswith("score_"))
-    scores = [(f"Mean {name.removeprefix('score_')} score", None, [(name, "score", "c4")]) for name in judged]
+    scores = [(f"Mean {score_name(name)} score", None, [(name, "score", "c4")]) for name in judged]
     panels: list[dict[str, Any]] = []
     for title, level, columns in [*WANTED, *scores]:
         series = [line for column in columns if (line := over_probes(points, *column)) is not None]
@@ -43,6 +43,12 @@ def probe_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
             svg = charts.panel(series, f"{title}, on held-out draws, over training steps", level)
             panels.append({"title": title, "legend": legend, "svg": svg})
     return panels + bin_panels(points)
+
+
+def score_name(figure: str) -> str:
+    """Returns the reward that a probe's figure `score_NAME/vVERSION` is by, in words."""
+    name, _, version = figure.removeprefix("score_").partition("/v")
+    return f"{name} (version {version})"
 
 
 def over_probes(points: Sequence[Point], figure: str, name: str, style: str) -> Series | None:

@@ -1,1 +1,1 @@
-"""Scorers of images, one file each."""
+"""Rewards: models and programs that score images for prompts, one file each."""

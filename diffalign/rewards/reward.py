@@ -1,35 +1,109 @@
-"""Who judges images. One literal dict; its keys are those that params.yaml admits."""
+"""The protocol of rewards, and how one is loaded by its name.
 
+A reward is a file of this folder, and its name in params.yaml is the file's. The file offers
+`load(settings, device) -> Reward`: `settings` are what params.yaml says under `rewards.NAME`, typed by
+`diffalign/config/rewards/NAME.py`. Training, scoring and relabelling call one and the same function.
+
+Legend: B images, H W pixels.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from diffalign.rewards.shapes_oracle import Oracle
+from diffalign.core import axes
 
 
-class Scorer(Protocol):
-    """Scores images for prompts; says of itself what a reader must know to judge the judge."""
+class Reward(Protocol):
+    """Scores images for prompts, and says of itself what a reader must know to trust its scores."""
 
-    name: str
-    """The key in SCORERS and in metrics."""
-    version: str
-    """Changes when the same image would get another score."""
-    trained_on: str
-    """What it learnt from, or was made from: the bias to expect."""
+    @property
+    def name(self) -> str:
+        """The name in params.yaml and in metrics."""
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """Scores [B], higher is better, for B images, each uint8 [H, W, 3] RGB, and their prompts.
+    @property
+    def version(self) -> str:
+        """Changes when the same image would get another score."""
 
-        The entry called `name` judges; others, called `name_...`, are its parts, for the reader. NaN where it can't
-        score: never a default.
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest score; infinite where there is no bound."""
+
+    @property
+    def trained_on(self) -> str:
+        """What it learnt from, or was made from: the bias to expect."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the pixels."""
+
+    def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Returns scores [B], higher is better, of images [B, 3, H, W], float in [-1, 1], for their prompts.
+
+        NaN where it can't score: never a default.
         """
 
 
-SCORERS = {"oracle": Oracle}
+@runtime_checkable
+class Detailed(Protocol):
+    """A reward whose score is made of parts that tell a reader more."""
+
+    def scores(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Returns the score under the reward's name, and its parts under names that begin with it, each [B]."""
 
 
-def load(name: str) -> Scorer:
-    """A scorer, ready to score."""
-    return SCORERS[name]()
+def load(name: str, settings: object, device: torch.device | str) -> Reward:
+    """Loads a reward, ready to score on `device`; UserError where there is none of that name.
+
+    `settings` are its section of params.yaml, typed or as plain values.
+    """
+    typed = axes.load("diffalign.config.rewards", name).Settings.model_validate(settings)
+    reward: Reward = axes.load("diffalign.rewards", name).load(typed, device)
+    return reward
+
+
+def describe(reward: Reward) -> dict[str, Any]:
+    """Returns what a reward says of itself, as JSON has it: a range's end without a bound is None."""
+    low, high = (end if math.isfinite(end) else None for end in reward.range)
+    return {
+        "name": reward.name,
+        "version": reward.version,
+        "range": (low, high),
+        "trained_on": reward.trained_on,
+        "differentiable": reward.differentiable,
+    }
+
+
+def score_images(
+    reward: Reward, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores RGB images of one size, uint8 [H, W, 3], without gradients; see `scores`."""
+    return scores(reward, from_uint8(images), prompts)
+
+
+def scores(reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Scores images without gradients: the score under the reward's name first, then its parts, each [B]."""
+    with torch.no_grad():
+        found = (
+            reward.scores(pixels, prompts) if isinstance(reward, Detailed) else {reward.name: reward(pixels, prompts)}
+        )
+    return {name: values.double().cpu().numpy() for name, values in found.items()}
+
+
+def from_uint8(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Turns RGB images of one size, uint8 [H, W, 3], into pixels [B, 3, H, W], float32 in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
+    """Rounds pixels [B, 3, H, W] in [-1, 1] to RGB images, uint8 [B, H, W, 3]; values beyond are clamped.
+
+    Gives back exactly what `from_uint8` was given.
+    """
+    levels = (pixels.detach().float().clamp(-1, 1) * 127.5 + 127.5).round()
+    return levels.byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -51,20 +51,23 @@ def lock() -> dict[str, dict[str, Any]]:
     return _yaml(path)["stages"] if path.exists() else {}
 
 
-def check_leftovers(policies: Collection[str]) -> None:
-    """Raises UserError where outs of policies that params.yaml no longer has are left: evaluate and report would
-    depend on them, and have other inputs in another clone. DVC itself doesn't delete what left its graph.
+def check_leftovers(policies: Collection[str], rewards: Collection[str]) -> None:
+    """Raises UserError where outs of policies or rewards that params.yaml no longer has are left.
+
+    Evaluate and report would depend on them, and have other inputs in another clone. DVC itself doesn't delete what
+    left its graph.
     """
+    folders = {"models/policies": policies, "images": policies, "curves": policies, "metrics/scores": rewards}
     left = [
         path
-        for folder in ("models/policies", "images", "curves")
+        for folder, names in folders.items()
         for path in sorted(Path(folder).glob("[!.]*"))
-        if path.name.removesuffix(".jsonl") not in policies
+        if path.name.removesuffix(".jsonl").removesuffix(".json") not in names
     ]
     if left:
         raise UserError(
-            "Outs of policies that aren't in params.yaml (any more): evaluate and report read whole folders. Remove "
-            f"them; DVC's cache keeps them:\n  rm -r {' '.join(shlex.quote(str(path)) for path in left)}"
+            "Outs of policies or rewards that aren't in params.yaml (any more): score, evaluate and report read whole "
+            f"folders. Remove them; DVC's cache keeps them:\n  rm -r {' '.join(shlex.quote(str(p)) for p in left)}"
         )
 
 

@@ -12,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffalign.config.probe import Probe
 from diffalign.core.files import write_bytes
 from diffalign.generation.pipeline import Draw, drawer, initial_noise, png
 from diffalign.models import family as families
 from diffalign.monitoring.curve import Point
 from diffalign.monitoring.probe import Draws
-from diffalign.rewards import reward as scorers
-from diffalign.rewards.reward import Scorer
-from diffalign.training.learner import Learner
-from diffalign.training.spec import Spec
+from diffalign.rewards import reward as rewards
+from diffalign.rewards.reward import Reward
+from diffalign.training.learner import Learner, Spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,20 +38,23 @@ class Pictures:
     draw: Draw
     size: int
     """Images a forward."""
-    judges: list[Scorer]
+    judges: list[Reward]
     folder: Path
 
     def take(self, step: int, accelerator: "Accelerator") -> Point:
-        """Writes the step's picture; each judge's mean score as `score_NAME`, and of how many where some have none."""
+        """Writes the step's picture; each reward's mean score as `score_NAME/vVERSION`.
+
+        `unscored_NAME` counts the images that it couldn't score, where there are any.
+        """
         images = self.images(accelerator)
         if accelerator.is_main_process:
             write_bytes(self.folder / f"step-{step:06d}.png", png(tiled(images)))
         point: Point = {}
         for judge in self.judges:
-            scores = judge(list(images), self.prompts)[judge.name]
+            scores = rewards.score_images(judge, list(images), self.prompts)[judge.name]
             known = scores[~np.isnan(scores)]
             if len(known):
-                point[f"score_{judge.name}"] = float(known.mean())
+                point[f"score_{judge.name}/v{judge.version}"] = float(known.mean())
             if len(known) < len(scores):
                 point[f"unscored_{judge.name}"] = float(len(scores) - len(known))
         return point
@@ -74,18 +75,19 @@ class Pictures:
         return images
 
 
-def open_pictures(spec: Spec, settings: Probe, learner: Learner, draws: Draws, folder: Path) -> Pictures:
+def open_pictures(spec: Spec, learner: Learner, draws: Draws, folder: Path) -> Pictures:
     """The first prompts of the probe's pairs, with the noise that the generate stage gives them."""
-    prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings.images]
+    settings = spec.probe or {}
+    prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings["images"]]
     model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
     resolution = draws.source.images.manifest["fingerprint"]["resolution"]
-    shape, seed = draws.source.shape, spec.policy.noise_seed
+    shape, seed = draws.source.shape, spec.policy["noise_seed"]
     return Pictures(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
-        draw=drawer(model, learner.model.denoise, resolution, settings.image_steps, settings.guidance),
+        draw=drawer(model, learner.model.denoise, resolution, settings["image_steps"], settings["guidance"]),
         size=draws.source.micro_batch_size,
-        judges=[scorers.load(name) for name in settings.scorers],
+        judges=[rewards.load(name, values, learner.accelerator.device) for name, values in settings["rewards"].items()],
         folder=folder,
     )
 

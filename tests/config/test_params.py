@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from diffalign.config.load import load, parse
 from diffalign.config.methods import dpo, kto, mapo, sft
 from diffalign.config.pairs import Pairs
-from diffalign.config.params import BaseModelParams, Data, Evaluate
-from diffalign.config.probe import Probe
+from diffalign.config.params import BaseModelParams, Data, Rewards
 from diffalign.config.training import Trained
 from diffalign.config.values import Density, Model
 from diffalign.core import axes
@@ -22,8 +21,8 @@ from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Rule, Weight
 from diffalign.diffusion import timesteps
 from diffalign.diffusion.losses import LINKS
+from diffalign.methods.method import METHODS
 from diffalign.planning import estimates
-from diffalign.rewards.reward import SCORERS
 from diffalign.training.optimizers import OPTIMIZERS
 
 
@@ -48,14 +47,14 @@ def test_the_default_is_valid(repo: Path) -> None:
 def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
     raw["precompute"]["resolutoin"] = raw["precompute"].pop("resolution")  # a key misspelt: one unknown, one missing
     raw["policies"]["dpo"]["beta"] = -1
-    raw["evaluate"]["scorers"] = ["clip"]
+    raw["rewards"]["clip"] = {}
     raw["generate"]["split"] = "tset"
     text = message(raw)
     assert text.startswith("params.yaml has 5 errors:")
     assert "precompute.resolutoin: unknown key (misspelt?), got 64" in text
     assert "precompute.resolution: missing" in text
     assert "policies.dpo.beta: input should be greater than 0, got -1" in text
-    assert "evaluate.scorers.0: input should be 'oracle', got 'clip'" in text
+    assert "rewards.clip: unknown key (misspelt?), got {}" in text
     assert "generate.split: input should be 'validation' or 'test', got 'tset'" in text
 
 
@@ -195,13 +194,13 @@ def literals(model: type[Model], field: str) -> set[str]:
 
 def test_each_axis_has_the_keys_that_params_admit() -> None:
     assert set(axes.names("diffalign.models")) == literals(BaseModelParams, "family")
-    assert set(SCORERS) == literals(Evaluate, "scorers")
+    assert set(axes.names("diffalign.rewards")) == set(Rewards.__annotations__)
     assert set(axes.names("diffalign.data.sources")) == literals(Data, "source")
     trained = set().union(
         *(literals(model, "method") for model in (dpo.Settings, kto.Settings, mapo.Settings, sft.Settings))
     )
     assert set(LINKS) == literals(dpo.Settings, "link")
-    assert set(axes.names("diffalign.methods")) == trained | {"none"}
+    assert set(METHODS) == trained
 
 
 def test_what_the_library_admits_too_is_the_same() -> None:
@@ -210,7 +209,6 @@ def test_what_the_library_admits_too_is_the_same() -> None:
     assert set(get_args(Rule)) == literals(Pairs, "rule")
     assert set(get_args(Weight)) == literals(Pairs, "weights")
     assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(Trained, "optimizer")
-    assert set(SCORERS) == literals(Probe, "scorers")
 
 
 def test_a_misspelt_key_is_one_message_and_exit_code_2(repo: Path, tmp_path: Path, raw: dict[str, Any]) -> None:

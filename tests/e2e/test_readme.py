@@ -40,7 +40,7 @@ def test_every_file_of_the_packages_has_a_line() -> None:
         name
         for name in files()
         if name not in entries
-        and not name.endswith("__init__.py")
+        and not name.endswith(("__init__.py", ".gitkeep"))
         and not name.startswith((*(f"{folder}/" for folder in FOLDERS), "docs/"))
         and not name.startswith(".")
         and name not in ("README.md", "dvc.lock")

@@ -14,7 +14,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any]) -> Params:
-    """The default params.yaml with small sizes, the given policies, and `section={key: value}` changes.
+    """The default params.yaml with small sizes, the given policies, and `section={key: value}` changes;
+    the section `rewards` is replaced.
 
     A policy is given as changes to the default's policy of the same method.
     """
@@ -34,7 +35,7 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw["probe"] |= {"every": 0}
     raw["evaluate"] |= {"bootstrap": 100, "draws": 2}
     for section, values in changes.items():
-        raw[section] |= values
+        raw[section] = values if section == "rewards" else raw[section] | values
     (folder / "params.yaml").write_text(yaml.safe_dump(raw))
     return parse(raw)
 

@@ -16,8 +16,7 @@ from PIL import Image
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
-from diffalign.data.batches.pair_batches import PairSource
-from diffalign.data.batches.pairs import make_pairs
+from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key
 from diffalign.generation.pipeline import drawer, initial_noise
@@ -25,11 +24,10 @@ from diffalign.models import family as families
 from diffalign.models.policies import add_lora, load_policy
 from diffalign.reference.reference import live
 from diffalign.training import loop as training
-from diffalign.training.dataset import Sources
-from diffalign.training.learner import build, load_init, make_accelerator
-from diffalign.training.spec import read as read_spec
+from diffalign.training.dataset import make_source
+from diffalign.training.learner import Spec, build, load_init, make_accelerator
 from stages import evaluate, generate, ingest, precompute, reference, train
-from tests.helpers import pickapic, specs
+from tests.helpers import pickapic
 from tests.helpers.project import make_params
 from tests.helpers.tiny import make_model
 from tests.helpers.tiny_families import JOINT, make_sd3, make_sdxl
@@ -61,7 +59,7 @@ POLICIES = {
     "lora": {"method": "dpo", "steps": 2, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8, "lr": 1e-2},
 }
 
-PROBE = {"every": 2, "pairs": 1, "draws": 1, "images": 1, "image_steps": 5, "scorers": []}
+PROBE = {"every": 2, "pairs": 1, "draws": 1, "images": 1, "image_steps": 5, "rewards": []}
 
 
 def stock(case: Case, folder: Path) -> Any:
@@ -148,7 +146,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         model={"family": case.family},
         precompute={"flips": True},
         probe=PROBE,
-        evaluate={"scorers": []},
+        rewards={},
     )
     ingest.run(values)
     precompute.run(values)
@@ -161,7 +159,7 @@ def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     def launch(module: str, arguments: list[str], *rest: object) -> None:
         path = Path(arguments[0])
-        training.run(read_spec(path), path.parent)
+        training.run(Spec(**json.loads(path.read_text())), path.parent)
 
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
     monkeypatch.setattr(train, "launch", launch)
@@ -256,7 +254,8 @@ def test_a_cached_reference_is_each_familys(
         model={"family": case.family},
         precompute={"flips": True},
         reference={"draws": 2, "flip": "independent"},
-        evaluate={"scorers": []},
+        rewards={},
+        probe={"rewards": []},
     )
     reference.run(values)
     assert train_here(values, "kept", monkeypatch)[0]["loss"] == pytest.approx(0.693147, rel=1e-4)
@@ -267,14 +266,15 @@ def test_a_cached_reference_is_each_familys(
 
 def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, Params]) -> None:
     """Moved adapters change the policy's errors; the reference's are those of a freshly loaded init, bit for bit."""
-    _, values = project
-    spec = specs.spec(values, "lora")
+    case, values = project
+    policy = values.policies["lora"].model_dump()
+    spec = Spec("lora", case.family, "model", policy, values.pairs.model_dump(), "data/comparisons", "data/shards", {})
     learner = build(spec, make_accelerator("cpu", 1, "fp32"))
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in learner.trainable.values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
-    batch = next(Sources(spec, learner).source(PairSource).at(0))
+    batch = next(make_source(spec, learner).at(0))
     trained, frozen = live(learner.model.denoise), live(load_init(spec, torch.device("cpu")).denoise)
     before, off, after = (torch.cat(errors(batch)) for errors in (trained, learner.reference, trained))
     assert torch.equal(off, torch.cat(frozen(batch)))
@@ -291,8 +291,10 @@ def test_what_comes_after_training(project: tuple[Case, Params], monkeypatch: py
     sampler = json.loads(Path("images/base/manifest.json").read_text())["sampler"]
     kind = {"name": "euler", "shift": 3.0} if case.family == "sd3" else {"name": "ddim", "eta": 0.0}
     assert sampler == {**kind, "steps": 2, "guidance": 4.0}
-    pairs = evaluate.held_out_pairs(values)
-    rewards = evaluate.policy_rewards(values, ["full"], pairs)["full"]
+    table = comparisons.read(evaluate.COMPARISONS)
+    pairs = held_out_pairs(table, "test", values.pairs.rule, values.pairs.raters)
+    trained = values.model_copy(update={"policies": {"full": values.policies["full"]}})
+    rewards = evaluate.measured(trained, pairs)["full"]
     assert rewards.shape == (3, 2) and (rewards != 0).all()
 
 

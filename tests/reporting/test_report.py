@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
-from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_text
+from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
 from diffalign.reporting import results as pages
 from stages import report
 from stages.generate import png
@@ -31,6 +31,14 @@ POLICIES = {
 }
 PROMPTS = [*CAPTIONS, *HOSTILE]
 SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
+SCORES = Path("metrics/scores/oracle.jsonl")
+ORACLE = {
+    "name": "oracle",
+    "version": "1",
+    "range": [0.0, 1.0],
+    "trained_on": "Nothing: a program. In-family.",
+    "differentiable": False,
+}
 SHADE = {"base": 10, "base_again": 60, "dpo": 200, "sft": 120}
 
 
@@ -87,7 +95,8 @@ def write_inputs(folder: Path, size: int = 64) -> None:
             for s in steps
         ]
         write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
-    write_text(folder / "metrics/scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_json_lines(folder / SCORES, lines)
+    write_json(folder / "metrics/scores/oracle.json", {"schema": 1, "reward": ORACLE, "pairs": []})
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
     counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
@@ -116,7 +125,8 @@ def evaluation() -> dict[str, Any]:
         for p, a in (("dpo", 0.661), ("sft", 0.52))
     ]
     comparisons = [row("base_again", 6, 0, 0.3, 0.7), row("dpo", 10, 1, 0.71, 0.98), row("sft", 7, 0, 0.4, 0.8)]
-    return {"schema": 1, "comparisons": comparisons, "implicit_reward": rewards}
+    judge = {**ORACLE, "accuracy": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "pairs": 420}
+    return {"schema": 1, "comparisons": comparisons, "implicit_reward": rewards, "rewards": [judge], "images": {}}
 
 
 @pytest.fixture
@@ -251,10 +261,8 @@ def test_it_is_written_the_same_again(project: Params) -> None:
 
 
 def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: Params) -> None:
-    values = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"scorers": []})})
-    write_json(Path("metrics/evaluate.json"), {**evaluation(), "comparisons": []})
-    lines = [json.loads(line) | {"scores": {}} for line in Path("metrics/scores.jsonl").read_text().splitlines()]
-    write_text(Path("metrics/scores.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
+    values = project.model_copy(update={"rewards": {}})
+    write_json(Path("metrics/evaluate.json"), {**evaluation(), "comparisons": [], "rewards": []})
     page = Page(written(values))
     assert "No judge compared a policy with the baseline" in page.text
     assert "At random" in page.text and "largest gains" not in page.text
@@ -293,9 +301,7 @@ def test_results_that_are_missing_are_shown_as_missing(project: Params) -> None:
     assert "nan" not in page.text.lower().split() and "None" not in page.text.split()
 
 
-@pytest.mark.parametrize(
-    "name", ["metrics/evaluate.json", "metrics/ingest.json", "metrics/scores.jsonl", "curves/dpo.jsonl"]
-)
+@pytest.mark.parametrize("name", ["metrics/evaluate.json", "metrics/ingest.json", str(SCORES), "curves/dpo.jsonl"])
 def test_missing_inputs_are_named(project: Params, name: str) -> None:
     Path(name).unlink()
     with pytest.raises(UserError, match=re.escape(name)):
@@ -303,15 +309,15 @@ def test_missing_inputs_are_named(project: Params, name: str) -> None:
 
 
 def test_scores_of_other_images_are_refused(project: Params) -> None:
-    lines = Path("metrics/scores.jsonl").read_text().splitlines(keepends=True)
+    lines = SCORES.read_text().splitlines(keepends=True)
     for other in (lines[1:], [lines[0].replace(CAPTIONS[0], CAPTIONS[1]), *lines[1:]]):
-        write_text(Path("metrics/scores.jsonl"), "".join(other))
+        write_text(SCORES, "".join(other))
         with pytest.raises(UserError, match="doesn't have the scores of these images"):
             report.run(project)
     manifest = json.loads(Path("images/dpo/manifest.json").read_text())
     manifest["images"][0] |= {"file": "00001-0.png", "sha256": manifest["images"][1]["sha256"]}
     write_json(Path("images/dpo/manifest.json"), manifest)
-    write_text(Path("metrics/scores.jsonl"), "".join(lines))
+    write_text(SCORES, "".join(lines))
     with pytest.raises(UserError, match="doesn't have the scores of these images"):
         report.run(project)
 

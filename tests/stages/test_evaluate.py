@@ -1,4 +1,4 @@
-"""evaluate: counts that add up, ties for twins, what can't be scored left out, and refusals of what has changed."""
+"""score and evaluate: counts that add up, ties for twins, what can't be scored left out, refusals of changed images."""
 
 import json
 import shutil
@@ -11,12 +11,13 @@ import pytest
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.diffusion.timesteps import Times
+from diffalign.evaluation import accuracies, policy_rewards, statistics
 from diffalign.evaluation import implicit_reward as implicit
-from diffalign.evaluation import statistics
-from diffalign.rewards import reward as scorers
-from stages import evaluate, generate, precompute, train
+from diffalign.evaluation.scores import Scored
+from stages import evaluate, generate, precompute, score, train
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world, publish_trained
 
 POLICIES = {
@@ -44,6 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
             if POLICIES[name]["method"] == "none":
                 train.run(values, name)
             generate.run(values, name)
+        score.run(values, "oracle")
         evaluate.run(values)
     return folder, values
 
@@ -71,8 +73,17 @@ def reward(policy: str) -> dict[str, Any]:
 
 
 def scores() -> dict[tuple[str, str], dict[str, Any]]:
-    lines = [json.loads(line) for line in Path("metrics/scores.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path("metrics/scores/oracle.jsonl").read_text().splitlines()]
     return {(line["policy"], line["file"]): line for line in lines}
+
+
+def scored() -> Scored:
+    return Scored.model_validate_json(Path("metrics/scores/oracle.json").read_text())
+
+
+def held_out(values: Params) -> list[Pair]:
+    table = comparisons.read(Path("data/comparisons"))
+    return held_out_pairs(table, values.evaluate.split, values.pairs.rule, values.pairs.raters)
 
 
 def changed(values: Params, **settings: Any) -> Params:
@@ -81,7 +92,7 @@ def changed(values: Params, **settings: Any) -> Params:
 
 def test_the_schema(project: Params) -> None:
     found = results()
-    assert set(found) == {"schema", "comparisons", "implicit_reward"}
+    assert set(found) == {"schema", "comparisons", "implicit_reward", "rewards", "images"}
     assert found["schema"] == 1
     assert [(r["policy"], r["baseline"], r["scorer"]) for r in found["comparisons"]] == [
         (name, "base", "oracle") for name in ("twin", "again", "dpo", "sft")
@@ -92,7 +103,7 @@ def test_the_schema(project: Params) -> None:
 
 
 def test_counts_are_those_of_the_scores(project: Params) -> None:
-    """Recounted from scores.jsonl, image by image, with plain Python."""
+    """Recounted from the scores, image by image, with plain Python."""
     lines = scores()
     for policy in ("twin", "again", "dpo", "sft"):
         tally: Counter[str] = Counter()
@@ -133,32 +144,50 @@ def test_a_policy_that_is_its_reference_agrees_half_of_the_time(project: Params)
 
 
 def test_the_pairs_are_the_untied_held_out_ones(project: Params) -> None:
-    pairs = evaluate.held_out_pairs(project)
+    pairs = held_out(project)
     table = comparisons.read(Path("data/comparisons"))
     untied = [r["comparison_id"] for r in table.to_pylist() if r["split"] == "test" and r["answer"] in ("a", "b")]
     assert sorted(pair.pair_id for pair in pairs) == sorted(untied)
     assert reward("dpo")["pairs"] == len(untied) == 14
-    few = evaluate.held_out_pairs(changed(project, pairs=5))
-    assert few == pairs[:5]
+    few = changed(project, pairs=5)
+    score.run(few, "oracle")
+    evaluate.run(few)
+    assert [line.pair_id for line in scored().pairs] == [pair.pair_id for pair in pairs[:5]]
+    assert reward("dpo")["pairs"] == 5
 
 
 def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: Params) -> None:
     """Image a is the right drawing everywhere; of the captions' 10 untied answers 8 say a. The rest it can't score."""
     assert reward("dpo")["ceiling"] is None
-    pairs = [pair for pair in evaluate.held_out_pairs(project) if pair.prompt in CAPTIONS]
-    assert evaluate.ceiling(pairs, [scorers.load("oracle")], 10**6) == pytest.approx(0.8)
-    foreign = [pair for pair in evaluate.held_out_pairs(project) if pair.prompt in HOSTILE]
-    assert evaluate.ceiling(foreign, [scorers.load("oracle")], 10**6) is None
-    assert evaluate.ceiling(pairs, [], 10**6) is None
+    found = scored()
+    known = found.model_copy(update={"pairs": [pair for pair in found.pairs if pair.prompt in CAPTIONS]})
+    assert accuracies.ceiling(known) == pytest.approx(0.8)
+    assert accuracies.ceiling(None) is None
+    assert accuracies.ceiling(found.model_copy(update={"pairs": []})) is None
+
+
+def test_a_judges_accuracy_is_of_the_pairs_that_it_can_score(project: Params) -> None:
+    (judge,) = results()["rewards"]
+    assert (judge["name"], judge["version"], judge["range"]) == ("oracle", "1", [0.0, 1.0])
+    assert (judge["accuracy"], judge["pairs"]) == (pytest.approx(0.8), 10)
+    assert judge["ci_low"] < 0.8 < judge["ci_high"]
+
+
+def test_it_says_how_the_images_were_made(project: Params) -> None:
+    found = results()["images"]
+    assert set(found) == set(POLICIES)
+    for name in POLICIES:
+        assert (found[name]["sampler"]["steps"], found[name]["sampler"]["guidance"]) == (2, 4.0)
+        assert (found[name]["resolution"], found[name]["noise_seed"]) == (64, int(name == "again"))
 
 
 def test_a_policy_may_have_started_from_a_trained_one(project: Params) -> None:
     """`sft` has the base's weights, in a folder with nothing but its denoiser: as an init it is the same reference."""
-    pairs = evaluate.held_out_pairs(project)[:4]
+    pairs = held_out(project)[:4]
     later = project.policies["dpo"].model_copy(update={"init": "models/policies/sft"})
     values = project.model_copy(update={"policies": {**project.policies, "dpo": later}})
-    expected = evaluate.policy_rewards(project, ["dpo"], pairs)["dpo"]
-    assert np.array_equal(evaluate.policy_rewards(values, ["dpo"], pairs)["dpo"], expected)
+    expected = evaluate.measured(project, pairs)["dpo"]
+    assert np.array_equal(evaluate.measured(values, pairs)["dpo"], expected)
 
 
 def test_the_reference_is_computed_once(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +199,8 @@ def test_the_reference_is_computed_once(project: Params, monkeypatch: pytest.Mon
         return calls[-1]
 
     monkeypatch.setattr(implicit, "errors", counted)
-    pairs = evaluate.held_out_pairs(project)
-    found = evaluate.policy_rewards(project, ["dpo", "sft"], pairs)
+    pairs = held_out(project)
+    found = evaluate.measured(project, pairs)
     assert len(calls) == 3
     np.testing.assert_allclose(found["dpo"], (calls[0] - calls[1]).mean(axis=1))
     assert (found["dpo"] != 0).all() and (found["sft"] == 0).all()
@@ -189,13 +218,13 @@ def test_a_policy_is_judged_on_the_timesteps_of_its_objective(project: Params, m
         return errors(*args, times=times, **options)
 
     monkeypatch.setattr(implicit, "errors", watched)
-    pairs = evaluate.held_out_pairs(project)[:4]
+    pairs = held_out(project)[:4]
 
     def rewards(dpo: tuple[float, float], sft: tuple[float, float]) -> np.ndarray:
         spans = {"dpo": dpo, "sft": sft}
         trained = {n: project.policies[n].model_copy(update={"timesteps": span}) for n, span in spans.items()}
         values = project.model_copy(update={"policies": {**project.policies, **trained}})
-        return evaluate.policy_rewards(values, ["dpo", "sft"], pairs)["dpo"]
+        return evaluate.measured(values, pairs)["dpo"]
 
     full = rewards((0, 1), (0, 1))
     assert ranges == [(0, 1)] * 3
@@ -204,26 +233,62 @@ def test_a_policy_is_judged_on_the_timesteps_of_its_objective(project: Params, m
     assert not np.allclose(bounded, full)
 
 
+def test_references_are_kept_between_calls(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the study does, whose runs have one reference: the second policy measures itself only."""
+    calls: list[np.ndarray] = []
+    errors = implicit.errors
+
+    def counted(*args: Any, **options: Any) -> np.ndarray:
+        calls.append(errors(*args, **options))
+        return calls[-1]
+
+    monkeypatch.setattr(implicit, "errors", counted)
+    pairs = held_out(project)[:3]
+    settings = {"family": "sd15", "model": "model", "policies": Path("models/policies"), "shards": Path("data/shards")}
+    setting = policy_rewards.Setting(
+        **settings, resolution=64, pairs=pairs, draws=2, seed=0, batch_size=8, device="cpu"
+    )
+    kept: dict[Any, np.ndarray] = {}
+    apart = {
+        name: policy_rewards.rewards({name: project.policies[name]}, setting, kept)[name] for name in ("dpo", "sft")
+    }
+    assert (len(calls), len(kept)) == (3, 1)
+    together = policy_rewards.rewards({name: project.policies[name] for name in ("dpo", "sft")}, setting)
+    assert all(np.array_equal(apart[name], together[name]) for name in together)
+
+
 def test_without_judges_the_rest_is_there(project: Params) -> None:
-    evaluate.run(changed(project, scorers=[]))
-    assert results()["comparisons"] == []
+    evaluate.run(project.model_copy(update={"rewards": {}}))
+    assert results()["comparisons"] == [] and results()["rewards"] == []
     assert reward("dpo")["ceiling"] is None
     assert reward("dpo")["accuracy"] is not None
-    assert all(line["scores"] == {} for line in scores().values())
 
 
 def test_without_held_out_pairs_the_accuracy_is_missing(project: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate.run(changed(project, split="validation"))
+    without = changed(project, split="validation")
+    score.run(without, "oracle")
+    evaluate.run(without)
+    assert results()["rewards"][0]["accuracy"] is None
     assert reward("dpo") == {
         "policy": "dpo", "accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0, "ceiling": None
     }  # fmt: skip
     assert "the validation split has no untied comparison" in capsys.readouterr().err
 
 
+MADE = ("evaluate.json", "scores/oracle.json", "scores/oracle.jsonl")
+
+
 def test_the_same_input_gives_the_same_bytes(project: Params) -> None:
-    before = [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")]
+    before = [Path("metrics", name).read_bytes() for name in MADE]
+    score.run(project, "oracle")
     evaluate.run(project)
-    assert [Path("metrics", name).read_bytes() for name in ("evaluate.json", "scores.jsonl")] == before
+    assert [Path("metrics", name).read_bytes() for name in MADE] == before
+
+
+def test_an_unknown_reward_is_named(project: Params) -> None:
+    for name in (None, "clip"):
+        with pytest.raises(UserError, match=rf"score@{name}: expected one of the rewards \['oracle'\]"):
+            score.run(project, name)
 
 
 def test_a_changed_image_is_refused(project: Params) -> None:
@@ -232,12 +297,23 @@ def test_a_changed_image_is_refused(project: Params) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"00001-0.png has changed since it was generated.*generate@dpo"):
-        evaluate.run(project)
+        score.run(project, "oracle")
 
 
 def test_a_missing_image_is_refused(project: Params) -> None:
     Path("images/dpo/00001-0.png").unlink()
     with pytest.raises(UserError, match=r"00001-0.png can't be read \(No such file"):
+        score.run(project, "oracle")
+
+
+def test_scores_of_other_images_or_pairs_are_refused(project: Params) -> None:
+    """Outs that were pulled apart: each file is sound, but they are of different runs."""
+    with pytest.raises(UserError, match=r"oracle\.json .*expected the scores of evaluate's pairs.*score@oracle"):
+        evaluate.run(changed(project, pairs=5))
+    manifest = json.loads(Path("images/dpo/manifest.json").read_text())
+    manifest["images"][0]["sha256"] = manifest["images"][1]["sha256"]
+    Path("images/dpo/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"oracle\.jsonl doesn't have the scores of these images \(dpo/00000-0\.png"):
         evaluate.run(project)
 
 

@@ -62,34 +62,40 @@ def test_every_file_of_code_is_there(repo: Path, file: str) -> None:
 
 def test_outs_of_policies_that_left_are_pointed_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dag.check_leftovers(["base"])
+    dag.check_leftovers(["base"], ["oracle"])
     for name in (
         "images/base/1.png",
         "images/old one/1.png",
         "curves/base.jsonl",
         "curves/gone.jsonl",
         "images/.gitignore",
+        "metrics/scores/.gitkeep",
+        "metrics/scores/oracle.json",
+        "metrics/scores/oracle.jsonl",
+        "metrics/scores/other.json",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    with pytest.raises(UserError, match=r"rm -r 'images/old one' curves/gone\.jsonl$"):
-        dag.check_leftovers(["base"])
+    with pytest.raises(UserError, match=r"rm -r 'images/old one' curves/gone\.jsonl metrics/scores/other\.json$"):
+        dag.check_leftovers(["base"], ["oracle"])
 
 
 def test_dvc_reads_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
-    policies = yaml.safe_load(Path("params.yaml").read_text())["policies"]
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    policies = params["policies"]
     expected = {
         full
         for name, stage in STAGES.items()
-        for full in ([f"{name}@{policy}" for policy in policies] if "foreach" in stage else [name])
+        for full in ([f"{name}@{key}" for key in params[stage["foreach"][2:-1]]] if "foreach" in stage else [name])
     }
     graph = dag.graph()
     assert set(graph) == expected
     for policy in policies:
         assert {"ingest", "precompute", "reference"} <= set(graph[f"train@{policy}"])
         assert f"train@{policy}" in graph[f"generate@{policy}"]
-        assert f"generate@{policy}" in graph["evaluate"]
+        assert f"generate@{policy}" in graph["score@oracle"]
+    assert "score@oracle" in graph["evaluate"] and {"score@oracle", "evaluate"} <= set(graph["report"])
 
 
 def test_outs_are_declared_for_the_mirror(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from diffalign.core.errors import UserError
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
 from diffalign.training import loop as training
-from diffalign.training.spec import Spec
+from diffalign.training.learner import Spec
 from stages import ingest, precompute
-from tests.helpers import pickapic, specs
+from stages.train import probe_settings
+from tests.helpers import pickapic
 from tests.helpers.project import REPO, make_inputs, make_params
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -33,7 +34,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "wild": {"method": "dpo", "beta": 2000, "lr": 0.1, "warmup_steps": 0},
 }
 QUIET = {"saturation": None, "divergence": None}
-WATCHED = {"every": 2, "pairs": 7, "draws": 5, "images": 3, "image_steps": 2, "scorers": []}
+WATCHED = {"every": 2, "pairs": 7, "draws": 5, "images": 3, "image_steps": 2, "rewards": []}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +56,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def specified(name: str, *, watched: dict[str, Any] | None = None, **changes: Any) -> Spec:
     """What the stage gives a worker, of one process."""
     values = make_params(Path.cwd(), POLICIES | {name: POLICIES[name] | changes}, probe=WATCHED | (watched or {}))
-    return specs.spec(values, name)
+    machine = {"device": "cpu", "processes": 1, "threads": 1, "precision": "fp32", "torch": torch.__version__}
+    return Spec(
+        name=name,
+        family="sd15",
+        model="model",
+        policy=values.policies[name].model_dump(),
+        pairs=values.pairs.model_dump(),
+        comparisons="data/comparisons",
+        shards="data/shards",
+        machine=machine | {"parallel": "ddp", "compiled": False},
+        probe=probe_settings(values) if values.probe.every else None,
+    )
 
 
 def trained(work: Path, name: str, **changes: Any) -> Path:
@@ -283,7 +295,7 @@ def test_weights_that_move_under_the_reference_are_noticed(tmp_path: Path, monke
 
 def test_scores_of_the_pictures(tmp_path: Path) -> None:
     """The oracle reads no caption of another world: it scores none, and that's said."""
-    trained(tmp_path / "a", "sft", steps=2, watched={"scorers": ["oracle"]})
+    trained(tmp_path / "a", "sft", steps=2, watched={"rewards": ["oracle"]})
     (point,) = points(lines(tmp_path / "a"))
     assert point["unscored_oracle"] == 3 and "score_oracle" not in point
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffalign.core.errors import UserError
+from diffalign.core.files import sha256_bytes
 from diffalign.data.comparisons.table import Split
 
 Rule = Literal["each", "majority"]
@@ -53,6 +54,12 @@ def make_pairs(
     table = select(table, split, raters)
     found = _each(table) if rule == "each" else _majority(table)
     return _weighted(found, table, weights) if weights and found else found
+
+
+def held_out_pairs(table: pa.Table, split: Split, rule: Rule, raters: Collection[str]) -> list[Pair]:
+    """Returns the pairs of a split ordered by the hash of their ids: the first n are a fixed sample, whatever n is."""
+    found = make_pairs(table, split, rule, raters)
+    return sorted(found, key=lambda pair: sha256_bytes(pair.pair_id.encode()))
 
 
 def select(table: pa.Table, split: Split, raters: Collection[str] = ()) -> pa.Table:

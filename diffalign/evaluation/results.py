@@ -1,0 +1,73 @@
+"""The schema of metrics/evaluate.json: win rates, implicit-reward accuracies, who judged, how the images were made."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from diffalign.core import records
+from diffalign.core.records import Record
+from diffalign.evaluation.scores import Judge
+
+FILE = Path("metrics/evaluate.json")
+STAGE = "evaluate"
+
+
+class Comparison(Record):
+    """One policy's images against another's by one judge; rates and bounds are None where no image was judged."""
+
+    policy: str
+    baseline: str
+    scorer: str
+    prompts: int
+    """Prompts whose images were judged."""
+    seeds: int
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+    @property
+    def judged(self) -> int:
+        """Images that count."""
+        return self.wins + self.ties + self.losses
+
+
+class Accuracy(Record):
+    """How often a policy's implicit reward ranks a held-out pair as its rater did."""
+
+    policy: str
+    accuracy: float | None
+    ci_low: float | None
+    ci_high: float | None
+    pairs: int
+    ceiling: float | None
+    """How often the oracle that the simulated raters' answers were drawn from does; None without one."""
+
+
+class JudgeAccuracy(Judge):
+    """A reward that judged, and how often it ranks a held-out pair as its rater did."""
+
+    accuracy: float | None
+    ci_low: float | None
+    ci_high: float | None
+    pairs: int
+    """Pairs that it could score."""
+
+
+class Evaluation(Record):
+    """The whole file."""
+
+    version: Literal[1] = Field(alias="schema")
+    comparisons: list[Comparison]
+    implicit_reward: list[Accuracy]
+    rewards: list[JudgeAccuracy]
+    images: dict[str, dict[str, Any]]
+    """Of each policy how its images were made: sampler, steps, guidance, resolution, noise_seed, ..."""
+
+
+def read(path: Path = FILE) -> Evaluation:
+    """Reads the results; UserError if the file is missing or damaged."""
+    return records.read(path, Evaluation, STAGE)

@@ -1,0 +1,118 @@
+"""The scores of one reward, as its score stage publishes them and evaluate, the report and MLflow read them.
+
+`metrics/scores/NAME.jsonl` has a line for each generated image, `metrics/scores/NAME.json` says which reward it was and
+has its scores of the held-out pairs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from diffalign.core import records
+from diffalign.core.errors import UserError
+from diffalign.core.records import Record
+from diffalign.generation.gallery import Gallery
+
+FOLDER = Path("metrics/scores")
+Floats = NDArray[np.float64]
+Columns = Mapping[str, Floats]
+"""A gallery's scores [images] by the name of a reward, or of a part of one; NaN where it's missing."""
+
+
+class Judge(Record):
+    """A reward, as a reader must know it to trust its scores."""
+
+    name: str
+    version: str
+    range: tuple[float | None, float | None]
+    """The lowest and the highest score; None where there is no bound."""
+    trained_on: str
+    differentiable: bool
+
+
+class ImageScores(Record):
+    """One image of a policy, and its scores; None where the reward couldn't score it."""
+
+    policy: str
+    file: str
+    sha256: str
+    prompt: str
+    prompt_index: int
+    seed: int
+    scores: dict[str, float | None]
+
+
+class PairScores(Record):
+    """One held-out pair of the comparisons, and its images' scores."""
+
+    pair_id: str
+    prompt: str
+    winner: float | None
+    loser: float | None
+
+
+class Scored(Record):
+    """Which reward scored, and its scores of the held-out pairs."""
+
+    version: Literal[1] = Field(alias="schema")
+    reward: Judge
+    pairs: list[PairScores]
+
+
+def stage(reward: str) -> str:
+    """Returns the name of the stage that makes a reward's scores."""
+    return f"score@{reward}"
+
+
+def write(judge: Judge, images: Iterable[ImageScores], pairs: Sequence[PairScores]) -> None:
+    """Writes both files of a reward."""
+    records.write_lines(FOLDER / f"{judge.name}.jsonl", images)
+    records.write(FOLDER / f"{judge.name}.json", Scored(schema=1, reward=judge, pairs=list(pairs)))
+
+
+def read(reward: str, pairs: Sequence[str]) -> Scored:
+    """Reads which reward scored, and its scores of these pairs; UserError if the file is missing or of other pairs."""
+    path = FOLDER / f"{reward}.json"
+    found = records.read(path, Scored, stage(reward))
+    if found.reward.name != reward:
+        raise records.damaged(path, stage(reward), [f"expected the scores of {reward}, found {found.reward.name}'s"])
+    if [pair.pair_id for pair in found.pairs] != list(pairs):
+        raise records.damaged(path, stage(reward), ["expected the scores of evaluate's pairs, found other pairs'"])
+    return found
+
+
+def read_images(reward: str, galleries: Mapping[str, Gallery]) -> dict[str, Columns]:
+    """Reads the scores of each policy's images, in the order of its gallery.
+
+    Raises UserError if the file is missing or damaged, or has the scores of other images than the galleries'.
+    """
+    path = FOLDER / f"{reward}.jsonl"
+    lines = records.read_lines(path, ImageScores, stage(reward))
+    found = {(line.policy, line.file, line.prompt, line.sha256): line.scores for line in lines}
+    names = {tuple(line.scores) for line in lines}
+    wanted = {name: [(name, e.file, e.prompt, e.sha256) for e in g.entries] for name, g in galleries.items()}
+    missing = [key for keys in wanted.values() for key in keys if key not in found]
+    if missing or len(names) > 1 or any(reward not in columns for columns in names):
+        example = f" ({missing[0][0]}/{missing[0][1]} for one)" if missing else ""
+        raise UserError(
+            f"{path} doesn't have the scores of these images{example}: they were made again, or it was edited. "
+            f"Make it again: `dvc repro --force --single-item {stage(reward)}`."
+        )
+    return {
+        name: {column: as_column([found[key][column] for key in keys]) for column in next(iter(names), ())}
+        for name, keys in wanted.items()
+    }
+
+
+def as_column(values: Iterable[float | None]) -> Floats:
+    """Returns scores as a vector, NaN where one is missing."""
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def as_values(column: Floats) -> list[float | None]:
+    """Returns a vector as JSON has it, None where it's NaN."""
+    return [None if np.isnan(value) else float(value) for value in column]

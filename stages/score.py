@@ -1,0 +1,42 @@
+"""score@REWARD: images and held-out pairs in; one reward's scores of them out."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign.core.errors import UserError
+from diffalign.data.batches.pairs import held_out_pairs
+from diffalign.data.comparisons import table as comparisons
+from diffalign.evaluation import scores, scoring
+from diffalign.evaluation.scores import Judge
+from diffalign.generation import gallery as galleries
+from diffalign.rewards import reward as rewards
+from diffalign.runtime.environment import default_device
+
+if TYPE_CHECKING:
+    from diffalign.config.params import Params
+
+COMPARISONS, IMAGES = Path("data/comparisons"), Path("images")
+
+
+def run(params: "Params", reward: str | None = None) -> None:
+    """Writes `metrics/scores/REWARD.jsonl`, a line an image, and `metrics/scores/REWARD.json`.
+
+    Raises UserError where images changed since they were generated, or policies have images for different prompts.
+    """
+    if reward is None or reward not in params.rewards:
+        raise UserError(f"score@{reward}: expected one of the rewards {sorted(params.rewards)}")
+    settings = params.evaluate
+    shown = {name: galleries.read(IMAGES / name) for name in params.policies}
+    galleries.check_comparable(shown.values())
+    judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
+    score = partial(rewards.score_images, judge)
+    lines = [
+        line
+        for gallery in shown.values()
+        for line in scoring.image_lines(gallery, scoring.score_gallery(gallery, score, reward))
+    ]
+    table = comparisons.read(COMPARISONS)
+    pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
+    pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels)
+    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines)

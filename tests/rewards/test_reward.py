@@ -1,0 +1,122 @@
+"""Rewards say what they are, score the same tensors everywhere, and have no score for what they can't judge."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffalign.core import axes
+from diffalign.core.errors import UserError
+from diffalign.generation.pipeline import pixels as drawn
+from diffalign.rewards import reward as rewards
+from diffalign.rewards.reward import Detailed
+from diffalign.shapes import oracle, scenes
+
+NAMES = axes.names("diffalign.rewards")
+SETTINGS: dict[str, object] = {"oracle": {}}
+"""Of each reward, to build it here."""
+RED, BLUE = "a large red circle on a white background", "a large blue square on a black background"
+FOREIGN = "a painting of <b>spring</b>"
+
+
+def rendered(text: str) -> np.ndarray:
+    scene = scenes.parse_caption(text)
+    assert scene is not None
+    return scenes.render(scene)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reward_says_what_it_is(name: str) -> None:
+    reward = rewards.load(name, SETTINGS[name], "cpu")
+    assert reward.name == name
+    assert reward.version and len(reward.trained_on) > 20
+    low, high = reward.range
+    assert low < high
+    assert isinstance(reward.differentiable, bool)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str) -> None:
+    reward = rewards.load(name, SETTINGS[name], "cpu")
+    pixels = rewards.from_uint8([rendered(RED), rendered(BLUE)])
+    found = reward(pixels, [RED, RED])
+    assert found.shape == (2,)
+    one_by_one = [float(reward(pixels[i : i + 1], [RED])) for i in range(2)]
+    torch.testing.assert_close(found.double(), torch.tensor(one_by_one, dtype=torch.float64))
+    assert all(reward.range[0] <= value <= reward.range[1] for value in one_by_one)
+
+
+def test_an_unknown_reward_is_named() -> None:
+    with pytest.raises(UserError, match="found 'clip'"):
+        rewards.load("clip", {}, "cpu")
+
+
+def test_every_level_survives_the_way_to_a_tensor_and_back() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    pixels = rewards.from_uint8([levels])
+    assert pixels.shape == (1, 3, 16, 16) and (float(pixels.min()), float(pixels.max())) == (-1, 1)
+    assert np.array_equal(rewards.to_uint8(pixels)[0], levels)
+    assert np.array_equal(rewards.to_uint8(pixels * 1.5)[0, -1, -1], [255, 255, 255])
+
+
+def test_float_pictures_are_rounded_as_the_published_ones_are() -> None:
+    pixels = 1.2 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(rewards.to_uint8(pixels), drawn(pixels))
+
+
+def test_the_oracles_scores_are_those_of_the_same_levels() -> None:
+    """Bit for bit what `shapes.oracle` says of the uint8 image, noise on it or none."""
+    rng = np.random.default_rng(0)
+    images = [rendered(RED), rendered(BLUE)]
+    images += [np.clip(image + rng.normal(0, 20, image.shape), 0, 255).astype(np.uint8) for image in images]
+    prompts = [RED, BLUE, RED, RED]
+    found = rewards.score_images(rewards.load("oracle", {}, "cpu"), images, prompts)
+    expected = [oracle.score(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    assert found["oracle"].tolist() == [score.oracle for score in expected]
+    assert found["oracle_fidelity"].tolist() == [score.fidelity for score in expected]
+    assert found["oracle_aesthetics"].tolist() == [score.aesthetics for score in expected]
+
+
+def test_the_oracle_knows_right_from_wrong_and_what_it_cannot_judge() -> None:
+    image = rendered(RED)
+    found = rewards.score_images(rewards.load("oracle", {}, "cpu"), [image] * 3, [RED, BLUE, FOREIGN])
+    assert list(found) == ["oracle", "oracle_fidelity", "oracle_aesthetics"]
+    assert found["oracle"][0] > 0.9
+    assert found["oracle"][1] < 0.3
+    assert all(math.isnan(values[2]) for values in found.values())
+    right, made, whole = (found[k][:2] for k in ("oracle_fidelity", "oracle_aesthetics", "oracle"))
+    np.testing.assert_allclose(whole, right * (0.5 + 0.5 * made))
+
+
+def test_an_image_that_isnt_finite_has_no_score() -> None:
+    pixels = rewards.from_uint8([rendered(RED)] * 2)
+    pixels[1, 0, 3, 3] = float("nan")
+    found = rewards.load("oracle", {}, "cpu")(pixels, [RED, RED])
+    assert found[0] > 0.9 and found[1].isnan()
+
+
+class Brightness:
+    """A reward without parts, with gradients and without bounds."""
+
+    name, version, trained_on, differentiable = "brightness", "1", "nothing", True
+    range = (-math.inf, math.inf)
+
+    def __call__(self, pixels: Tensor, prompts: list[str]) -> Tensor:
+        """The mean of the pixels."""
+        return pixels.mean(dim=(1, 2, 3))
+
+
+def test_a_reward_without_parts_has_one_column() -> None:
+    reward = Brightness()
+    assert not isinstance(reward, Detailed)
+    found = rewards.scores(reward, torch.ones(2, 3, 4, 4, requires_grad=True), ["a", "b"])
+    assert list(found) == ["brightness"] and found["brightness"].tolist() == [1, 1]
+    assert rewards.describe(reward)["range"] == (None, None)
+
+
+def test_gradients_reach_the_pixels_of_a_differentiable_reward() -> None:
+    pixels = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    Brightness()(pixels, ["a"]).sum().backward()
+    assert pixels.grad is not None and torch.allclose(pixels.grad, torch.full_like(pixels, 1 / 48))
