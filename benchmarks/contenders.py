@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.worlds import photo_side
+from diffalign.config.methods import dpo
 from diffalign.config.params import Params
 from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.comparisons import table as comparisons
@@ -30,8 +31,9 @@ from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.runtime import devices, environment
 from diffalign.training import loop as training
-from diffalign.training.dataset import make_source, make_times
-from diffalign.training.learner import Spec, build, live_reference, make_accelerator
+from diffalign.training.dataset import Sources, make_times
+from diffalign.training.learner import build, live_reference, make_accelerator
+from stages import train
 from stages.train import COMPARISONS, SHARDS
 
 
@@ -47,9 +49,11 @@ class Setting:
     """Processes that decode JPEGs for the loops that need them; 0 is the training process itself."""
 
     @property
-    def policy(self) -> dict[str, Any]:
-        """The params of the policy that is trained."""
-        return self.params.policies["dpo"].model_dump()
+    def policy(self) -> dpo.Settings:
+        """The settings of the policy that is trained."""
+        settings = self.params.policies["dpo"]
+        assert isinstance(settings, dpo.Settings)
+        return settings
 
 
 class Contender(Protocol):
@@ -66,19 +70,16 @@ class Ours:
     """diffalign's own loop, as `training.run` drives it: latents and prompts from shards."""
 
     def __init__(self, setting: Setting, micro_batch: int, **changes: Any) -> None:
-        policy = {**setting.policy, "micro_batch_size": micro_batch, **changes}
-        machine = {"device": setting.device, "processes": 1, "precision": setting.precision}
-        pairs, model = setting.params.pairs.model_dump(), setting.params.model
-        spec = Spec(
-            "dpo", model.family, model.path, policy, pairs, str(COMPARISONS), str(SHARDS), {**machine, "threads": 1}
-        )
-        accelerator = make_accelerator(**machine)
+        policy = setting.policy.model_copy(update={"micro_batch_size": micro_batch, **changes})
+        machine = train.machine().model_copy(update={"device": setting.device, "precision": setting.precision})
+        spec = train.make_spec(setting.params, "dpo", policy, "", machine)
+        accelerator = make_accelerator(setting.device, 1, setting.precision)
         devices.set_up(accelerator.device, setting.precision)
         self.spec, self.policy = spec, policy
         self.learner = build(spec, accelerator, compiled=environment.compiled())
         if setting.checkpointing:
             self.learner.denoiser.enable_gradient_checkpointing()
-        self.method = methods.load(policy, make_source(spec, self.learner))
+        self.method = methods.load(policy, Sources(spec, self.learner))
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """What is trained."""
@@ -93,7 +94,7 @@ class Ours:
             for batch in self.method.batches(model.denoise, self.learner.reference, step):
                 for n, reference in enumerate((self.learner.reference, live)):
                     sums[n] += self.method.loss(model.denoise, reference, batch, False)[0].item()
-        return abs(sums[0] - sums[1]) / self.policy["batch_size"]
+        return abs(sums[0] - sums[1]) / self.policy.batch_size
 
     def step(self, step: int) -> float:
         """One optimizer step; the mean loss."""
@@ -121,8 +122,8 @@ class InLoop:
         )
         network: Any = self.trained.denoiser
         if adapter == "lora":
-            targets = self.policy["lora_targets"] or self.trained.lora_targets
-            add_lora(network, targets, self.policy["lora_rank"], self.policy["lora_alpha"], self.policy["seed"])
+            targets = self.policy.lora_targets or self.trained.lora_targets
+            add_lora(network, targets, self.policy.lora_rank, self.policy.lora_alpha, self.policy.seed)
             self.reference = self.with_adapters_off
         else:
             network.requires_grad_(True)
@@ -130,7 +131,7 @@ class InLoop:
         if setting.checkpointing:
             network.enable_gradient_checkpointing()
         network.train()
-        self.optimizer = torch.optim.AdamW(self.parameters(), weight_decay=self.policy["weight_decay"])
+        self.optimizer = torch.optim.AdamW(self.parameters(), weight_decay=self.policy.weight_decay)
         self.scheduler = DDPMScheduler.from_pretrained(Path(model.path) / "scheduler")
         self.autocast: Callable[[], Any] = nullcontext
         if setting.precision == "bf16":
@@ -146,9 +147,9 @@ class InLoop:
 
     def step(self, step: int) -> float:
         """One optimizer step of accumulated micro-batches; the mean loss."""
-        size = self.policy["batch_size"]
+        size = self.policy.batch_size
         for group in self.optimizer.param_groups:
-            group["lr"] = self.policy["lr"] * min(1.0, (step + 1) / max(self.policy["warmup_steps"], 1))
+            group["lr"] = self.policy.lr * min(1.0, (step + 1) / max(self.policy.warmup_steps, 1))
         total = 0.0
         for slots, pixels in self.batches(step):
             with self.autocast():
@@ -157,15 +158,15 @@ class InLoop:
             # Both scripts read these four back in every micro-step.
             total += loss.item() * len(slots)
             accuracy.item(), error.item(), error_ref.item()
-        nn.utils.clip_grad_norm_(self.parameters(), self.policy["max_grad_norm"])
+        nn.utils.clip_grad_norm_(self.parameters(), self.policy.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total / size
 
     def batches(self, step: int) -> Iterator[tuple[list[int], Tensor]]:
         """Slots of the step and their pairs' pixels [B, 6, H, W], winner and loser along the channels."""
-        size = self.policy["batch_size"]
-        indices = [pair_index(self.policy["seed"], step, slot, size, len(self.pairs)) for slot in range(size)]
+        size = self.policy.batch_size
+        indices = [pair_index(self.policy.seed, step, slot, size, len(self.pairs)) for slot in range(size)]
         loader = DataLoader(self.images, self.micro_batch, sampler=indices, num_workers=self.workers)
         for number, pixels in enumerate(loader):
             start = number * self.micro_batch
@@ -179,7 +180,7 @@ class InLoop:
         with torch.no_grad():
             errors_ref = (self.reference(x_t, t, cond).float() - eps.float()).pow(2).mean(dim=[1, 2, 3])
         difference, difference_ref = (e.chunk(2)[0] - e.chunk(2)[1] for e in (errors, errors_ref))
-        inside = -0.5 * self.policy["beta"] * (difference - difference_ref)
+        inside = -0.5 * self.policy.beta * (difference - difference_ref)
         return -logsigmoid(inside).mean(), (inside > 0).float().mean(), errors.mean(), errors_ref.mean()
 
     @torch.no_grad()
@@ -187,11 +188,11 @@ class InLoop:
         self, step: int, slots: Sequence[int], pixels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Clean latents and noise [2B, C, h, w], timesteps [2B], conditions of 2B rows, for pixels [2B, 3, H, W]."""
-        seed, size = self.policy["seed"], self.policy["batch_size"]
+        seed, size = self.policy.seed, self.policy.batch_size
         pairs = [self.pairs[pair_index(seed, step, slot, size, len(self.pairs))] for slot in slots]
         mean, logvar = self.moments(pairs, pixels)
         times = make_times(self.policy, self.trained.process)
-        drop = self.policy["prompt_drop"]
+        drop = self.policy.prompt_drop
         draws = [pair_draw(seed, step, slot, tuple(mean.shape[1:]), times, "none", drop) for slot in slots]
         posterior = torch.stack([d.posterior_w for d in draws] + [d.posterior_l for d in draws]).to(self.device)
         eps = torch.stack([d.eps for d in draws]).to(self.device).repeat(2, 1, 1, 1)
@@ -257,7 +258,7 @@ class Images(Dataset[Tensor]):
 
 CONTENDERS: dict[str, Callable[[Setting, int], Contender]] = {
     "official-style": lambda setting, micro_batch: InLoop(setting, 1, "full"),
-    "diffusers-style": lambda setting, micro_batch: InLoop(setting, micro_batch, setting.policy["adapter"]),
+    "diffusers-style": lambda setting, micro_batch: InLoop(setting, micro_batch, setting.policy.adapter),
     "ours, live reference": Ours,
     "ours, cached reference": lambda setting, micro_batch: Ours(setting, micro_batch, reference="cached"),
 }

@@ -90,8 +90,8 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
     Asserted at equal latents (the stored ones) and equal micro-batches: what is left is how the loss is computed. Also
     returned: what float16 storage, the micro-batch's shape and a cached reference do to a loss, each alone.
     """
-    frozen = {"lr": 0.0, "weight_decay": 0.0, "batch_size": min(8, setting.policy["batch_size"])}
-    adapter = setting.policy["adapter"]
+    frozen = {"lr": 0.0, "weight_decay": 0.0, "batch_size": min(8, setting.policy.batch_size)}
+    adapter = setting.policy.adapter
     makers: dict[str, Callable[[], Contender]] = {
         "ours": lambda: Ours(setting, 1, **frozen),
         "ours, batched": lambda: Ours(setting, micro_batch, **frozen),
@@ -125,7 +125,7 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
         limit = TOLERANCE[setting.device]
         assert max(exact.values()) <= limit, f"losses differ by {exact}, expected at most {limit}"
     return {
-        "beta": setting.policy["beta"],
+        "beta": setting.policy.beta,
         "losses": losses["ours"],
         "same latents, same micro-batch": exact,
         "cached reference alone": cached,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import RUNS, hash_folder, lock, work_folder, write_json, write_text
 from diffalign.core.publishing import check_target, publish, replacing
@@ -26,9 +27,10 @@ from diffalign.runtime.environment import (
 )
 from diffalign.runtime.launch import launch
 from diffalign.training import loop as training
-from diffalign.training.learner import Spec
+from diffalign.training.spec import Machine, Spec
 
 if TYPE_CHECKING:
+    from diffalign.config.methods.none import Settings as Untrained
     from diffalign.config.params import Params
 
 COMPARISONS, SHARDS, REFERENCE = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
@@ -38,50 +40,26 @@ def run(params: "Params", policy: str | None = None) -> None:
     """Trains one policy, going on from where a killed attempt of the same work stopped."""
     if policy is None or policy not in params.policies:
         raise UserError(f"train@{policy}: expected one of the policies {sorted(params.policies)}")
-    values = params.policies[policy].model_dump()
-    values["init_fingerprint"] = hash_folder(
-        families.denoiser_weights(f"policies.{policy}.init", params.model.family, values["init"])
-    )
-    out, curve = Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
+    settings = params.policies[policy]
+    weights = families.denoiser_weights(f"policies.{policy}.init", params.model.family, settings.init)
+    init, out, curve = hash_folder(weights), Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
     check_target(out)
-    if values["method"] == "none":
-        publish_untrained(policy, values, out, curve)
+    if not isinstance(settings, Trained):
+        publish_untrained(policy, settings, init, out, curve)
         return
     model = families.load(params.model.family, params.model.path, ())
-    shards.check(SHARDS, model.fingerprint(), flips=values["flip"] != "none")
-    spec = Spec(
-        name=policy,
-        family=params.model.family,
-        model=params.model.path,
-        policy=values,
-        pairs=params.pairs.model_dump(),
-        comparisons=str(COMPARISONS),
-        shards=str(SHARDS),
-        reference=str(REFERENCE),
-        machine={
-            "device": default_device(),
-            "gpu": gpu(),
-            "processes": world_size(),
-            "threads": threads(world_size()),
-            "precision": precision(),
-            "parallel": parallel(),
-            "compiled": compiled(),
-            "torch": torch.__version__,
-        },
-        probe=probe_settings(params) if params.probe.every else None,
-    )
+    shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
+    spec = make_spec(params, policy, settings, init, machine())
     schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
-    if values["reference"] == "cached":
-        check_reference(params, values["init_fingerprint"], spec.machine["precision"], spec.machine["compiled"])
+    if settings.reference == "cached":
+        check_reference(params, init, spec.machine.precision, spec.machine.compiled)
         inputs.append(REFERENCE / cached.MANIFEST)
     work = work_folder(f"train-{policy}", spec.work(), inputs)  # not the machine: another one goes on with it
     with lock(work) as held:
-        write_json(work / "spec.json", vars(spec))
+        spec.write(work / "spec.json")
         show_live(work, policy)
-        launch(
-            "diffalign.training.loop", [str(work / "spec.json")], spec.machine["processes"], work / "error.txt", held
-        )
+        launch("diffalign.training.loop", [str(work / "spec.json")], spec.machine.processes, work / "error.txt", held)
         publish(work / "out", out)
         write_text(curve, (work / training.LOGGED_STEPS).read_text())
         record_rate(spec, params.precompute.resolution, work / training.RATE)
@@ -90,25 +68,58 @@ def run(params: "Params", policy: str | None = None) -> None:
     sys.stderr.write(f"train {policy}: {out}\n")
 
 
-def probe_settings(params: "Params") -> dict[str, Any]:
-    """Returns the section `probe`, with the settings of the rewards that score its pictures."""
-    settings = params.model_dump()["rewards"]
-    return params.probe.model_dump() | {"rewards": {name: settings[name] for name in params.probe.rewards}}
+def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:
+    """Returns the run that params ask for; `init` is the hash of the weights that it starts from."""
+    return Spec(
+        name=policy,
+        family=params.model.family,
+        model=params.model.path,
+        policy=settings,
+        init_fingerprint=init,
+        pairs=params.pairs,
+        comparisons=str(COMPARISONS),
+        shards=str(SHARDS),
+        reference=str(REFERENCE),
+        machine=machine,
+        probe=params.probe if params.probe.every else None,
+        rewards={name: params.model_dump()["rewards"][name] for name in params.probe.rewards},
+    )
+
+
+def machine() -> Machine:
+    """Returns what the environment says of where and how to train."""
+    return Machine(
+        device=default_device(),
+        gpu=gpu(),
+        processes=world_size(),
+        threads=threads(world_size()),
+        precision=precision(),
+        parallel=parallel(),
+        compiled=compiled(),
+        torch=torch.__version__,
+    )
 
 
 def record_rate(spec: Spec, resolution: int, path: Path) -> None:
     """Notes how fast it trained, for the next `plan`; nothing where one step was left at most, which warms up."""
     rate = json.loads(path.read_text())
     if rate["steps"] > 0:
-        about = {"family": spec.family, "resolution": resolution, "policy": spec.policy, "machine": spec.machine}
-        pairs_per_second = rate["steps"] * spec.policy["batch_size"] / rate["seconds"]
+        policy = spec.policy.model_dump(mode="json")
+        about = {
+            "family": spec.family,
+            "resolution": resolution,
+            "policy": policy,
+            "machine": spec.machine.model_dump(),
+        }
+        pairs_per_second = rate["steps"] * spec.policy.batch_size / rate["seconds"]
         timings.record_rate(spec.name, pairs_per_second, rate["waited"], rate["peak_bytes"], about)
 
 
-def publish_untrained(name: str, values: dict[str, object], out: Path, curve: Path) -> None:
-    """A policy without training: its metadata says that it is its init."""
+def publish_untrained(name: str, settings: "Untrained", init: str, out: Path, curve: Path) -> None:
+    """Publishes a policy without training: its metadata says that it is its init."""
+    about = {"schema": 1, "name": name, "init_fingerprint": init, "adapter": "none", "steps": 0}
     with replacing(out) as folder:  # without the weights that it had with another method
-        write_json(folder / "policy.json", {**values, "schema": 1, "name": name, "adapter": "none", "steps": 0})
+        write_json(folder / "policy.json", {**settings.model_dump(), **about})
     write_text(curve, "")
 
 

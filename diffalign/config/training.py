@@ -1,6 +1,6 @@
 """What every trained policy sets, whatever its method."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,8 +8,11 @@ from diffalign.config.values import Count, Density, Flip, Model, Positive, Share
 
 
 class Trained(Model):
-    """The keys that every trained policy has; a method's `Settings` adds its own."""
+    """The keys that every trained policy has; a method's `Settings` adds its own, and says what `method` is."""
 
+    title: ClassVar[str]
+    """What reports call the method."""
+    method: str
     init: str
     noise_seed: Whole
     reference: Literal["live", "cached", "none"]

@@ -1,14 +1,27 @@
 """Diffusion-DPO: the policy should improve on the winner's error more than on the loser's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from diffalign.data.batches.pair_batches import PairBatch
-from diffalign.diffusion.losses import conventions, diffusion_dpo, errors, loser_scale, with_gradient_scaled
+from diffalign.data.batches.pair_batches import PairBatch, PairSource
+from diffalign.diffusion.losses import (
+    conventions,
+    diffusion_dpo,
+    errors,
+    gradient_weight,
+    loser_scale,
+    with_gradient_scaled,
+)
 from diffalign.diffusion.process import Denoise
+from diffalign.methods.method import Context, Method
 from diffalign.methods.pairwise import PairMethod, changes
 from diffalign.reference.reference import Reference
+
+if TYPE_CHECKING:
+    from diffalign.config.methods.dpo import Settings
 
 
 @dataclass(frozen=True)
@@ -24,8 +37,15 @@ class DPO(PairMethod):
     safeguard: float | None = None
 
     def about(self) -> dict[str, float]:
-        """What `beta` is in other code's terms."""
-        return conventions(self.beta, self.source.elements)
+        """Returns `beta`, and what it is in other code's terms."""
+        return {"beta": self.beta, **conventions(self.beta, self.source.elements)}
+
+    @property
+    def pull(self) -> Callable[[Tensor], Tensor] | None:
+        """The link's slope at beta / 2 * margin. IPO's is None: it pulls the more the further a margin is off."""
+        if self.link == "ipo":
+            return None
+        return lambda margin: gradient_weight(0.5 * self.beta * margin, self.link)
 
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
@@ -42,3 +62,8 @@ class DPO(PairMethod):
         losses, margin = diffusion_dpo(error_w, error_l, error_w_ref, error_l_ref, self.beta, batch.strength, self.link)
         logs = changes(error_w, error_l, error_w_ref, error_l_ref, margin)
         return (batch.weight * losses).sum(), logs
+
+
+def build(settings: "Settings", context: Context) -> Method:
+    """Builds Diffusion-DPO on the pairs of a run."""
+    return DPO(context.source(PairSource), settings.beta, settings.link, settings.safeguard)

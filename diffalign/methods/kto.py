@@ -5,6 +5,7 @@ Shapes: B desirable and as many undesirable images in a micro-batch.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +14,12 @@ from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.diffusion.losses import diffusion_kto, implicit_margin, reference_point
 from diffalign.diffusion.process import Denoise
+from diffalign.methods.method import Context, Method
 from diffalign.methods.pairwise import changes
 from diffalign.reference.reference import Reference, pair_errors
+
+if TYPE_CHECKING:
+    from diffalign.config.methods.kto import Settings
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,21 @@ class KTO:
     """From this process's sums to those over all processes."""
 
     def about(self) -> dict[str, float]:
-        """What `beta` is for summed errors, and in the authors' code."""
-        return {"summed": self.beta / 2 / self.source.elements, "diffusion_kto": self.beta / 2}
+        """Returns `beta`, and what it is for summed errors and in the authors' code."""
+        half = self.beta / 2
+        return {"beta": self.beta, "summed": half / self.source.elements, "diffusion_kto": half}
+
+    @property
+    def pull(self) -> Callable[[Tensor], Tensor] | None:
+        """None: there are no pairs."""
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns nothing: a step's batches and loss are functions of its number and the weights."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Does nothing, as there is no state."""
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[KTOBatch]:
         """The images of a step, after a first pass over all of them, without gradients, for z.
@@ -100,3 +118,8 @@ class KTO:
         margin = implicit_margin(error_w, error_l, error_w_ref, error_l_ref)
         logs = changes(error_w, error_l, error_w_ref, error_l_ref, margin)
         return (self.desirable_share * liked + (1 - self.desirable_share) * disliked).sum(), logs
+
+
+def build(settings: "Settings", context: Context) -> Method:
+    """Builds Diffusion-KTO on the images of a run, which it reads twice a step: once for z."""
+    return KTO(context.source(UnpairedSource, passes=2), settings.beta, settings.desirable_share)

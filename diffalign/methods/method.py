@@ -1,50 +1,72 @@
-"""Alignment methods behind one seam: where batches come from, and what is minimised."""
+"""Alignment methods: what a policy is trained to minimise, and on what batches.
+
+A method is a module `diffalign/methods/NAME.py`, its settings `diffalign/config/methods/NAME.py`. The module has
+`build(settings, context)`, which returns the method; `context` gives it its source of batches.
+"""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from diffalign.config.training import Trained
+from diffalign.core import axes
 from diffalign.diffusion.process import Denoise
-from diffalign.methods.dpo import DPO
-from diffalign.methods.kto import KTO
-from diffalign.methods.mapo import MaPO
-from diffalign.methods.sft import SFT
 from diffalign.reference.reference import Reference
 
 Logs = dict[str, Tensor]
+Source = TypeVar("Source")
+
+
+class Context(Protocol):
+    """What a training run offers a method that is built; nothing of it is read before it's asked for."""
+
+    def source(self, kind: type[Source], passes: int = 1) -> Source:
+        """Returns this rank's share of the global batches, from the source that is a class: `PairSource`, say.
+
+        `passes` is how often a method reads each step's batches. Raises UserError where the data has none.
+        """
 
 
 class Method(Protocol):
     """A way to train a policy, a denoiser (x_t, t, cond) -> [B, C, h, w], held to a reference or to none."""
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[Any]:
-        """This rank's micro-batches of an optimizer step: from shards, or from rollouts of the policy.
+        """Yields this rank's micro-batches of an optimizer step: from shards, or from rollouts of the policy.
 
         What the loss needs to know of the whole global batch is computed here.
         """
 
     def about(self) -> dict[str, float]:
-        """What its beta is in other code's terms, by name (`objectives.TERMS`); for the log, policy.json and MLflow."""
+        """Returns its `beta`, and what that is in other code's terms (`losses.TERMS`), for log, policy.json and MLflow.
+
+        Empty for a method without one.
+        """
+
+    @property
+    def pull(self) -> Callable[[Tensor], Tensor] | None:
+        """From pairs' margins to the rates, 1 at most, at which the loss falls with them; None: they never fade.
+
+        A probe counts the pairs whose rate is nearly 0: what they could teach is learnt.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what the method keeps from step to step, by name; empty where a step needs its number alone.
+
+        Every process has all of it, the same; a checkpoint keeps the first one's.
+        """
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Puts back what `state` gave after the step that training goes on from."""
 
     def loss(self, policy: Denoise, reference: Reference | None, batch: Any, log: bool) -> tuple[Tensor, Logs]:
-        """The sum of the weighted losses over the micro-batch, a scalar, and what to log: sums over it too.
+        """Returns the sum of the weighted losses over the micro-batch, a scalar, and what to log: sums over it, too.
 
         `log` says that the logs will be used: a method may leave out what it would compute for them alone.
         """
 
 
-def load(policy: dict[str, Any], source: Any) -> Method:
-    """The method that a policy's params name, on a source of pairs; of images by themselves, if it is `UNPAIRED`."""
-    return METHODS[policy["method"]](policy, source)
-
-
-METHODS: dict[str, Callable[[dict[str, Any], Any], Method]] = {
-    "dpo": lambda policy, source: DPO(source, policy["beta"], policy["link"], policy["safeguard"]),
-    "kto": lambda policy, source: KTO(source, policy["beta"], policy["desirable_share"]),
-    "mapo": lambda policy, source: MaPO(source, policy["beta"]),
-    "sft": lambda policy, source: SFT(source),
-}
-
-UNPAIRED = {"kto"}
-"""The methods that learn from images by themselves, not from pairs."""
+def load(settings: Trained, context: Context) -> Method:
+    """Builds the method that a policy's settings name."""
+    method: Method = axes.load("diffalign.methods", settings.method).build(settings, context)
+    return method

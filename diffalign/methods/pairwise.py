@@ -3,7 +3,7 @@
 Shapes: B pairs in a micro-batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,20 @@ class PairMethod:
         return self.source.at(step)
 
     def about(self) -> dict[str, float]:
-        """What its parameters are in other code's terms: nothing, where they are the same everywhere."""
+        """Returns what its parameters are in other code's terms: nothing, where they are the same everywhere."""
         return {}
+
+    @property
+    def pull(self) -> Callable[[Tensor], Tensor] | None:
+        """None: the loss isn't one that stops pulling where a pair is won by much."""
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns nothing: a step's batches and loss are functions of its number and the weights."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Does nothing, as there is no state."""
 
 
 @torch.no_grad()

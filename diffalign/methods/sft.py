@@ -1,15 +1,20 @@
 """Supervised fine-tuning on the winners, the paper's baseline."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.diffusion.losses import errors, sft
 from diffalign.diffusion.process import Denoise
+from diffalign.methods.method import Context, Method
 from diffalign.methods.pairwise import PairMethod, watched
 from diffalign.reference.reference import Reference
+
+if TYPE_CHECKING:
+    from diffalign.config.methods.sft import Settings
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,8 @@ class SFT(PairMethod):
     @staticmethod
     def _errors(policy: Denoise, batch: PairBatch) -> Tensor:
         return errors(policy(batch.x_t, batch.t, batch.cond), batch.target)
+
+
+def build(settings: "Settings", context: Context) -> Method:
+    """Builds fine-tuning on the winners of a run's pairs."""
+    return SFT(context.source(PairSource))

@@ -8,7 +8,7 @@ are the same ones each time, so a small change shows. Legend: N pairs, K draws a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.data.batches.pairs import Pair
-from diffalign.diffusion.losses import gradient_weight
 from diffalign.diffusion.rng import PairDraw, probe_draw
 from diffalign.evaluation import statistics
 from diffalign.monitoring.curve import BINS, Point
@@ -92,11 +91,11 @@ def describe(
     prompts: Sequence[str],
     t: Floats,
     edges: Sequence[float],
-    slope: Callable[[Floats], Floats] | None = None,
+    pull: Callable[[Tensor], Tensor] | None = None,
 ) -> Point:
     """What the errors [N, K, 2] of a policy say beside the reference's at the same draws.
 
-    `prompts` [N] are the clusters of all intervals and standard errors (`_se`); t [N, K]; `slope` says at which rate
+    `prompts` [N] are the clusters of all intervals and standard errors (`_se`); t [N, K]; `pull` says at which rate
     the loss falls with a pair's margin. Changes are policy minus reference, below zero is better; relative ones are
     sum(change) / sum(reference's error). `t1` to `t5` are the bins of t. The accuracy is of pairs, over their draws.
     """
@@ -129,8 +128,8 @@ def describe(
             inside = np.flatnonzero(bins == j)
             names = [where[n] for n in inside]
             point |= with_error(f"t{j + 1}/{name}_relative", changed[inside], before[inside], names)
-    if slope is not None:
-        point["saturated"] = float((slope(margin) < FLAT).mean())
+    if pull is not None:
+        point["saturated"] = float((pull(torch.from_numpy(margin)) < FLAT).double().mean())
     return {name: value for name, value in point.items() if value is not None and np.isfinite(value)}
 
 
@@ -144,18 +143,3 @@ def drift(first: Floats, again: Floats) -> float:
     """By how much errors [N, K, 2] that should be the same differ: sum |again - first| / sum first, where measured."""
     known = ~np.isnan(again)
     return float(np.abs(again[known] - first[known]).sum() / first[known].sum())
-
-
-def slope_of(policy: dict[str, Any]) -> Callable[[Floats], Floats] | None:
-    """How fast a policy's loss falls with a margin, where one that is won by much doesn't count any more; else None.
-
-    That is so for the sigmoid and the hinge on beta / 2 * margin. IPO pulls the more the further a margin is off.
-    """
-    if policy.get("link") not in ("sigmoid", "hinge"):
-        return None
-
-    def slope(margin: Floats) -> Floats:
-        logits: Tensor = torch.from_numpy(0.5 * policy["beta"] * margin)
-        return gradient_weight(logits, policy["link"]).numpy()
-
-    return slope

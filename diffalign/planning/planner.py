@@ -18,6 +18,7 @@ from diffalign.config.training import Trained
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.data.comparisons import table as comparisons
 from diffalign.methods import method as methods
+from diffalign.methods.method import Source
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.planning import estimates
@@ -108,39 +109,37 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     found = []
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
-            values = policy.model_dump()
             bones = policy_skeleton(params, policy.init)
-            values["lora_targets"] = policy.lora_targets or families.find(params.model.family).lora_targets
-            key = speed_key(params.model.family, params.precompute.resolution, values, vars(machine))
-            found.append(plan_policy(name, values, bones, machine, runs.get(key)))
+            targets = policy.lora_targets or families.find(params.model.family).lora_targets
+            full = policy.model_copy(update={"lora_targets": list(targets)})
+            key = speed_key(params.model.family, params.precompute.resolution, full.model_dump(), vars(machine))
+            found.append(plan_policy(name, full, bones, machine, runs.get(key)))
     return found
 
 
-def plan_policy(
-    name: str, policy: dict[str, Any], bones: Skeleton, machine: Machine, measured: Measured | None
-) -> Plan:
+def plan_policy(name: str, policy: Trained, bones: Skeleton, machine: Machine, measured: Measured | None) -> Plan:
     """One policy's plan; `measured` is what a run like it took, where there was one."""
-    micro_batch = min(policy["micro_batch_size"], max(policy["batch_size"] // machine.processes, 1))
+    micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
     prepare(name, bones, policy)
     (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
-    flop = usual + (logged - usual) / policy["log_every"]
+    flop = usual + (logged - usual) / policy.log_every
     trained = [tuple(p.shape) for p in bones.network.parameters() if p.requires_grad]
     return Plan(
         name=name,
         flop_per_pair=flop,
-        pairs=policy["steps"] * policy["batch_size"],
+        pairs=policy.steps * policy.batch_size,
         pairs_per_second=estimates.pairs_per_second(flop, machine.rate, estimates.UTILISATION, machine.processes),
         measured=measured,
         memory=estimates.memory(
             sum(p.numel() for p in bones.network.parameters()),
             trained,
-            lora=policy["adapter"] == "lora",
-            reference=policy["reference"],
-            optimizer=policy["optimizer"],
-            ema=policy["ema"] is not None,
+            lora=policy.adapter == "lora",
+            reference=policy.reference,
+            optimizer=policy.optimizer,
+            ema=policy.ema is not None,
             precision=machine.precision,
             shares=machine.processes if machine.parallel == "fsdp" else None,
-            accumulates=micro_batch * machine.processes < policy["batch_size"],
+            accumulates=micro_batch * machine.processes < policy.batch_size,
             activations=micro_batch * kept // (2 if machine.precision == "bf16" else 1),
         ),
     )
@@ -151,20 +150,20 @@ def policy_skeleton(params: Params, init: str) -> Skeleton:
     return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
 
 
-def prepare(name: str, bones: Skeleton, policy: dict[str, Any]) -> None:
+def prepare(name: str, bones: Skeleton, policy: Trained) -> None:
     """Makes the skeleton trainable as the policy says, in place."""
     network: Any = bones.network
-    network.requires_grad_(policy["adapter"] == "full").train()
-    if policy["adapter"] == "lora":
+    network.requires_grad_(policy.adapter == "full").train()
+    if policy.adapter == "lora":
         key = f"policies.{name}.lora_targets"
-        add_lora(network, policy["lora_targets"], policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
-    if policy["gradient_checkpointing"]:
+        add_lora(network, policy.lora_targets or (), policy.lora_rank, policy.lora_alpha, policy.seed, key)
+    if policy.gradient_checkpointing:
         network.enable_gradient_checkpointing()
 
 
-def micro_step(bones: Skeleton, policy: dict[str, Any], log: bool) -> Callable[[], Tensor]:
+def micro_step(bones: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
     """The real method's step on one pair, up to its loss, on the meta device."""
-    method = methods.load(policy, PlannedSource(bones.latent))
+    method = methods.load(policy, PlannedContext(bones.latent))
     reference = make_reference(bones, policy)
 
     def loss() -> Tensor:
@@ -172,6 +171,19 @@ def micro_step(bones: Skeleton, policy: dict[str, Any], log: bool) -> Callable[[
         return method.loss(bones.denoise, reference, batch, log)[0]
 
     return loss
+
+
+@dataclass(frozen=True)
+class PlannedContext:
+    """A run that offers a method one pair on the meta device, whatever source it asks for."""
+
+    latent: estimates.Shape
+
+    def source(self, kind: type[Source], passes: int = 1) -> Source:
+        """Returns a stand-in with what methods ask of the source."""
+        planned: Any = PlannedSource(self.latent)
+        found: Source = planned
+        return found
 
 
 @dataclass(frozen=True)
@@ -201,14 +213,14 @@ class PlannedSource:
         yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
 
 
-def make_reference(bones: Skeleton, policy: dict[str, Any]) -> Reference | None:
+def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
     """A reference that costs what the policy's does."""
-    kind = policy["reference"]
+    kind = policy.reference
     if kind == "none":
         return None
     if kind == "cached":
         return cached
-    if policy["adapter"] == "full":
+    if policy.adapter == "full":
         return live(bones.denoise)
 
     def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:

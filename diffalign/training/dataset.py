@@ -1,10 +1,12 @@
-"""What a policy trains on: its pairs or images, and one rank's share of every global batch of them."""
+"""A training's sources of batches: one rank's share of every global batch, opened when a method asks for it."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.data.batches import pairs
 from diffalign.data.batches.image_labels import Opinion, opinions
@@ -17,52 +19,84 @@ from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
-from diffalign.methods import method as methods
 from diffalign.reference import cache as cached
-from diffalign.training.learner import Learner, Spec
+from diffalign.training.learner import Learner
+from diffalign.training.spec import Spec
+from diffalign.training.throughput import Pace, Read
+
+Source = TypeVar("Source")
 
 
-def make_source(spec: Spec, learner: Learner) -> PairSource | UnpairedSource:
-    """The train split from shards, this rank's share: pairs, or images by themselves where the method takes those.
-
-    Raises UserError where there are none.
-    """
-    # On a CPU a thread would take from the training what it gives.
-    unpaired = spec.policy["method"] in methods.UNPAIRED
-    passes = 2 if unpaired else 1
-    on_gpu = learner.accelerator.device.type == "cuda"
-    reader = Ahead[PairBatch](spec.policy["steps"], passes=passes) if on_gpu else when_asked
-    if unpaired:
-        return UnpairedSource(*training_images(spec), **settings(spec, learner), read=reader)
+def open_pairs(spec: Spec, learner: Learner, read: Read[PairBatch]) -> PairSource:
+    """Opens the train split's pairs; UserError where there are none, or where kept errors aren't theirs."""
     pairs = training_pairs(spec)
     fixed, errors_ref = kept_errors(spec, pairs)
-    return PairSource(pairs, **settings(spec, learner), read=reader, fixed=fixed, errors_ref=errors_ref)
+    return PairSource(pairs, **settings(spec, learner), read=read, fixed=fixed, errors_ref=errors_ref)
+
+
+def open_images(spec: Spec, learner: Learner, read: Read[PairBatch]) -> UnpairedSource:
+    """Opens the train split's images one by one; UserError where none are desirable, or none undesirable."""
+    return UnpairedSource(*training_images(spec), **settings(spec, learner), read=read)
+
+
+SOURCES: dict[type[Any], Callable[[Spec, Learner, Read[Any]], Any]] = {
+    PairSource: open_pairs,
+    UnpairedSource: open_images,
+}
+"""Where batches come from: each source and the function that opens it for a rank of a run."""
+
+
+@dataclass
+class Sources:
+    """The sources that a training's method has asked for (`methods.method.Context`)."""
+
+    spec: Spec
+    learner: Learner
+    pace: Pace = field(default_factory=Pace)
+    """Times what is read from any of them."""
+    opened: dict[type[Any], Any] = field(default_factory=dict)
+
+    def source(self, kind: type[Source], passes: int = 1) -> Source:
+        """Returns the source that is a class of SOURCES, opened at the first call; KeyError for another class.
+
+        On a GPU a thread reads ahead. On a CPU it would take from the training what it gives.
+        """
+        if kind not in self.opened:
+            on_gpu = self.learner.accelerator.device.type == "cuda"
+            reader: Read[Any] = Ahead(self.spec.policy.steps, passes=passes) if on_gpu else when_asked
+            self.opened[kind] = SOURCES[kind](self.spec, self.learner, self.pace.timed(reader))
+        found: Source = self.opened[kind]
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """Returns how much there is to learn from in the open sources, by kind: pairs, say."""
+        return {name: count for source in self.opened.values() for name, count in source.counts.items()}
 
 
 def pair_source(spec: Spec, learner: Learner, pairs: list[Pair]) -> PairSource:
-    """Any pairs in the shards as a source with the policy's settings."""
+    """Returns any pairs in the shards as a source with the policy's settings."""
     return PairSource(pairs, **settings(spec, learner))
 
 
 def settings(spec: Spec, learner: Learner) -> dict[str, Any]:
-    """What all sources have; UserError where the processes can't share a global batch."""
+    """Returns what all sources have; UserError where the processes can't share a global batch."""
     policy, accelerator = spec.policy, learner.accelerator
-    share, rest = divmod(policy["batch_size"], accelerator.num_processes)
+    share, rest = divmod(policy.batch_size, accelerator.num_processes)
     if rest:
         raise UserError(
             f"policies.{spec.name}.batch_size: expected a multiple of the {accelerator.num_processes} processes, "
-            f"got {policy['batch_size']}"
+            f"got {policy.batch_size}"
         )
-    micro_steps = math.ceil(share / policy["micro_batch_size"])
+    micro_steps = math.ceil(share / policy.micro_batch_size)
     return {
         "images": Shards(Path(spec.shards), "images"),
         "prompts": Shards(Path(spec.shards), "prompts"),
         "times": make_times(policy, learner.model.process),
-        "seed": policy["seed"],
-        "batch_size": policy["batch_size"],
+        "seed": policy.seed,
+        "batch_size": policy.batch_size,
         "micro_batch_size": math.ceil(share / micro_steps),  # as few micro-batches as can be, the last a smaller one
-        "prompt_drop": policy["prompt_drop"],
-        "flip": policy["flip"],
+        "prompt_drop": policy.prompt_drop,
+        "flip": policy.flip,
         "device": accelerator.device,
         "rank": accelerator.process_index,
         "world": accelerator.num_processes,
@@ -70,50 +104,55 @@ def settings(spec: Spec, learner: Learner) -> dict[str, Any]:
 
 
 def kept_errors(spec: Spec, pairs: list[Pair]) -> tuple[FixedDraws | None, cached.Errors | None]:
-    """The pairs' own draws and the reference's errors [N, K, 2] at them, where the policy's reference is cached."""
-    if spec.policy["reference"] != "cached":
+    """Returns the pairs' own draws and the reference's errors [N, K, 2] at them; None, None unless it is cached."""
+    if spec.policy.reference != "cached":
         return None, None
-    folder, swapped = Path(spec.reference), spec.policy["swap_labels"]
+    folder, swapped = Path(spec.reference), spec.policy.swap_labels
     errors = cached.read(folder, [pair.pair_id for pair in pairs])
     made = cached.read_manifest(folder)["fingerprint"]
     return FixedDraws(made["seed"], made["draws"], swapped), errors[:, :, ::-1].copy() if swapped else errors
 
 
-def make_times(policy: dict[str, Any], process: Process) -> Times:
-    """How the policy's params say that t is drawn."""
-    low, high = policy["timesteps"]
-    return Times(process, low, high, policy["timestep_density"], policy["batch_size"] if policy["stratified"] else 0)
+def make_times(policy: Trained, process: Process) -> Times:
+    """Returns how a policy's settings say that t is drawn."""
+    low, high = policy.timesteps
+    return Times(process, low, high, policy.timestep_density, policy.batch_size if policy.stratified else 0)
 
 
 def held_out_pairs(spec: Spec) -> list[Pair]:
     """Returns all pairs of the validation split by the rule, as their raters answered, in a fixed random order."""
     table = comparisons.read(Path(spec.comparisons))
-    return pairs.held_out_pairs(table, "validation", spec.pairs["rule"], spec.pairs["raters"])
+    return pairs.held_out_pairs(table, "validation", spec.pairs.rule, spec.pairs.raters)
 
 
 def training_pairs(spec: Spec) -> list[Pair]:
-    """The train split's pairs by the rule, winners and losers exchanged where the policy says so."""
+    """Returns the train split's pairs by the rule, winners and losers exchanged where the policy says so."""
     table = comparisons.read(Path(spec.comparisons))
-    pairs = make_pairs(table, "train", **spec.pairs)
+    pairs = make_pairs(table, "train", spec.pairs.rule, spec.pairs.raters, spec.pairs.weights)
     if not pairs:
         raise UserError(
-            f"{spec.comparisons} has no untied comparison in the train split under the rule {spec.pairs}: nothing to "
-            "learn from. See metrics/ingest.json for what became of the rows."
+            f"{spec.comparisons} has no untied comparison in the train split under the rule {rule_of(spec)}: "
+            "nothing to learn from. See metrics/ingest.json for what became of the rows."
         )
-    if spec.policy["swap_labels"]:
+    if spec.policy.swap_labels:
         return [replace(pair, image_w=pair.image_l, image_l=pair.image_w) for pair in pairs]
     return pairs
 
 
 def training_images(spec: Spec) -> tuple[list[Opinion], list[Opinion]]:
-    """The train split's desirable and undesirable images by the rule, exchanged where the policy says so."""
+    """Returns the train split's desirable and undesirable images by the rule, exchanged where the policy says so."""
     table = comparisons.read(Path(spec.comparisons))
-    found = opinions(table, "train", spec.pairs["rule"], spec.pairs["raters"])
+    found = opinions(table, "train", spec.pairs.rule, spec.pairs.raters)
     desirable, undesirable = ([each for each in found if each.desirable is wanted] for wanted in (True, False))
     if not (desirable and undesirable):
         raise UserError(
             f"{spec.comparisons}: policies.{spec.name} expects desirable and undesirable images in the train split, "
-            f"found {len(desirable):,} and {len(undesirable):,} under the rule {spec.pairs}. See metrics/ingest.json "
-            "for what became of the rows."
+            f"found {len(desirable):,} and {len(undesirable):,} under the rule {rule_of(spec)}. See "
+            "metrics/ingest.json for what became of the rows."
         )
-    return (undesirable, desirable) if spec.policy["swap_labels"] else (desirable, undesirable)
+    return (undesirable, desirable) if spec.policy.swap_labels else (desirable, undesirable)
+
+
+def rule_of(spec: Spec) -> str:
+    """Returns the section `pairs` of a run in one line, for messages."""
+    return ", ".join(f"{name} {value}" for name, value in spec.pairs.model_dump().items())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import canonical_json, sha256_bytes
 from diffalign.diffusion.process import Denoise
+from diffalign.methods.method import Method
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.reference.reference import Reference, cached, live
@@ -21,46 +21,10 @@ from diffalign.runtime.signals import StopRequest
 from diffalign.training import checkpoints, ema
 from diffalign.training.ema import EMA
 from diffalign.training.optimizers import OPTIMIZERS
+from diffalign.training.spec import Spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-KEEPING = ("checkpoint_every", "keep_checkpoints", "max_skips")
-"""Keys of a policy that change no weight: when checkpoints are saved, how many stay, when a training gives up."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One training run, as plain values: what to train on what. Paths are relative to the working folder."""
-
-    name: str
-    family: str
-    model: str
-    policy: dict[str, Any]
-    pairs: dict[str, Any]
-    comparisons: str
-    shards: str
-    machine: dict[str, Any]
-    """What must be the same for a bitwise resume: device, processes and how networks are spread over them, threads,
-    precision, whether blocks are compiled, torch's version."""
-    reference: str = "data/reference"
-    """The folder of the reference's kept errors; read where the policy's reference is cached."""
-    probe: dict[str, Any] | None = None
-    """How the training is watched (params.Probe); None: it isn't."""
-
-    def work(self) -> dict[str, Any]:
-        """What is to be done, on whatever machine, however it is kept and given up: a resume may change those."""
-        watched = {key: value for key, value in (self.probe or {}).items() if key != "on_alarm"}
-        policy = {key: value for key, value in self.policy.items() if key not in KEEPING}
-        return {key: value for key, value in vars(self).items() if key != "machine"} | {
-            "policy": policy,
-            "probe": watched,
-        }
-
-    def owner(self) -> str:
-        """A name of that work, for its checkpoints."""
-        return f"{self.name}-{sha256_bytes(canonical_json(self.work()).encode())[:16]}"
 
 
 PATIENCE = timedelta(hours=2)
@@ -116,20 +80,20 @@ def make_accelerator(device: str, processes: int, precision: str) -> "Accelerato
 def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compiled: bool = False) -> Learner:
     """Loads the policy at its init, its reference, and the optimizer; spreads them over the processes there are."""
     policy, parallel = spec.policy, STRATEGIES[strategy](accelerator, compiled)
-    if strategy == "fsdp" and policy["optimizer"] != "adamw":
+    if strategy == "fsdp" and policy.optimizer != "adamw":
         raise UserError(
             f"policies.{spec.name}.optimizer: expected adamw, since with DIFFALIGN_PARALLEL=fsdp each process has a "
-            f"share of a weight only, got {policy['optimizer']!r}; fsdp shares AdamW's moments, too"
+            f"share of a weight only, got {policy.optimizer!r}; fsdp shares AdamW's moments, too"
         )
     model = load_trainable(spec, accelerator.device)
     denoiser: Any = model.denoiser
-    if policy["gradient_checkpointing"]:
+    if policy.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     denoiser.eval()  # no dropout: policy and reference are one function at step 0; checkpointing works all the same
     model.denoiser = parallel.policy(denoiser)
     reference = make_reference(spec, model, denoiser, parallel)
     trainable = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
-    optimizer = OPTIMIZERS[policy["optimizer"]](list(trainable.values()), policy["lr"], policy["weight_decay"])
+    optimizer = OPTIMIZERS[policy.optimizer](list(trainable.values()), policy.lr, policy.weight_decay)
     return Learner(
         accelerator=accelerator,
         model=model,
@@ -138,7 +102,7 @@ def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compile
         reference=reference,
         optimizer=optimizer,
         trainable=trainable,
-        average=None if policy["ema"] is None else ema.start(dict(trainable), policy["ema"]),
+        average=None if policy.ema is None else ema.start(dict(trainable), policy.ema),
         skips=Skips(),
         stop=StopRequest(),
     )
@@ -152,7 +116,7 @@ def dropout(network: nn.Module) -> float:
 
 def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference | None:
     """The reference that the policy's `reference` asks for; a LoRA policy is its own, with its adapters off."""
-    kind = spec.policy["reference"]
+    kind = spec.policy.reference
     if kind == "none":
         return None
     return cached if kind == "cached" else live_reference(spec, model, denoiser, parallel)
@@ -160,7 +124,7 @@ def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 
 def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference:
     """The reference as a network: the policy's own, unwrapped, with its adapters off, or a frozen copy of the init."""
-    if spec.policy["adapter"] == "lora":
+    if spec.policy.adapter == "lora":
         return live(without_adapter(denoiser, model))
     init = load_init(spec, parallel.accelerator.device)
     init.denoiser = parallel.frozen(init.denoiser)
@@ -170,17 +134,17 @@ def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 def load_init(spec: Spec, device: torch.device) -> families.Family:
     """The model with the denoiser of the policy's init, nothing else loaded."""
     model = families.load(spec.family, spec.model, (), device)
-    model.load_denoiser(Path(spec.policy["init"]))
+    model.load_denoiser(Path(spec.policy.init))
     return model
 
 
 def load_trainable(spec: Spec, device: torch.device) -> families.Family:
     """The same as training starts from it: with adapters if there are any; what trains requires gradients."""
     model, policy = load_init(spec, device), spec.policy
-    if policy["adapter"] == "lora":
-        targets = policy["lora_targets"] or model.lora_targets
+    if policy.adapter == "lora":
+        targets = policy.lora_targets or model.lora_targets
         key = f"policies.{spec.name}.lora_targets"
-        add_lora(model.denoiser, targets, policy["lora_rank"], policy["lora_alpha"], policy["seed"], key)
+        add_lora(model.denoiser, targets, policy.lora_rank, policy.lora_alpha, policy.seed, key)
     else:
         model.denoiser.requires_grad_(True)
     return model
@@ -201,13 +165,15 @@ def without_adapter(denoiser: Any, model: families.Family) -> Denoise:
     return reference
 
 
-def state_tensors(learner: Learner) -> dict[str, Tensor]:
-    """All that changes in training, as named tensors: weights, their average, the optimizer's moments, skips.
+def state_tensors(learner: Learner, method: Method) -> dict[str, Tensor]:
+    """Returns all that changes in training, by name: weights, their average, the optimizer's moments, skips, the
+    method's own state.
 
     They are in full on the first process, which is to save them, however the learner is spread: all must call this.
     """
+    own = {f"method.{name}": tensor for name, tensor in method.state().items()}
     skips = {"skips": torch.tensor([learner.skips.total, learner.skips.in_a_row])}
-    tensors = shared_tensors(learner) | skips | checkpoints.optimizer_tensors(learner.optimizer)
+    tensors = shared_tensors(learner) | skips | own | checkpoints.optimizer_tensors(learner.optimizer)
     return whole(tensors, learner.accelerator.is_main_process)
 
 
@@ -219,7 +185,7 @@ def shared_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
+def restore(learner: Learner, method: Method, tensors: dict[str, Tensor]) -> None:
     """Puts back what `state_tensors` gave. Raises UserError where the weights aren't this model's."""
     there = shared_tensors(learner)
     checkpoints.check_shapes(tensors, there)
@@ -227,6 +193,7 @@ def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
         tensor.copy_(share(tensors[name], tensor))
     checkpoints.load_optimizer(learner.optimizer, tensors)
     learner.skips = Skips(*tensors["skips"].tolist())
+    method.restore({n.removeprefix("method."): tensor for n, tensor in tensors.items() if n.startswith("method.")})
 
 
 def published(learner: Learner) -> dict[str, Tensor]:

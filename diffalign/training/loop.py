@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from diffalign.config.training import Trained
 from diffalign.core.errors import STOPPED, Stopped, UserError
 from diffalign.core.files import disk_errors, write_bytes, write_json, write_text
 from diffalign.core.progress import Progress
@@ -33,11 +34,10 @@ from diffalign.runtime.parallel import clip_gradients
 from diffalign.runtime.processes import die_with_parent
 from diffalign.training import checkpoints, monitor
 from diffalign.training.checkpoints import Checkpoint
-from diffalign.training.dataset import make_source
+from diffalign.training.dataset import Sources
 from diffalign.training.learner import (
     Learner,
     Skips,
-    Spec,
     build,
     dropout,
     live_reference,
@@ -47,7 +47,8 @@ from diffalign.training.learner import (
     restore,
     state_tensors,
 )
-from diffalign.training.throughput import Pace
+from diffalign.training.spec import Spec
+from diffalign.training.spec import read as read_spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,7 +69,7 @@ class Job:
     work: Path
     learner: Learner
     method: methods.Method
-    pace: Pace
+    sources: Sources
     environments: list[dict[str, Any]]
     """From the first step on; the last one is this process's."""
     watching: monitor.Watch | None
@@ -79,29 +80,28 @@ def run(spec: Spec, work: Path) -> None:
 
     Raises Stopped when asked to end before that, in one of the processes: all have finished the same step by then.
     """
-    accelerator = make_accelerator(**{key: spec.machine[key] for key in ("device", "processes", "precision")})
-    devices.set_up(accelerator.device, spec.machine["precision"])
-    learner = build(spec, accelerator, spec.machine["parallel"], spec.machine["compiled"])
-    source = make_source(spec, learner)
-    pace = Pace(source.read)
-    source = replace(source, read=pace)
-    if isinstance(source, PairSource) and source.errors_ref is not None:
-        check_reference(spec, learner, source)
-    method = methods.load(spec.policy, source)
+    machine = spec.machine
+    accelerator = make_accelerator(machine.device, machine.processes, machine.precision)
+    devices.set_up(accelerator.device, machine.precision)
+    learner = build(spec, accelerator, machine.parallel, machine.compiled)
+    sources = Sources(spec, learner)
+    if spec.policy.reference == "cached":
+        check_reference(spec, learner, sources.source(PairSource))
+    method = methods.load(spec.policy, sources)
     learner.stop.listen()
-    step, environments = resume(spec, learner, work)
-    watching = monitor.start(spec, learner, work, monitor.read_lines(work / LOGGED_STEPS))
+    step, environments = resume(spec, learner, method, work)
+    watching = monitor.start(spec, learner, method, work, monitor.read_lines(work / LOGGED_STEPS))
     if watching and (alarm := watching.alarm()):
         raise UserError(alarm)
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
-    elif about := method.about():
-        say(accelerator, f"train {spec.name}: {losses.told(spec.policy['beta'], spec.policy['lr'], about)}")
+    elif (beta := (about := method.about()).get("beta")) is not None:
+        say(accelerator, f"train {spec.name}: {losses.told(beta, spec.policy.lr, about)}")
     if share := dropout(learner.denoiser):
         say(accelerator, f"train {spec.name}: {NO_DROPOUT.format(share=share)}")
-    job = Job(spec, work, learner, method, pace, environments, watching)
+    job = Job(spec, work, learner, method, sources, environments, watching)
     take_steps(job, step)
-    finish(job, source.counts)
+    finish(job)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -109,17 +109,17 @@ def run(spec: Spec, work: Path) -> None:
 def take_steps(job: Job, step: int) -> None:
     """Trains from a step to the last; raises Stopped when asked to end, UserError where an alarm ends it."""
     policy, accelerator = job.spec.policy, job.learner.accelerator
-    steps = policy["steps"]
+    steps = policy.steps
     progress = Progress(f"train {job.spec.name}", steps, step)
     while step < steps:
-        logging = (step + 1) % policy["log_every"] == 0 or step + 1 == steps
-        with job.pace.step():
+        logging = (step + 1) % policy.log_every == 0 or step + 1 == steps
+        with job.sources.pace.step():
             logs = optimizer_step(job.learner, job.method, policy, step, logging)
         step += 1
         check_skips(job.spec, job.learner.skips, step)
         alarm = note(job, step, logs)
         stopping = job.learner.stop.agreed and step < steps
-        if stopping or alarm or (step % policy["checkpoint_every"] == 0 and step < steps):
+        if stopping or alarm or (step % policy.checkpoint_every == 0 and step < steps):
             save_checkpoint(job, step)
         if alarm:
             raise UserError(alarm)
@@ -144,15 +144,15 @@ def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
     return job.watching.alarm() if job.watching and looking else None
 
 
-def finish(job: Job, counts: dict[str, Any]) -> None:
-    """Publishes the policy, with what was seen of its training and `counts` of its data."""
+def finish(job: Job) -> None:
+    """Publishes the policy, with what was seen of its training and the counts of its data."""
     accelerator = job.learner.accelerator
     seen = job.watching.facts() if job.watching else {"alarms": None, "chosen": monitor.last(job.spec)}
     peak = devices.peak_bytes(accelerator.device)  # before the policy is loaded once more, to be published
     weights = published_weights(job.learner)
     if accelerator.is_main_process:
-        write_json(job.work / RATE, {**job.pace.facts(), "peak_bytes": peak})
-        facts = {**counts, "conventions": job.method.about(), "environments": job.environments, **seen}
+        write_json(job.work / RATE, {**job.sources.pace.facts(), "peak_bytes": peak})
+        facts = {**job.sources.counts(), "conventions": job.method.about(), "environments": job.environments, **seen}
         publish(job.spec, weights, facts, job.work)
 
 
@@ -160,7 +160,7 @@ def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
     """Compares some of the reference's kept errors with the live one's, which is there for that only."""
     denoiser = learner.accelerator.unwrap_model(learner.denoiser)
     reference = live_reference(spec, learner.model, denoiser, learner.parallel)
-    share = check_margins(source, reference, learner.accelerator.autocast, spec.machine["precision"])
+    share = check_margins(source, reference, learner.accelerator.autocast, spec.machine.precision)
     text = f"{MARGINS} kept margins or more agree with the live reference's to {share:.2g} of a pair's mean error"
     say(learner.accelerator, f"train {spec.name}: {text}")
     del reference
@@ -168,15 +168,15 @@ def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
 
 
 def optimizer_step(
-    learner: Learner, method: methods.Method, policy: dict[str, Any], step: int, logging: bool
+    learner: Learner, method: methods.Method, policy: Trained, step: int, logging: bool
 ) -> dict[str, float] | None:
     """One step on the global batch; the averages over it that are logged, where `logging`.
 
     The loss is the sum over the global batch divided by its size, so that neither the number of processes nor the
     micro-batch enters. Gradients are averaged over processes, hence their number as a factor.
     """
-    size, world = policy["batch_size"], learner.accelerator.num_processes
-    lr = policy["lr"] * min(1.0, (step + 1) / max(policy["warmup_steps"], 1))
+    size, world = policy.batch_size, learner.accelerator.num_processes
+    lr = policy.lr * min(1.0, (step + 1) / max(policy.warmup_steps, 1))
     learner.optimizer.param_groups[0]["lr"] = lr
     sums: dict[str, Tensor] = {}
     batches = within(learner.accelerator.autocast, method.batches(learner.model.denoise, learner.reference, step))
@@ -186,9 +186,9 @@ def optimizer_step(
             learner.accelerator.backward(total * world / size)
         for name, value in {"loss": total.detach(), **logs}.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    clipped = clip_gradients(learner.trainable.values(), policy["max_grad_norm"])
+    clipped = clip_gradients(learner.trainable.values(), policy.max_grad_norm)
     norm = learner.stop.agree(learner.accelerator, clipped)  # here the host waits for the device, once a step
-    if norm <= policy["skip_grad_norm"]:  # not so for NaN; the gradients are averages over all ranks, so all agree
+    if norm <= policy.skip_grad_norm:  # not so for NaN; the gradients are averages over all ranks, so all agree
         learner.optimizer.step()
         if learner.average:
             learner.average.update(dict(learner.trainable))
@@ -230,15 +230,15 @@ def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
     yield item, True
 
 
-def resume(spec: Spec, learner: Learner, work: Path) -> tuple[int, list[dict[str, Any]]]:
+def resume(spec: Spec, learner: Learner, method: methods.Method, work: Path) -> tuple[int, list[dict[str, Any]]]:
     """Restores the newest good checkpoint and cuts the curve to it.
 
-    Gives the step it was taken at, 0 without one, and the environments from the first step on, this one's the last.
+    Returns the step it was taken at, 0 without one, and the environments from the first step on, this one's the last.
     """
     found = checkpoints.newest(work / "checkpoints", spec.owner())
     step, environments = (found.step, found.environments) if found else (0, [])
     if found:
-        restore(learner, found.tensors)
+        restore(learner, method, found.tensors)
     if learner.accelerator.is_main_process:
         cut(work / LOGGED_STEPS, step)
     steps = learner.accelerator.gather(torch.tensor([step], device=learner.accelerator.device)).unique().tolist()
@@ -251,16 +251,15 @@ def continued(
     spec: Spec, step: int, environments: list[dict[str, Any]], accelerator: "Accelerator"
 ) -> list[dict[str, Any]]:
     """The environments of a run with the present one; a change is said on stderr."""
+    present = spec.machine.model_dump()
     if environments:
         before = {key: value for key, value in environments[-1].items() if key != "from_step"}
-        if before == spec.machine:
+        if before == present:
             return environments
-        changes = [
-            f"{key} {old!r} -> {spec.machine.get(key)!r}" for key, old in before.items() if old != spec.machine.get(key)
-        ]
+        changes = [f"{key} {old!r} -> {present.get(key)!r}" for key, old in before.items() if old != present.get(key)]
         text = "each step's batch stays the same, but the result isn't promised bit for bit"
         say(accelerator, f"train {spec.name}: from step {step} on another environment ({', '.join(changes)}): {text}")
-    return [*environments, {"from_step": step, **spec.machine}]
+    return [*environments, {"from_step": step, **present}]
 
 
 def cut(curve: Path, step: int) -> None:
@@ -276,11 +275,11 @@ def cut(curve: Path, step: int) -> None:
 def save_checkpoint(job: Job, step: int) -> None:
     """Writes a checkpoint from the first process, which has the state in full; old ones go, as the policy says."""
     accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
-    checkpoint = Checkpoint(step, job.spec.owner(), job.environments, state_tensors(job.learner))
+    checkpoint = Checkpoint(step, job.spec.owner(), job.environments, state_tensors(job.learner, job.method))
     if accelerator.is_main_process:
         with open(job.work / LOGGED_STEPS, "a") as curve:
             os.fsync(curve.fileno())
-        checkpoints.save(folder, checkpoint, job.spec.policy["keep_checkpoints"])
+        checkpoints.save(folder, checkpoint, job.spec.policy.keep_checkpoints)
     accelerator.wait_for_everyone()
     if job.watching:
         job.watching.prune(checkpoints.steps(folder))
@@ -296,19 +295,20 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
     out.mkdir(parents=True)
     model = model_with(spec, weights)
     with disk_errors(out):
-        save_denoiser(model, spec.policy["adapter"], out)
+        save_denoiser(model, spec.policy.adapter, out)
         if (pictures := work / monitor.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
-    meta = {**spec.policy, "schema": 1, "name": spec.name, **facts, "environment": spec.machine}
+    meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
+    meta |= {**facts, "environment": spec.machine.model_dump()}
     write_json(out / "policy.json", meta)
 
 
 def check_skips(spec: Spec, skips: Skips, step: int) -> None:
     """Raises UserError where as many steps in a row were skipped as the policy's `max_skips` says."""
-    if skips.in_a_row >= spec.policy["max_skips"]:
+    if skips.in_a_row >= spec.policy.max_skips:
         raise UserError(
             f"training of {spec.name} diverged: {skips.in_a_row} steps in a row, the last of them step {step}, had a "
-            f"gradient that was no number or of a norm beyond skip_grad_norm {spec.policy['skip_grad_norm']:g}. Lower "
+            f"gradient that was no number or of a norm beyond skip_grad_norm {spec.policy.skip_grad_norm:g}. Lower "
             f"policies.{spec.name}.lr, or raise warmup_steps."
         )
 
@@ -337,7 +337,7 @@ def main() -> None:
     die_with_parent()
     path = Path(sys.argv[1])
     try:
-        run(Spec(**json.loads(path.read_text())), path.parent)
+        run(read_spec(path), path.parent)
     except Stopped:
         sys.exit(STOPPED)
     except UserError as error:

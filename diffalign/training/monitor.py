@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from diffalign.config.probe import Probe
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes, write_bytes
+from diffalign.methods.method import Method
 from diffalign.monitoring import alarms, probe
 from diffalign.monitoring import curve as points
 from diffalign.monitoring.curve import Point
@@ -24,8 +26,9 @@ from diffalign.reference.reference import pair_errors
 from diffalign.runtime import devices
 from diffalign.runtime.parallel import share
 from diffalign.training.dataset import held_out_pairs, pair_source
-from diffalign.training.learner import Learner, Spec, as_published, live_reference, published, published_weights
+from diffalign.training.learner import Learner, as_published, live_reference, published, published_weights
 from diffalign.training.previews import Pictures, open_pictures
+from diffalign.training.spec import Spec
 
 REFERENCE, BEST, PICTURES = "reference-{}.safetensors", "best", "pictures"
 
@@ -35,9 +38,9 @@ class Watch:
     """The probes of one training, on every rank; all ranks make the same calls."""
 
     spec: Spec
-    settings: dict[str, Any]
-    """params.Probe, as plain values."""
+    settings: Probe
     learner: Learner
+    method: Method
     draws: Draws
     reference: Floats
     """The reference's errors [N, K, 2]."""
@@ -45,9 +48,14 @@ class Watch:
     pictures: Pictures | None
     work: Path
 
+    @property
+    def thresholds(self) -> alarms.Thresholds:
+        """The alarms' thresholds by name; None: that alarm is off."""
+        return {name: getattr(self.settings, name) for name in alarms.ALARMS}
+
     def due(self, step: int) -> bool:
         """Whether a step, counted from 1, is probed: every so many, and the last one."""
-        return step % self.settings["every"] == 0 or step == self.spec.policy["steps"]
+        return step % self.settings.every == 0 or step == self.spec.policy.steps
 
     def look(self, step: int) -> dict[str, float]:
         """Probes what would be published after a step, says new alarms, keeps it if it's best; the curve's figures."""
@@ -55,10 +63,10 @@ class Watch:
             point = self.seen()
             if self.pictures is not None:
                 point |= self.pictures.take(step, self.learner.accelerator)
-        held = alarms.raised({"step": step, **point}, self.settings)
+        held = alarms.raised({"step": step, **point}, self.thresholds)
         point |= {f"alarm/{name}": float(name in held) for name in alarms.ALARMS}
         self.history.append({"step": step, **point})
-        for line in alarms.news(self.history, self.settings):
+        for line in alarms.news(self.history, self.thresholds):
             self.say(f"warning: train {self.spec.name}: step {step}: {line}")
         self.keep_best(step)
         return dict(points.named(point))
@@ -67,21 +75,21 @@ class Watch:
         """The figures of a probe of the denoiser as it is."""
         learner, accelerator, draws = self.learner, self.learner.accelerator, self.draws
         policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
-        prompts, slope = [pair.prompt for pair in draws.pairs], probe.slope_of(self.spec.policy)
-        point = probe.describe(self.reference, policy, prompts, draws.t, draws.edges, slope)
-        if learner.reference is not None and self.spec.policy["reference"] == "live":
+        prompts = [pair.prompt for pair in draws.pairs]
+        point = probe.describe(self.reference, policy, prompts, draws.t, draws.edges, self.method.pull)
+        if learner.reference is not None and self.spec.policy.reference == "live":
             again = probe.measure(draws, learner.reference, accelerator, first=True)
             point["reference_drift"] = probe.drift(self.reference, again)
         return point
 
     def alarm(self) -> str | None:
         """What ends the run, where the newest probe raised an alarm and `probe.on_alarm` says to stop."""
-        if self.settings["on_alarm"] != "stop" or not self.history:
+        if self.settings.on_alarm != "stop" or not self.history:
             return None
-        held = alarms.raised(self.history[-1], self.settings)
+        held = alarms.raised(self.history[-1], self.thresholds)
         if not held:
             return None
-        limits = {name: float(self.settings[name]) for name in held}
+        limits = {name: limit for name in held if (limit := self.thresholds[name]) is not None}
         told = " ".join(f"{name}: {alarms.explained(name, value, limits[name])}" for name, value in held.items())
         return (
             f"training of {self.spec.name} was stopped by an alarm at step {self.history[-1]['step']}: {told} "
@@ -90,7 +98,7 @@ class Watch:
 
     def keep_best(self, step: int) -> None:
         """Keeps what would be published if the probe of this step is the best so far, where they may be chosen."""
-        if self.spec.policy["choose"] == "probe" and alarms.best(self.history, self.settings)[0] == step:
+        if self.spec.policy.choose == "probe" and alarms.best(self.history, self.thresholds)[0] == step:
             found = published_weights(self.learner)
             if self.learner.accelerator.is_main_process:
                 tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in found.items()}
@@ -102,16 +110,16 @@ class Watch:
         if not self.learner.accelerator.is_main_process:
             return
         histories = [self.history, *([p for p in self.history if p["step"] <= step] for step in kept)]
-        needed = {best_file(self.work, alarms.best(h, self.settings)[0]) for h in histories if h}
+        needed = {best_file(self.work, alarms.best(h, self.thresholds)[0]) for h in histories if h}
         for path in (self.work / BEST).glob("step-*.safetensors"):
             if path not in needed:
                 path.unlink()
 
     def choose(self) -> dict[str, Any]:
         """Puts the chosen step's weights into what is published at the end of training; which one, and why."""
-        if self.spec.policy["choose"] == "last":
+        if self.spec.policy.choose == "last":
             return last(self.spec)
-        step, why = alarms.best(self.history, self.settings)
+        step, why = alarms.best(self.history, self.thresholds)
         file = best_file(self.work, step)
         if not file.is_file():
             raise UserError(f"{file}, the weights of the best probe, is missing. Delete {self.work} and train again.")
@@ -124,7 +132,7 @@ class Watch:
 
     def facts(self) -> dict[str, Any]:
         """What policy.json says of it: the alarms, and which step's weights these are."""
-        found = alarms.listed(self.history, self.settings)
+        found = alarms.listed(self.history, self.thresholds)
         return {"alarms": [asdict(alarm) for alarm in found], "chosen": self.choose()}
 
     def say(self, text: str) -> None:
@@ -133,7 +141,7 @@ class Watch:
             sys.stderr.write(text + "\n")
 
 
-def start(spec: Spec, learner: Learner, work: Path, lines: list[dict[str, float]]) -> Watch | None:
+def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[dict[str, float]]) -> Watch | None:
     """The watch on a training that begins or goes on after `lines` of its curve; None where it isn't watched.
 
     Where no pairs are held out that's said on stderr; UserError if the run depends on probes then.
@@ -141,10 +149,10 @@ def start(spec: Spec, learner: Learner, work: Path, lines: list[dict[str, float]
     settings = spec.probe
     if settings is None:
         return None
-    pairs = held_out_pairs(spec)[: settings["pairs"]]
+    pairs = held_out_pairs(spec)[: settings.pairs]
     if not pairs:
         lacking = f"{spec.comparisons} has no untied comparison in the validation split"
-        if spec.policy["choose"] == "probe" or settings["on_alarm"] == "stop":
+        if spec.policy.choose == "probe" or settings.on_alarm == "stop":
             raise UserError(
                 f"{lacking}: no probe can choose policies.{spec.name}'s step or stop its training. Raise "
                 "data.validation or name a file so; or set choose to last and probe.on_alarm to warn."
@@ -152,11 +160,11 @@ def start(spec: Spec, learner: Learner, work: Path, lines: list[dict[str, float]
         if learner.accelerator.is_main_process:
             sys.stderr.write(f"train {spec.name}: {lacking}: no probes\n")
         return None
-    draws = Draws(pair_source(spec, learner, pairs), pairs, settings["draws"], settings["seed"])
-    machine = sha256_bytes(canonical_json(spec.machine).encode())[:16]  # another one rounds otherwise
+    draws = Draws(pair_source(spec, learner, pairs), pairs, settings.draws, settings.seed)
+    machine = sha256_bytes(canonical_json(spec.machine.model_dump()).encode())[:16]  # another one rounds otherwise
     reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
-    pictures = open_pictures(spec, learner, draws, work / PICTURES) if settings["images"] else None
-    return Watch(spec, settings, learner, draws, reference, points.points(lines), pictures, work)
+    pictures = open_pictures(spec, settings, learner, draws, work / PICTURES) if settings.images else None
+    return Watch(spec, settings, learner, method, draws, reference, points.points(lines), pictures, work)
 
 
 def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> Floats:
@@ -166,7 +174,7 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
     """
     accelerator = learner.accelerator
     if not file.is_file():
-        at_hand = learner.reference if spec.policy["reference"] == "live" else None
+        at_hand = learner.reference if spec.policy.reference == "live" else None
         errors = at_hand or live_reference(
             spec, learner.model, accelerator.unwrap_model(learner.denoiser), learner.parallel
         )
@@ -192,4 +200,4 @@ def best_file(work: Path, step: int) -> Path:
 
 def last(spec: Spec) -> dict[str, Any]:
     """What is said where the last step's weights are published."""
-    return {"step": spec.policy["steps"], "why": "the last one (choose: last)"}
+    return {"step": spec.policy.steps, "why": "the last one (choose: last)"}

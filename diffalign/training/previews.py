@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffalign.config.probe import Probe
 from diffalign.core.files import write_bytes
 from diffalign.generation.pipeline import Draw, drawer, initial_noise, png
 from diffalign.models import family as families
@@ -19,7 +20,8 @@ from diffalign.monitoring.curve import Point
 from diffalign.monitoring.probe import Draws
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Reward
-from diffalign.training.learner import Learner, Spec
+from diffalign.training.learner import Learner
+from diffalign.training.spec import Spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,19 +77,18 @@ class Pictures:
         return images
 
 
-def open_pictures(spec: Spec, learner: Learner, draws: Draws, folder: Path) -> Pictures:
+def open_pictures(spec: Spec, settings: Probe, learner: Learner, draws: Draws, folder: Path) -> Pictures:
     """The first prompts of the probe's pairs, with the noise that the generate stage gives them."""
-    settings = spec.probe or {}
-    prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings["images"]]
+    prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings.images]
     model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
     resolution = draws.source.images.manifest["fingerprint"]["resolution"]
-    shape, seed = draws.source.shape, spec.policy["noise_seed"]
+    shape, seed = draws.source.shape, spec.policy.noise_seed
     return Pictures(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
-        draw=drawer(model, learner.model.denoise, resolution, settings["image_steps"], settings["guidance"]),
+        draw=drawer(model, learner.model.denoise, resolution, settings.image_steps, settings.guidance),
         size=draws.source.micro_batch_size,
-        judges=[rewards.load(name, values, learner.accelerator.device) for name, values in settings["rewards"].items()],
+        judges=[rewards.load(name, values, learner.accelerator.device) for name, values in spec.rewards.items()],
         folder=folder,
     )
 

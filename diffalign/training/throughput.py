@@ -3,32 +3,37 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from diffalign.data.batches.prefetch import Make
 
 T = TypeVar("T")
+Read = Callable[[Make[T], int], Iterator[T]]
+"""(how a step's batches are made, the step) -> its batches."""
 
 
-class Pace(Generic[T]):
-    """Reads steps' batches by `read`, and times that and the steps; the first one warms up and isn't counted."""
+class Pace:
+    """Times optimizer steps, and how long they wait for batches; the first one warms up and isn't counted."""
 
-    def __init__(self, read: Callable[[Make[T], int], Iterator[T]]) -> None:
-        self.read = read
+    def __init__(self) -> None:
         self.warm = False
         self.steps, self.seconds, self.waited = 0, 0.0, 0.0
         self.reading = 0.0  # seconds, of the present step
 
-    def __call__(self, make: Make[T], step: int) -> Iterator[T]:
-        """The batches of a step."""
-        batches, end = iter(self.read(make, step)), object()
-        while True:
-            begun = time.monotonic()
-            batch = next(batches, end)
-            self.reading += time.monotonic() - begun
-            if batch is end:
-                return
-            yield batch  # type: ignore[misc]
+    def timed(self, read: Read[T]) -> Read[T]:
+        """Returns a reader that reads as `read` does and adds what it waits to the present step."""
+
+        def reading(make: Make[T], step: int) -> Iterator[T]:
+            batches, end = iter(read(make, step)), object()
+            while True:
+                begun = time.monotonic()
+                batch = next(batches, end)
+                self.reading += time.monotonic() - begun
+                if batch is end:
+                    return
+                yield batch  # type: ignore[misc]
+
+        return reading
 
     @contextmanager
     def step(self) -> Iterator[None]:

@@ -6,14 +6,12 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from diffalign.config.params import Params
-from diffalign.core.files import hash_folder, write_json
 from diffalign.runtime import launch
 from diffalign.training import loop as training
-from diffalign.training.learner import Spec
+from tests.helpers import specs
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -21,14 +19,10 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def prepare(work: Path, values: Params, policy: str, processes: int) -> None:
-    """Writes the spec of a run as the train stage does."""
-    machine = {"device": "cpu", "processes": processes, "threads": 1, "precision": "fp32", "torch": torch.__version__}
-    machine |= {"parallel": "ddp", "compiled": False}
-    chosen = values.policies[policy].model_dump() | {"init_fingerprint": hash_folder(Path("model/unet"))}
-    pairs = values.pairs.model_dump()
-    spec = Spec(policy, "sd15", "model", chosen, pairs, "data/comparisons", "data/shards", machine)
-    write_json(work / "spec.json", vars(spec))
+def prepare(work: Path, values: Params, policy: str, processes: int, **changes: Any) -> None:
+    """Writes the spec of a run as the train stage does, with changes to the policy's settings."""
+    machine = specs.MACHINE.model_copy(update={"processes": processes})
+    specs.write(work, specs.spec(values, policy, machine, **changes))
 
 
 def start(work: Path, processes: int) -> list[BaseProcess]:

@@ -21,8 +21,8 @@ class Poisoned:
         self.now = step
         return self.method.batches(policy, reference, step)
 
-    def about(self) -> dict[str, float]:
-        return self.method.about()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
 
     def loss(self, policy: Any, reference: Any, batch: Any, log: bool) -> tuple[Any, dict[str, Any]]:
         total, logs = self.method.loss(policy, reference, batch, log)
@@ -31,5 +31,5 @@ class Poisoned:
 
 if __name__ == "__main__":
     load = methods.load
-    methods.load = lambda policy, source: Poisoned(load(policy, source))
+    methods.load = lambda settings, context: Poisoned(load(settings, context))
     training.main()

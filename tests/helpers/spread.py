@@ -1,12 +1,11 @@
-"""A worker of tests/test_parallel.py, one of two: trains in DDP and FSDP2, and leaves what came of it in OUT.
+"""A worker of tests/runtime/test_parallel.py, one of two: trains in DDP and FSDP2, and leaves the results in OUT.
 
-`python -m tests.spread SPECS OUT` under torchrun; SPECS is a JSON file of specs by name.
+`python -m tests.helpers.spread SPECS OUT` under torchrun; SPECS is a folder with NAME/spec.json of each run.
 """
 
 import json
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffalign.methods import method as methods
+from diffalign.methods.pairwise import PairMethod
 from diffalign.runtime import devices
 from diffalign.runtime.parallel import whole
-from diffalign.training.dataset import make_source
+from diffalign.training.dataset import Sources
 from diffalign.training.learner import (
     Learner,
-    Spec,
     as_published,
     build,
     make_accelerator,
@@ -32,13 +31,16 @@ from diffalign.training.learner import (
     state_tensors,
 )
 from diffalign.training.loop import optimizer_step
+from diffalign.training.spec import Spec, read
 
 Logs = list[dict[str, float]]
+NO_SOURCE: Any = None
+"""Of a method that is asked for its state alone."""
 
 
 def steps(learner: Learner, spec: Spec, start: int, end: int, poisoned: int = -1) -> Logs:
     """Some optimizer steps; in step `poisoned` the loss of the last process is no number."""
-    method = methods.load(spec.policy, make_source(spec, learner))
+    method = methods.load(spec.policy, Sources(spec, learner))
     loss = method.loss
     logs = []
 
@@ -60,7 +62,7 @@ def accelerator(precision: str = "fp32") -> Any:
 
 
 def kept(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in state_tensors(learner).items()}
+    return {name: tensor.detach().clone() for name, tensor in state_tensors(learner, PairMethod(NO_SOURCE)).items()}
 
 
 class Exchanges(TorchDispatchMode):
@@ -78,7 +80,8 @@ class Exchanges(TorchDispatchMode):
 
 def reductions(spec: Spec, strategy: str, micro_batch_size: int) -> int:
     """How often tensors are reduced over the processes in an optimizer step: gradients, and its logs' sums."""
-    spec = replace(spec, policy={**spec.policy, "micro_batch_size": micro_batch_size})
+    policy = spec.policy.model_copy(update={"micro_batch_size": micro_batch_size})
+    spec = spec.model_copy(update={"policy": policy})
     learner = build(spec, accelerator(), strategy)
     steps(learner, spec, 0, 1)  # after its first backward DDP puts gradients into other buckets
     with Exchanges() as seen:
@@ -128,7 +131,7 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
     dist.broadcast_object_list(holder)
     for strategy in ("ddp", "fsdp"):
         fresh = build(spec, accelerator(), strategy)
-        restore(fresh, holder[0])
+        restore(fresh, PairMethod(NO_SOURCE), holder[0])
         steps(fresh, spec, 1, 3)
         results[f"resumed-{strategy}"] = kept(fresh)
     if first.accelerator.is_main_process:
@@ -139,7 +142,7 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     listed, folder = map(Path, sys.argv[1:])
-    found = everything({name: Spec(**value) for name, value in json.loads(listed.read_text()).items()}, folder)
+    found = everything({path.parent.name: read(path) for path in sorted(listed.glob("*/spec.json"))}, folder)
     if dist.get_rank() == 0:
         (folder / "logs.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -18,6 +18,7 @@ from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import live, pair_errors
 from diffalign.training.loop import within
+from tests.helpers.methods import Offers, settings
 from tests.methods.test_methods import SHAPE, Denoiser, source
 
 BETA, SHARE = 50.0, 0.8
@@ -170,9 +171,9 @@ def test_mirroring_and_dropping_prompts() -> None:
 
 def test_it_logs_what_the_others_log_and_gets_what_the_params_say() -> None:
     each, policy = unpaired(), Denoiser(0)
-    method = load({"method": "kto", "beta": 7.0, "desirable_share": 0.6}, each)
+    method = load(settings("kto", beta=7.0, desirable_share=0.6), Offers(each))
     assert method == KTO(each, 7.0, 0.6)
-    assert method.about() == {"summed": 3.5 / 64, "diffusion_kto": 3.5}
+    assert method.about() == {"beta": 7.0, "summed": 3.5 / 64, "diffusion_kto": 3.5}
     batch = next(method.batches(policy, live(policy), 0))
     others = SFT(source()).loss(policy, live(policy), next(source().at(0)), True)[1]
     assert method.loss(policy, live(policy), batch, True)[1].keys() == others.keys()

@@ -20,6 +20,7 @@ from diffalign.methods.mapo import MaPO
 from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import Reference, live, pair_errors
+from tests.helpers.methods import Offers, settings
 
 SHAPE = (4, 4, 4)
 FLOW = Times(Flow(1000, 3.0), density="logit_normal")
@@ -281,10 +282,10 @@ def test_the_safeguard_scales_the_losers_gradient_and_not_the_loss() -> None:
 
 def test_methods_get_what_the_params_say() -> None:
     each = source()
-    guarded = {"method": "dpo", "beta": 7.0, "link": "hinge", "safeguard": 0.6}
-    assert load(guarded, each) == DPO(each, beta=7.0, link="hinge", safeguard=0.6)
-    assert load({"method": "mapo", "beta": 0.1}, each) == MaPO(each, beta=0.1)
-    assert load({"method": "sft"}, each) == SFT(each)
+    guarded = settings("dpo", beta=7.0, link="hinge", safeguard=0.6)
+    assert load(guarded, Offers(each)) == DPO(each, beta=7.0, link="hinge", safeguard=0.6)
+    assert load(settings("mapo", beta=0.1), Offers(each)) == MaPO(each, beta=0.1)
+    assert load(settings("sft"), Offers(each)) == SFT(each)
 
 
 def test_posterior_sample_by_hand() -> None:

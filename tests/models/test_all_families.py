@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pair_batches import PairSource
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key
@@ -24,10 +25,11 @@ from diffalign.models import family as families
 from diffalign.models.policies import add_lora, load_policy
 from diffalign.reference.reference import live
 from diffalign.training import loop as training
-from diffalign.training.dataset import make_source
-from diffalign.training.learner import Spec, build, load_init, make_accelerator
+from diffalign.training.dataset import Sources
+from diffalign.training.learner import build, load_init, make_accelerator
+from diffalign.training.spec import read as read_spec
 from stages import evaluate, generate, ingest, precompute, reference, train
-from tests.helpers import pickapic
+from tests.helpers import pickapic, specs
 from tests.helpers.project import make_params
 from tests.helpers.tiny import make_model
 from tests.helpers.tiny_families import JOINT, make_sd3, make_sdxl
@@ -159,7 +161,7 @@ def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     def launch(module: str, arguments: list[str], *rest: object) -> None:
         path = Path(arguments[0])
-        training.run(Spec(**json.loads(path.read_text())), path.parent)
+        training.run(read_spec(path), path.parent)
 
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
     monkeypatch.setattr(train, "launch", launch)
@@ -266,15 +268,14 @@ def test_a_cached_reference_is_each_familys(
 
 def test_a_lora_that_is_off_is_a_frozen_copy(project: tuple[Case, Params]) -> None:
     """Moved adapters change the policy's errors; the reference's are those of a freshly loaded init, bit for bit."""
-    case, values = project
-    policy = values.policies["lora"].model_dump()
-    spec = Spec("lora", case.family, "model", policy, values.pairs.model_dump(), "data/comparisons", "data/shards", {})
+    _, values = project
+    spec = specs.spec(values, "lora")
     learner = build(spec, make_accelerator("cpu", 1, "fp32"))
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in learner.trainable.values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
-    batch = next(make_source(spec, learner).at(0))
+    batch = next(Sources(spec, learner).source(PairSource).at(0))
     trained, frozen = live(learner.model.denoise), live(load_init(spec, torch.device("cpu")).denoise)
     before, off, after = (torch.cat(errors(batch)) for errors in (trained, learner.reference, trained))
     assert torch.equal(off, torch.cat(frozen(batch)))

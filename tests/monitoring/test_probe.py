@@ -16,8 +16,9 @@ from diffalign.diffusion.process import Diffusion, scaled_linear
 from diffalign.diffusion.rng import pair_draw, probe_draw
 from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation.implicit_reward import reward_draw
+from diffalign.methods.dpo import DPO
+from diffalign.methods.sft import SFT
 from diffalign.monitoring import curve as points
-from diffalign.monitoring import probe
 from diffalign.monitoring.probe import Draws, describe, drift, measure
 
 TIMES = Times(Diffusion(scaled_linear(0.00085, 0.012, 1000), "epsilon"), 0.4, 1.0)
@@ -150,12 +151,11 @@ def test_pairs_of_one_prompt_are_one_cluster() -> None:
 
 def test_saturated_is_where_the_loss_hardly_falls() -> None:
     """beta / 2 = 50: logits 3, 0, -2, 0, 2, -1; sigmoid(-3) = 0.047, sigmoid(-2) = 0.119: one of six."""
-    slope = probe.slope_of({"link": "sigmoid", "beta": 100.0})
-    assert slope is not None
-    assert described(slope=slope)["saturated"] == pytest.approx(1 / 6)
-    hinge = probe.slope_of({"link": "hinge", "beta": 100.0})
-    assert described(slope=hinge)["saturated"] == pytest.approx(2 / 6)
-    assert probe.slope_of({"method": "sft"}) is None
+    source: Any = None
+    assert described(pull=DPO(source, 100.0, "sigmoid").pull)["saturated"] == pytest.approx(1 / 6)
+    assert described(pull=DPO(source, 100.0, "hinge").pull)["saturated"] == pytest.approx(2 / 6)
+    assert DPO(source, 100.0, "ipo").pull is None
+    assert SFT(source).pull is None
     assert "saturated" not in described()
 
 

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffalign.config.params import Params
+from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.methods import method as methods
@@ -28,6 +29,7 @@ from diffalign.planning.planner import Machine
 from diffalign.reference.reference import live
 from diffalign.runtime import timings
 from stages import ingest, precompute, train
+from tests.helpers.methods import Offers
 from tests.helpers.project import REPO, make_inputs, make_params
 from tests.helpers.tiny import make_model, make_scheduler
 from tests.helpers.tiny_families import make_sd3, make_sdxl
@@ -62,12 +64,19 @@ def found(project: Params) -> dict[str, planner.Plan]:
     return {item.name: item for item in planner.plans(project, MACHINE)}
 
 
-def network(policy: dict[str, Any]) -> nn.Module:
+def trained_policy(project: Params, name: str) -> Trained:
+    """The settings of a trained policy."""
+    settings = project.policies[name]
+    assert isinstance(settings, Trained)
+    return settings
+
+
+def network(policy: Trained) -> nn.Module:
     """The real network that a policy trains."""
     denoiser: Any = families.load("sd15", "model", ("denoiser",)).denoiser.train()
-    denoiser.requires_grad_(policy["adapter"] == "full")
-    if policy["adapter"] == "lora":
-        add_lora(denoiser, ["to_q", "to_k", "to_v", "to_out.0"], policy["lora_rank"], policy["lora_alpha"], 0)
+    denoiser.requires_grad_(policy.adapter == "full")
+    if policy.adapter == "lora":
+        add_lora(denoiser, ["to_q", "to_k", "to_v", "to_out.0"], policy.lora_rank, policy.lora_alpha, 0)
     return denoiser
 
 
@@ -92,9 +101,9 @@ class OneBatch:
         yield self.batch
 
 
-def real_loss(policy: dict[str, Any], denoiser: Any, pairs: int, log: bool) -> Tensor:
+def real_loss(policy: Trained, denoiser: Any, pairs: int, log: bool) -> Tensor:
     """The real method's loss on random latents, with the network as its own reference where it's LoRA."""
-    lora = policy["adapter"] == "lora"
+    lora = policy.adapter == "lora"
     reference = families.load("sd15", "model", ("denoiser",)).denoiser
 
     def denoise(which: Any) -> Any:
@@ -110,8 +119,8 @@ def real_loss(policy: dict[str, Any], denoiser: Any, pairs: int, log: bool) -> T
     cond = {"hidden": torch.randn(2 * pairs, 12, 16)}
     ones = torch.ones(pairs)
     batch = PairBatch(torch.randn(shape), torch.zeros(2 * pairs).long(), torch.randn(shape), cond, ones, ones)
-    held = None if policy["reference"] == "none" else live(adapters_off if lora else denoise(reference))
-    method = methods.load(policy, OneBatch(batch))
+    held = None if policy.reference == "none" else live(adapters_off if lora else denoise(reference))
+    method = methods.load(policy, Offers(OneBatch(batch)))
     (given,) = method.batches(denoise(denoiser), held, 0)
     return method.loss(denoise(denoiser), held, given, log)[0]
 
@@ -119,23 +128,23 @@ def real_loss(policy: dict[str, Any], denoiser: Any, pairs: int, log: bool) -> T
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_counted_flops_are_those_of_a_real_step(name: str, project: Params, found: dict[str, planner.Plan]) -> None:
     """Two pairs, forward and backward, with real weights; of `log_every` steps one is logged."""
-    policy = project.policies[name].model_dump()
+    policy = trained_policy(project, name)
     real = []
     for log in (False, True):
         # PyTorch's own counter leaves out the CPU's fused attention.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             real_loss(policy, network(policy), 2, log).backward()
         real.append(counter.get_total_flops() / 2)
-    every = policy["log_every"]
+    every = policy.log_every
     assert found[name].flop_per_pair == pytest.approx(((every - 1) * real[0] + real[1]) / every, rel=1e-9)
-    assert found[name].flop == found[name].flop_per_pair * policy["steps"] * policy["batch_size"]
+    assert found[name].flop == found[name].flop_per_pair * policy.steps * policy.batch_size
     assert (real[1] > real[0]) == (name == "sft")  # sft alone looks at more than its loss needs
 
 
 @pytest.mark.parametrize("name", ["dpo", "lora"])
 def test_bytes_are_those_of_a_real_step(name: str, project: Params, found: dict[str, planner.Plan]) -> None:
     """Weights, gradients and AdamW's state after a step; the reference a second network, or the same."""
-    policy, memory = project.policies[name].model_dump(), found[name].memory
+    policy, memory = trained_policy(project, name), found[name].memory
     denoiser = network(policy)
     trained = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, fused=True)
@@ -154,7 +163,7 @@ def test_activations_are_what_a_real_graph_keeps(
     checkpointing: bool, project: Params, found: dict[str, planner.Plan]
 ) -> None:
     """A micro-batch's, counted by another way: bytes of distinct tensors that autograd packs."""
-    policy = {**project.policies["dpo"].model_dump(), "gradient_checkpointing": checkpointing}
+    policy = trained_policy(project, "dpo").model_copy(update={"gradient_checkpointing": checkpointing})
     denoiser: Any = network(policy)
     if checkpointing:
         denoiser.enable_gradient_checkpointing()
@@ -172,7 +181,7 @@ def test_activations_are_what_a_real_graph_keeps(
     del loss
     bones = planner.policy_skeleton(project, "model")
     planned = planner.plan_policy("dpo", policy, bones, MACHINE, None).memory.activations
-    assert policy["micro_batch_size"] == 4
+    assert policy.micro_batch_size == 4
     assert planned == pytest.approx(real, rel=0.05)
     if checkpointing:
         assert planned < 0.5 * found["dpo"].memory.activations

@@ -21,16 +21,18 @@ from diffalign.config.load import load
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, sha256_file
-from diffalign.data.batches.pair_batches import Place
+from diffalign.data.batches.pair_batches import PairSource, Place
 from diffalign.methods import method as methods
 from diffalign.models import family as families
 from diffalign.reference import cache as cached
 from diffalign.reference import worker as measuring
 from diffalign.reference.reference import check_margins
-from diffalign.training.dataset import make_source
-from diffalign.training.learner import Learner, Spec, build, live_reference
+from diffalign.training.dataset import Sources
+from diffalign.training.learner import Learner, build, live_reference
 from diffalign.training.loop import check_reference
+from diffalign.training.spec import Spec
 from stages import ingest, precompute, reference, train
+from tests.helpers import specs
 from tests.helpers.project import REPO, make_inputs, make_params
 from tests.models.test_all_families import train_here
 
@@ -75,10 +77,12 @@ def settings(folder: Path, policies: dict[str, Any] = POLICIES, **changes: Any) 
 
 def spec(policy: str, **changes: Any) -> Spec:
     """What the train stage gives a worker."""
-    values = load().policies[policy].model_dump() | changes
-    pairs = load().pairs.model_dump()
-    machine = {"precision": "fp32"}
-    return Spec(policy, "sd15", "model", values, pairs, "data/comparisons", "data/shards", machine)
+    return specs.spec(load(), policy, **changes)
+
+
+def opened(run: Spec, learner: Learner) -> PairSource:
+    """The pairs that a run trains on."""
+    return Sources(run, learner).source(PairSource)
 
 
 def measurement(folder: Path, **changes: Any) -> measuring.Spec:
@@ -119,8 +123,8 @@ def test_cached_is_live_on_the_same_draws(project: Path, policy: str) -> None:
     """Loss, logs and gradients over three epochs, with a policy that has moved away from its reference."""
     found = spec(policy)
     learner = moved(build(found, Accelerator(cpu=True)))
-    source = make_source(found, learner)
-    method = methods.load(found.policy, source)
+    source = opened(found, learner)
+    method = methods.load(found.policy, Sources(found, learner))
     networks = live_reference(found, learner.model, learner.denoiser, learner.parallel)
     epochs = set()
     for step in (0, 3, 7, 11):
@@ -161,8 +165,7 @@ def test_no_network_and_no_forward_of_a_reference(project: Path, monkeypatch: py
         loaded.clear(), forwards.clear()
         found = spec("dpo", reference=kind)
         learner = build(found, Accelerator(cpu=True))
-        source = make_source(found, learner)
-        method = methods.load(found.policy, source)
+        method = methods.load(found.policy, Sources(found, learner))
         for batch in method.batches(learner.model.denoise, learner.reference, 0):
             method.loss(learner.model.denoise, learner.reference, batch, log=True)
         seen[kind] = (len(loaded), list(forwards))
@@ -171,9 +174,7 @@ def test_no_network_and_no_forward_of_a_reference(project: Path, monkeypatch: py
 
 
 def test_each_image_keeps_its_draw_where_labels_are_swapped(project: Path) -> None:
-    plain, swapped = (
-        make_source(found, build(found, Accelerator(cpu=True))) for found in (spec("dpo"), spec("swapped"))
-    )
+    plain, swapped = (opened(found, build(found, Accelerator(cpu=True))) for found in (spec("dpo"), spec("swapped")))
     places = [Place(index, epoch) for index in range(6) for epoch in range(2)]
     one, other = plain.batch(places), swapped.batch(places)
     count = len(places)
@@ -185,14 +186,14 @@ def test_each_image_keeps_its_draw_where_labels_are_swapped(project: Path) -> No
 def test_epochs_take_the_draws_in_turn(project: Path) -> None:
     """Pair 3 in epochs 0, 1, 2, 3 with K = 2: draws 0, 1, 0, 1; not the order's seed nor the batch changes them."""
     found = spec("dpo")
-    source = make_source(found, build(found, Accelerator(cpu=True)))
+    source = opened(found, build(found, Accelerator(cpu=True)))
     batch = source.batch([Place(3, epoch, step=epoch + 5, slot=epoch) for epoch in range(4)])
     for tensor in (batch.x_t[:4], batch.t[:4], batch.error_ref[0]):
         assert torch.equal(tensor[:2], tensor[2:])
         assert not torch.equal(tensor[0], tensor[1])
     alone = replace(source, seed=9, batch_size=2).batch([Place(3, epoch=1)])
     assert torch.equal(alone.x_t[0], batch.x_t[1])
-    steps = [found.policy["batch_size"] * step // len(source.pairs) for step in range(found.policy["steps"])]
+    steps = [found.policy.batch_size * step // len(source.pairs) for step in range(found.policy.steps)]
     assert max(steps) >= DRAWS
 
 
@@ -322,7 +323,7 @@ def test_recomputed_margins_must_agree(
     try:
         # Resuming, the policy has moved: the live reference is its init all the same.
         learner = moved(build(found, Accelerator(cpu=True)))
-        source = make_source(found, learner)
+        source = opened(found, learner)
         if factor == 1:
             check_reference(found, learner, source)
             assert "64 kept margins or more agree with the live reference's" in capfd.readouterr().err
@@ -338,7 +339,7 @@ def test_recomputed_margins_must_agree(
 def test_margins_agree_to_the_last_digits(project: Path) -> None:
     found = spec("dpo")
     learner = build(found, Accelerator(cpu=True))
-    source = make_source(found, learner)
+    source = opened(found, learner)
     reference_ = live_reference(found, learner.model, learner.denoiser, learner.parallel)
     assert check_margins(source, reference_, learner.accelerator.autocast, "fp32") < 1e-6
 
@@ -347,7 +348,7 @@ def test_margins_of_another_precision_are_further_off(project: Path, tmp_path: P
     """Errors kept in bf16 are exact for a training in bf16, in the same shape; errors kept in fp32 aren't."""
     found, half = spec("dpo"), replace(measurement(project), precision="bf16")
     learner = build(found, Accelerator(cpu=True))
-    source = make_source(found, learner)
+    source = opened(found, learner)
     network = live_reference(found, learner.model, learner.denoiser, learner.parallel)
     measuring.run(half, tmp_path)
     kept = replace(source, errors_ref=measuring.collect(half, tmp_path, len(source.pairs)))

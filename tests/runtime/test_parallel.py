@@ -17,16 +17,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pair_batches import PairSource
+from diffalign.methods.pairwise import PairMethod
 from diffalign.monitoring.alarms import best
 from diffalign.monitoring.curve import points
 from diffalign.reference.reference import pair_errors
 from diffalign.runtime import environment
 from diffalign.runtime.parallel import STRATEGIES, Replicated, blocks
-from diffalign.training.learner import Spec, build, make_accelerator, restore
+from diffalign.training.learner import build, make_accelerator, restore
+from diffalign.training.spec import Spec
 from stages import ingest, precompute
-from tests.helpers import pickapic
+from tests.helpers import pickapic, specs
 from tests.helpers.project import REPO, make_inputs, make_params
-from tests.helpers.spread import kept, steps
+from tests.helpers.spread import NO_SOURCE, kept, steps
 
 POLICIES = {
     "base": {"method": "none"},
@@ -60,21 +63,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def make_spec(project: Path, name: str, **changes: Any) -> Spec:
-    values = make_params(project, POLICIES)
-    policy = values.policies[name].model_dump() | changes
-    return Spec(name, "sd15", "model", policy, values.pairs.model_dump(), "data/comparisons", "data/shards", {})
+    return specs.spec(make_params(project, POLICIES), name, **changes)
 
 
 @pytest.fixture(scope="module")
 def two(project: Path) -> tuple[dict[str, Any], dict[str, State]]:
     """What two processes logged, and their states by run: NAME-ddp, NAME-fsdp, ..."""
-    specs = {name: vars(make_spec(project, name)) for name in TRAINED}
-    (project / "specs.json").write_text(json.dumps(specs))
+    for name in TRAINED:
+        specs.write(project / "specs" / name, make_spec(project, name))
     out = project / "spread"
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    command += ["-m", "tests.helpers.spread", str(project / "specs.json"), str(out)]
+    command += ["-m", "tests.helpers.spread", str(project / "specs"), str(out)]
     env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
@@ -149,7 +150,7 @@ def test_a_checkpoint_of_fsdp_goes_on_in_one_process(
     _, states = two
     spec = make_spec(project, "dpo")
     alone = build(spec, make_accelerator("cpu", 1, "fp32"))
-    restore(alone, states["first-fsdp"])
+    restore(alone, PairMethod(NO_SOURCE), states["first-fsdp"])
     assert same(kept(alone), states["first-fsdp"])
     steps(alone, spec, 1, 3)
     assert_close(kept(alone), {k: v for k, v in states["dpo-ddp"].items() if not k.startswith("published.")})
@@ -198,11 +199,11 @@ def test_the_reference_in_bf16_is_the_reference_under_autocast(project: Path) ->
     """Bit for bit: autocast makes the same weights bf16 in each forward."""
     from accelerate.state import AcceleratorState
 
-    from diffalign.training.dataset import make_source
+    from diffalign.training.dataset import Sources
     from diffalign.training.learner import load_init
 
     spec = make_spec(project, "dpo")
-    batch = next(make_source(spec, build(spec, make_accelerator("cpu", 1, "fp32"))).at(0))
+    batch = next(Sources(spec, build(spec, make_accelerator("cpu", 1, "fp32"))).source(PairSource).at(0))
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
         accelerator = make_accelerator("cpu", 1, "bf16")

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from diffalign.config.pairs import Pairs
 from diffalign.core.errors import UserError
 from diffalign.training import dataset
 from tests.data.test_comparisons import one, table
@@ -15,8 +16,8 @@ from tests.data.test_comparisons import one, table
 
 def spec(folder: Path, **changes: Any) -> Any:
     """What `feed` asks of a run about its pairs."""
-    pairs = {"rule": "each", "raters": [], "weights": []} | changes
-    return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy={"swap_labels": False})
+    pairs = Pairs.model_validate({"rule": "each", "raters": [], "weights": []} | changes)
+    return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy=SimpleNamespace(swap_labels=False))
 
 
 def test_held_out_pairs_keep_to_rule_and_raters_and_need_no_weights(tmp_path: Path) -> None:

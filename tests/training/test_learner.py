@@ -10,13 +10,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from diffalign.data.batches.pair_batches import PairSource
 from diffalign.methods import method as methods
 from diffalign.reference.reference import Reference, cached, predictions
 from diffalign.runtime import devices
-from diffalign.training.dataset import make_source
-from diffalign.training.learner import Learner, Spec, build, dropout
+from diffalign.training.dataset import Sources
+from diffalign.training.learner import Learner, build, dropout
 from diffalign.training.loop import optimizer_step
+from diffalign.training.spec import Spec
 from stages import ingest, precompute
+from tests.helpers import specs
 from tests.helpers.project import make_inputs, make_params
 
 POLICIES = {
@@ -27,7 +30,7 @@ POLICIES = {
 
 
 @pytest.fixture(scope="module")
-def specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Spec]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Spec]]:
     """Runs by policy in a project whose denoiser's config asks for dropout, as a hub's model may."""
     folder = tmp_path_factory.mktemp("project")
     before = Path.cwd()
@@ -39,26 +42,22 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Spec]]
     ingest.run(values)
     precompute.run(values)
     devices.set_up(torch.device("cpu"), "fp32")
-    pairs, where = values.pairs.model_dump(), ("data/comparisons", "data/shards")
-    yield {
-        name: Spec(name, "sd15", "model", values.policies[name].model_dump(), pairs, *where, {"precision": "fp32"})
-        for name in ("full", "lora")
-    }
+    yield {name: specs.spec(values, name) for name in ("full", "lora")}
     os.chdir(before)
 
 
 def trained(spec: Spec) -> tuple[Learner, list[dict[str, float] | None]]:
     """A learner after three steps, and what they logged."""
     learner = build(spec, Accelerator(cpu=True))
-    method = methods.load(spec.policy, make_source(spec, learner))
+    method = methods.load(spec.policy, Sources(spec, learner))
     return learner, [optimizer_step(learner, method, spec.policy, step, True) for step in range(3)]
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
-def test_policy_and_reference_are_one_function_before_the_first_step(specs: dict[str, Spec], policy: str) -> None:
-    learner = build(specs[policy], Accelerator(cpu=True))
+def test_policy_and_reference_are_one_function_before_the_first_step(runs: dict[str, Spec], policy: str) -> None:
+    learner = build(runs[policy], Accelerator(cpu=True))
     assert dropout(learner.denoiser) == 0.3, "the model is one that asks for dropout"
-    batch = next(iter(make_source(specs[policy], learner).at(0)))
+    batch = next(iter(Sources(runs[policy], learner).source(PairSource).at(0)))
     with torch.no_grad():
         ours = learner.model.denoise(batch.x_t, batch.t, batch.cond)
         again = learner.model.denoise(batch.x_t, batch.t, batch.cond)
@@ -70,12 +69,12 @@ def test_policy_and_reference_are_one_function_before_the_first_step(specs: dict
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
-def test_equal_runs_are_equal_bytes(specs: dict[str, Spec], policy: str) -> None:
+def test_equal_runs_are_equal_bytes(runs: dict[str, Spec], policy: str) -> None:
     """Whatever the state of the global random numbers; the first loss is ln 2, that of a policy at its reference."""
     torch.manual_seed(1)
-    one, logs = trained(specs[policy])
+    one, logs = trained(runs[policy])
     torch.manual_seed(2)
-    other, logs_again = trained(specs[policy])
+    other, logs_again = trained(runs[policy])
     assert logs == logs_again
     assert logs[0] is not None
     assert logs[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)
@@ -83,14 +82,14 @@ def test_equal_runs_are_equal_bytes(specs: dict[str, Spec], policy: str) -> None
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
-def test_the_references_predictions_stay_while_the_policy_trains(specs: dict[str, Spec], policy: str) -> None:
+def test_the_references_predictions_stay_while_the_policy_trains(runs: dict[str, Spec], policy: str) -> None:
     """They carry no gradient where the policy's do, and after steps they are the init's, not the policy's."""
-    fresh = build(specs[policy], Accelerator(cpu=True))
-    batch = next(iter(make_source(specs[policy], fresh).at(0)))
+    fresh = build(runs[policy], Accelerator(cpu=True))
+    batch = next(iter(Sources(runs[policy], fresh).source(PairSource).at(0)))
     inputs = batch.x_t, batch.t, batch.cond
     before = predictions(fresh.reference, "a test")(*inputs)
     assert not before.requires_grad
-    learner, _ = trained(specs[policy])
+    learner, _ = trained(runs[policy])
     assert torch.equal(predictions(learner.reference, "a test")(*inputs), before)
     ours = learner.model.denoise(*inputs)
     assert ours.requires_grad, "the adapters are on again"

@@ -18,12 +18,14 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffalign.core.errors import UserError
+from diffalign.data.batches.pair_batches import PairSource
 from diffalign.models import family as families
 from diffalign.models.policies import load_policy
 from diffalign.runtime import launch as launching
-from diffalign.training.dataset import make_source
-from diffalign.training.learner import Spec, build
+from diffalign.training.dataset import Sources
+from diffalign.training.learner import build
 from stages import ingest, precompute, train
+from tests.helpers import specs
 from tests.helpers.project import REPO, make_inputs, make_params
 
 POLICIES = {
@@ -144,7 +146,7 @@ def workers() -> list[int]:
     ("policy", "conventions"),
     [
         ("sft", {}),
-        pytest.param("kto", {"summed": 1000 / 256, "diffusion_kto": 1000}, marks=pytest.mark.slow),
+        pytest.param("kto", {"beta": 2000, "summed": 1000 / 256, "diffusion_kto": 1000}, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_what_one_does(project: Path, policy: str, conventions: dict[str, float]) -> None:
@@ -201,10 +203,8 @@ def test_mapo_trains_where_its_timesteps_say(project: Path, monkeypatch: pytest.
     assert [point["step"] for point in curve("mapo")] == list(range(1, 9))
     assert json.loads(Path("models/policies/mapo/policy.json").read_text())["timesteps"] == [0.7, 0.9]
 
-    policy = values.policies["mapo"].model_dump()
-    spec = Spec("mapo", "sd15", "model", policy, values.pairs.model_dump(), "data/comparisons", "data/shards", {})
-    learner = build(spec, Accelerator(cpu=True))
-    times = make_source(spec, learner).times
+    spec = specs.spec(values, "mapo")
+    times = Sources(spec, build(spec, Accelerator(cpu=True))).source(PairSource).times
     assert (times.low, times.high, times.density, times.strata) == (0.7, 0.9, "uniform", 0)
 
 

@@ -19,10 +19,9 @@ from diffalign.core.errors import UserError
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
 from diffalign.training import loop as training
-from diffalign.training.learner import Spec
+from diffalign.training.spec import Spec
 from stages import ingest, precompute
-from stages.train import probe_settings
-from tests.helpers import pickapic
+from tests.helpers import pickapic, specs
 from tests.helpers.project import REPO, make_inputs, make_params
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -56,18 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def specified(name: str, *, watched: dict[str, Any] | None = None, **changes: Any) -> Spec:
     """What the stage gives a worker, of one process."""
     values = make_params(Path.cwd(), POLICIES | {name: POLICIES[name] | changes}, probe=WATCHED | (watched or {}))
-    machine = {"device": "cpu", "processes": 1, "threads": 1, "precision": "fp32", "torch": torch.__version__}
-    return Spec(
-        name=name,
-        family="sd15",
-        model="model",
-        policy=values.policies[name].model_dump(),
-        pairs=values.pairs.model_dump(),
-        comparisons="data/comparisons",
-        shards="data/shards",
-        machine=machine | {"parallel": "ddp", "compiled": False},
-        probe=probe_settings(values) if values.probe.every else None,
-    )
+    return specs.spec(values, name)
 
 
 def trained(work: Path, name: str, **changes: Any) -> Path:

@@ -24,14 +24,15 @@ def test_steps_are_timed_without_the_first_and_without_what_lies_between(monkeyp
             clock.now += 2 if step else 50
             yield 10 * step + n
 
-    timed, seen = throughput.Pace(read), []
-    assert timed.facts() == {"steps": 0, "seconds": 0.0, "waited": 0.0}
+    pace, seen = throughput.Pace(), []
+    timed = pace.timed(read)
+    assert pace.facts() == {"steps": 0, "seconds": 0.0, "waited": 0.0}
     for step in range(4):
-        with timed.step():
+        with pace.step():
             for batch in timed(lambda step: [], step):
                 seen.append(batch)
                 clock.now += 3
             clock.now += 5
         clock.now += 100  # a probe, a checkpoint
     assert seen == [0, 1, 10, 11, 20, 21, 30, 31]
-    assert timed.facts() == {"steps": 3, "seconds": 45.0, "waited": pytest.approx(4 / 15)}
+    assert pace.facts() == {"steps": 3, "seconds": 45.0, "waited": pytest.approx(4 / 15)}

@@ -1,6 +1,6 @@
 """What a MaPO policy sets."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from diffalign.config.training import Trained
 from diffalign.config.values import Positive
@@ -9,5 +9,6 @@ from diffalign.config.values import Positive
 class Settings(Trained):
     """MaPO, which needs no reference; `beta` weighs the preference against fine-tuning on the winner."""
 
+    title: ClassVar[str] = "MaPO"
     method: Literal["mapo"]
     beta: Positive

@@ -1,6 +1,6 @@
 """What a policy sets that is fine-tuned on the winners."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from diffalign.config.training import Trained
 
@@ -8,4 +8,5 @@ from diffalign.config.training import Trained
 class Settings(Trained):
     """Fine-tuning on the winners."""
 
+    title: ClassVar[str] = "SFT"
     method: Literal["sft"]

@@ -1,0 +1,39 @@
+"""Training runs for tests, as the train stage specifies them, on a CPU in one process."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffalign.config.params import Params
+from diffalign.config.training import Trained
+from diffalign.core.files import hash_folder
+from diffalign.models import family as families
+from diffalign.training.spec import Machine, Spec
+from stages import train
+
+MACHINE = Machine(
+    device="cpu",
+    processes=1,
+    threads=1,
+    precision="fp32",
+    parallel="ddp",
+    compiled=False,
+    torch=torch.__version__,
+)
+
+
+def spec(values: Params, policy: str, machine: Machine = MACHINE, **changes: Any) -> Spec:
+    """The run of a policy in the working folder, with changes to its settings."""
+    settings = values.policies[policy]
+    assert isinstance(settings, Trained)
+    settings = type(settings).model_validate(settings.model_dump() | changes)
+    init = hash_folder(families.denoiser_weights("init", values.model.family, settings.init))
+    return train.make_spec(values, policy, settings, init, machine)
+
+
+def write(work: Path, run: Spec) -> Path:
+    """Writes a run into its work folder, for a worker; where it is."""
+    work.mkdir(parents=True, exist_ok=True)
+    run.write(work / "spec.json")
+    return work / "spec.json"
