@@ -62,7 +62,7 @@ class Spec(Model):
     """The folder of the reference's kept errors; read where the policy's reference is cached."""
     probe: Probe | None = None
     """How the training is watched; None: it isn't."""
-    rewards: dict[str, Any] = {}
+    rewards: dict[str, Any]
     """The settings of the rewards that score the probe's pictures, by name."""
 
     def work(self) -> dict[str, Any]:
