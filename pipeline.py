@@ -47,7 +47,7 @@ def stage(
     name: Annotated[str, typer.Argument(help="NAME, NAME@POLICY or NAME@REWARD, as `dvc stage list` shows them.")],
 ) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""
-    from diffalign.config.load import load
+    from diffalign.config.load import PARAMS, parse, read
     from diffalign.runtime import processes, timings
     from diffalign.tracking import dag
     from diffalign.tracking.sync import stage_run
@@ -57,10 +57,11 @@ def stage(
     if not Path(f"stages/{module}.py").is_file():
         known = ", ".join(sorted(path.stem for path in Path("stages").glob("[a-z]*.py")))
         raise UserError(f"stage: expected one of {known}, got {module!r}.")
-    values = load()
+    raw = read()
+    values = parse(raw, str(PARAMS))
     dag.check_leftovers(values.policies, values.rewards)
     start = time.monotonic()
-    with stage_run(name, values.model_dump(mode="json")):
+    with stage_run(name, raw):
         work = importlib.import_module(f"stages.{module}").run
         work(values, policy) if policy else work(values)
     timings.record(name, time.monotonic() - start)

@@ -122,8 +122,9 @@ class InLoop:
         )
         network: Any = self.trained.denoiser
         if adapter == "lora":
-            targets = self.policy.lora_targets or self.trained.lora_targets
-            add_lora(network, targets, self.policy.lora_rank, self.policy.lora_alpha, self.policy.seed)
+            lora = self.policy.lora
+            assert lora is not None
+            add_lora(network, lora.targets or self.trained.lora_targets, lora.rank, lora.alpha, self.policy.seed)
             self.reference = self.with_adapters_off
         else:
             network.requires_grad_(True)

@@ -69,7 +69,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def make_setting(options: argparse.Namespace) -> Setting:
     """The world of a run, made in the working folder, whose data is as large as two optimizer steps."""
-    policy = {"adapter": options.adapter, "batch_size": options.batch, "micro_batch_size": 1}
+    lora = {"rank": 8, "alpha": 8, "targets": None} if options.adapter == "lora" else None
+    policy = {"lora": lora, "batch_size": options.batch, "micro_batch_size": 1}
     architecture = worlds.ARCHITECTURES[options.arch]
     params = worlds.make_world(architecture, min(2 * options.batch, 256), policy)
     return Setting(params, options.device, options.precision, options.gradient_checkpointing, options.workers)

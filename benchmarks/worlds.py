@@ -194,7 +194,7 @@ def make_params(architecture: Architecture, policy: dict[str, Any]) -> Params:
     raw["data"]["path"], raw["model"] = "raw", {"family": architecture.family, "path": "model"}
     raw["precompute"] |= {"resolution": architecture.pixels, "batch_size": 16 if architecture.pixels < 512 else 4}
     base = {**raw["policies"]["base"], "init": "model"}
-    kept = {key: raw["policies"]["dpo"][key] for key in ("timesteps", "timestep_density", "prompt_drop", "flip")}
+    kept = {key: raw["training"][key] for key in ("timesteps", "timestep_density", "prompt_drop", "flip")}
     raw["reference"] |= {**kept, "draws": 2, "init": "model", "batch_size": policy["batch_size"]}
     raw["policies"] = {"base": base, "dpo": {**raw["policies"]["dpo"], "init": "model", **policy}}
     return parse(raw, "the benchmark's params")

@@ -81,6 +81,7 @@ def make_spec(params: "Params", policy: str, settings: Trained, init: str, machi
         shards=str(SHARDS),
         reference=str(REFERENCE),
         machine=machine,
+        runtime=params.runtime,
         probe=params.probe if params.probe.every else None,
         rewards={name: params.model_dump()["rewards"][name] for name in params.probe.rewards},
     )
@@ -110,6 +111,7 @@ def record_rate(spec: Spec, resolution: int, path: Path) -> None:
             "resolution": resolution,
             "policy": policy,
             "machine": spec.machine.model_dump(),
+            "log_every": spec.runtime.log_every,
         }
         pairs_per_second = rate["steps"] * spec.policy.batch_size / rate["seconds"]
         timings.record_rate(spec.name, pairs_per_second, rate["waited"], rate["peak_bytes"], about)

@@ -1,69 +1,123 @@
-"""Reading params.yaml: one UserError lists every error with its path in the file."""
+"""Reading params.yaml: what each policy takes from `training` is filled in, and one error lists all that is wrong."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from diffalign.config import checks
-from diffalign.config.params import Params
+from diffalign.config.params import METHODS, Params
+from diffalign.config.training import Training
+from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
 
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML's own readers take the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []
-        for key in (key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"):
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
-            seen.append(name)
-        return super().construct_mapping(node, deep)
+PARAMS = Path("params.yaml")
 
 
-def load(path: Path = Path("params.yaml")) -> Params:
+def load(path: Path = PARAMS) -> Params:
     """Reads and checks a params file; raises one UserError that lists every error with its path in the YAML."""
+    return parse(read(path), str(path))
+
+
+def read(path: Path = PARAMS) -> Any:
+    """Returns the values that stand in a params file, unchecked, as DVC sees them; raises UserError for no YAML."""
     try:
-        raw = yaml.load(path.read_text(), _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml_file.read(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing. Run this from the project's folder, or make one: python pipeline.py preset sd15"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {error}") from None
-    return parse(raw, str(path))
 
 
 def parse(raw: Any, name: str = "params") -> Params:
-    """Checks parsed YAML; raises one UserError that lists every error."""
+    """Checks the values of a params file; raises one UserError that lists every error."""
     params = None
     try:
-        params = Params.model_validate(raw)
-        lines = checks.found(params)
+        params = Params.model_validate(resolved(raw))
+        lines = checks.problems(params)
     except ValidationError as error:
-        lines = [f"{_where(e)}: {_what(e)}" for e in error.errors()]
+        lines = described(raw, error.errors(include_url=False, include_context=False))
     if params is None or lines:
         listed = "".join(f"\n  {line}" for line in lines)
         raise UserError(f"{name} has {len(lines)} error{'s' if len(lines) > 1 else ''}:{listed}")
     return params
 
 
-def _where(error: Any) -> str:
-    # The tag of a policy's union (its method) stands in pydantic's path but not in the YAML.
-    location = [str(part) for part in error["loc"]]
-    if len(location) > 2 and location[0] == "policies":
-        location = location[:2] + location[3:]
-    return ".".join(location) or "(top)"
+def resolved(raw: Any) -> Any:
+    """Returns the values with each trained policy's in full: its own, and those of `training` for keys it lacks.
+
+    A key of a policy replaces the whole value of `training`, a mapping such as `lora` too. What isn't a mapping where
+    one should be is left as it is.
+    """
+    training, policies = (section(raw, key) for key in ("training", "policies"))
+    full = {
+        name: {**training, **policy} if isinstance(policy, Mapping) and policy.get("method") != "none" else policy
+        for name, policy in policies.items()
+    }
+    return {**raw, "policies": full} if full else raw
 
 
-def _what(error: Any) -> str:
+def section(raw: Any, key: str) -> Mapping[Any, Any]:
+    """Returns a section that is a mapping; an empty one for anything else."""
+    found = raw.get(key) if isinstance(raw, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def described(raw: Any, errors: list[Any]) -> list[str]:
+    """Returns pydantic's errors as lines `path: what`, a wrong value of `training` once and not for each policy."""
+    wrong = {error["loc"][1] for error in errors if error["loc"][:1] == ("training",) and len(error["loc"]) > 1}
+    return [f"{where(error)}: {what(error)}{source(raw, error)}" for error in errors if not repeated(raw, error, wrong)]
+
+
+def inherited(raw: Any, error: Any) -> str | None:
+    """Returns the key of `training` that an error of a policy is about, where the policy doesn't give it itself."""
+    place = error["loc"]
+    if place[:1] != ("policies",) or len(place) < 4 or place[3] in section(raw, "policies")[place[1]]:
+        return None
+    return place[3] if place[3] in Training.model_fields or place[3] in section(raw, "training") else None
+
+
+def repeated(raw: Any, error: Any, wrong: set[Any]) -> bool:
+    """Whether an error of a policy is one of `training`, whose keys in `wrong` have errors that are listed there."""
+    key = inherited(raw, error)
+    return key is not None and (key in wrong or error["type"] == "missing")
+
+
+def source(raw: Any, error: Any) -> str:
+    """Returns where a policy's wrong value comes from, if not from the policy."""
+    return " (from training)" if inherited(raw, error) else ""
+
+
+def where(error: Any) -> str:
+    """Returns an error's path in the YAML; a policy's method stands in pydantic's path, but not there."""
+    place = [str(part) for part in error["loc"]]
+    if place[0:1] == ["policies"] and error["type"].startswith("union_tag"):
+        return ".".join([*place, "method"])
+    if place[0:1] == ["policies"] and len(place) > 2:
+        place = place[:2] + place[3:]
+    return ".".join(place) or "(top)"
+
+
+def what(error: Any) -> str:
+    """Returns what was expected and what was got."""
     kind, got = error["type"], repr(error.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
     if kind == "extra_forbidden":
         return f"unknown key (misspelt?), got {got}; remove it or correct its name"
     if kind == "missing":
-        return "missing; expected a value (see params.yaml of the project for its meaning)"
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {got}"
+        return "missing; expected a value (see docs/params.md for its meaning)"
+    if kind == "union_tag_not_found":
+        return f"missing; expected one of {', '.join(METHODS)}"
+    if kind == "union_tag_invalid":
+        return f"expected one of {', '.join(METHODS)}, got {error['input']['method']!r}"
+    if kind == "string_pattern_mismatch":
+        return f"expected a name of lower-case letters, digits and _ that begins with a letter, got {got}"
+    if kind == "string_type" and isinstance(error["input"], int | float):
+        return f"expected text, got {got}: put it in quotes"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"expected a mapping, got {got}"
+    expected = error["msg"].removeprefix("Input should be ")
+    if expected == error["msg"]:
+        return f"{expected[0].lower()}{expected[1:]}, got {got}"
+    return f"expected {expected}, got {got}"

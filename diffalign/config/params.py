@@ -1,6 +1,6 @@
-"""params.yaml as frozen, typed models. No defaults: what isn't in the file isn't set, so the file says it all."""
+"""params.yaml as frozen, typed models. There are no defaults: what isn't in the file isn't set."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -10,6 +10,8 @@ from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
 from diffalign.config.rewards import oracle
+from diffalign.config.runtime import Runtime
+from diffalign.config.training import Training
 from diffalign.config.values import Count, HeldOut, Model, Name, Share, Whole
 
 
@@ -42,9 +44,10 @@ class Precompute(Model):
     shard_size: Count
 
 
-Policy = Annotated[
-    none.Settings | dpo.Settings | kto.Settings | mapo.Settings | sft.Settings, Field(discriminator="method")
-]
+Settings = none.Settings | dpo.Settings | kto.Settings | mapo.Settings | sft.Settings
+Policy = Annotated[Settings, Field(discriminator="method")]
+METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)[0] for one in get_args(Settings))
+"""What a policy's `method` may be."""
 
 
 class Generate(Model):
@@ -96,7 +99,10 @@ class Params(Model):
     model: BaseModelParams
     precompute: Precompute
     reference: Reference
+    training: Training
+    runtime: Runtime
     policies: dict[Name, Policy]
+    """Each with all its values, those of `training` too."""
     probe: Probe
     generate: Generate
     rewards: Rewards

@@ -1,25 +1,28 @@
-"""What every trained policy sets, whatever its method."""
+"""What every trained policy sets: the section `training` of params.yaml, which a policy may differ from."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from diffalign.config.pairs import Pairs
 from diffalign.config.values import Count, Density, Flip, Model, Positive, Share, Span, Whole
 
 
-class Trained(Model):
-    """The keys that every trained policy has; a method's `Settings` adds its own, and says what `method` is."""
+class Lora(Model):
+    """Low-rank adapters: matrices of `rank`, scaled by `alpha / rank`, at the modules named in `targets`."""
 
-    title: ClassVar[str]
-    """What reports call the method."""
-    method: str
-    init: str
-    noise_seed: Whole
+    rank: Count
+    alpha: Count
+    targets: Annotated[list[str], Field(min_length=1)] | None
+    """None: the family's attention projections."""
+
+
+class Training(Model):
+    """The section `training`: values that all trained policies share."""
+
     reference: Literal["live", "cached", "none"]
-    adapter: Literal["full", "lora"]
-    lora_rank: Count
-    lora_alpha: Count
-    lora_targets: Annotated[list[str], Field(min_length=1)] | None
+    lora: Lora | None
+    """None: all weights of the denoiser are trained."""
     gradient_checkpointing: bool
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     optimizer: Literal["adamw", "adafactor", "adamw8bit"]
@@ -39,7 +42,27 @@ class Trained(Model):
     flip: Flip
     swap_labels: bool
     seed: Whole
-    log_every: Count
-    checkpoint_every: Count
-    keep_checkpoints: Count
     choose: Literal["last", "probe"]
+
+
+class Trained(Training):
+    """A trained policy: its own values, and those of `training` where it gives none.
+
+    A method's `Settings` adds its keys.
+    """
+
+    title: ClassVar[str]
+    """What reports call the method."""
+    method: str
+    init: str
+    noise_seed: Whole
+
+    @property
+    def adapter(self) -> Literal["full", "lora"]:
+        """What is trained and published: all weights, or low-rank adapters."""
+        return "full" if self.lora is None else "lora"
+
+    def problems(self, pairs: Pairs) -> list[str]:
+        """Returns what the method can't do with these values or this rule for pairs, as `key: what`; a method's own."""
+        del pairs
+        return []

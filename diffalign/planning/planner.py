@@ -110,19 +110,20 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
             bones = policy_skeleton(params, policy.init)
-            targets = policy.lora_targets or families.find(params.model.family).lora_targets
-            full = policy.model_copy(update={"lora_targets": list(targets)})
-            key = speed_key(params.model.family, params.precompute.resolution, full.model_dump(), vars(machine))
-            found.append(plan_policy(name, full, bones, machine, runs.get(key)))
+            dumped, log_every = policy.model_dump(), params.runtime.log_every
+            key = speed_key(params.model.family, params.precompute.resolution, dumped, vars(machine), log_every)
+            prepare(name, bones, policy, params.model.family)
+            found.append(plan_policy(name, policy, log_every, bones, machine, runs.get(key)))
     return found
 
 
-def plan_policy(name: str, policy: Trained, bones: Skeleton, machine: Machine, measured: Measured | None) -> Plan:
-    """One policy's plan; `measured` is what a run like it took, where there was one."""
+def plan_policy(
+    name: str, policy: Trained, log_every: int, bones: Skeleton, machine: Machine, measured: Measured | None
+) -> Plan:
+    """Returns one policy's plan on a prepared skeleton; `measured` is what a run like it took, where there was one."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
-    prepare(name, bones, policy)
     (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
-    flop = usual + (logged - usual) / policy.log_every
+    flop = usual + (logged - usual) / log_every
     trained = [tuple(p.shape) for p in bones.network.parameters() if p.requires_grad]
     return Plan(
         name=name,
@@ -150,13 +151,13 @@ def policy_skeleton(params: Params, init: str) -> Skeleton:
     return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
 
 
-def prepare(name: str, bones: Skeleton, policy: Trained) -> None:
+def prepare(name: str, bones: Skeleton, policy: Trained, family: str) -> None:
     """Makes the skeleton trainable as the policy says, in place."""
     network: Any = bones.network
     network.requires_grad_(policy.adapter == "full").train()
-    if policy.adapter == "lora":
-        key = f"policies.{name}.lora_targets"
-        add_lora(network, policy.lora_targets or (), policy.lora_rank, policy.lora_alpha, policy.seed, key)
+    if (lora := policy.lora) is not None:
+        targets, key = lora.targets or families.find(family).lora_targets, f"policies.{name}.lora.targets"
+        add_lora(network, targets, lora.rank, lora.alpha, policy.seed, key)
     if policy.gradient_checkpointing:
         network.enable_gradient_checkpointing()
 
@@ -234,16 +235,20 @@ def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
     return live(adapters_off)
 
 
-def speed_key(family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any]) -> tuple[Any, ...]:
-    """What decides a run's pairs a second and its memory: two runs with the same key are as fast and as large."""
-    names = ("init", "method", "adapter", "reference", "optimizer", "gradient_checkpointing")
-    sizes = ("batch_size", "micro_batch_size", "log_every")  # methods may compute more for a logged step
-    targets = policy.get("lora_targets") or families.find(family).lora_targets
-    adapter = (policy.get("lora_rank"), *targets) if policy.get("adapter") == "lora" else None
+def speed_key(
+    family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any], log_every: int | None = None
+) -> tuple[Any, ...]:
+    """Returns what decides a run's pairs a second and its memory: runs with equal keys are as fast and as large.
+
+    Methods may compute more for a logged step. `policy` and `machine` may be those that an older run noted.
+    """
+    names = ("init", "method", "reference", "optimizer", "gradient_checkpointing", "batch_size", "micro_batch_size")
+    lora = policy.get("lora")
+    adapter = (lora["rank"], *(lora["targets"] or families.find(family).lora_targets)) if lora else None
     averaged = policy.get("ema") is not None
     parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")
     of_machine = (machine.get(name) for name in parts)
-    return (family, resolution, *(policy.get(name) for name in (*names, *sizes)), adapter, averaged, *of_machine)
+    return (family, resolution, *(policy.get(name) for name in names), log_every, adapter, averaged, *of_machine)
 
 
 def counts(folder: Path) -> tuple[int, int, float] | None:

@@ -168,7 +168,7 @@ def about_training(policy: Row) -> str:
     """A trained policy's main parameters in a line."""
     parts = [
         {"dpo": "DPO", "sft": "SFT", "mapo": "MaPO", "kto": "KTO"}[policy["method"]],
-        policy["adapter"],
+        "lora" if policy["lora"] else "full",
         f"{policy['steps']:,} steps of {policy['batch_size']} pairs",
     ]
     parts += [f"lr {policy['lr']:g}"] + ([f"β {policy['beta']:g}"] if "beta" in policy else [])

@@ -141,10 +141,9 @@ def load_init(spec: Spec, device: torch.device) -> families.Family:
 def load_trainable(spec: Spec, device: torch.device) -> families.Family:
     """The same as training starts from it: with adapters if there are any; what trains requires gradients."""
     model, policy = load_init(spec, device), spec.policy
-    if policy.adapter == "lora":
-        targets = policy.lora_targets or model.lora_targets
-        key = f"policies.{spec.name}.lora_targets"
-        add_lora(model.denoiser, targets, policy.lora_rank, policy.lora_alpha, policy.seed, key)
+    if (lora := policy.lora) is not None:
+        targets, key = lora.targets or model.lora_targets, f"policies.{spec.name}.lora.targets"
+        add_lora(model.denoiser, targets, lora.rank, lora.alpha, policy.seed, key)
     else:
         model.denoiser.requires_grad_(True)
     return model

@@ -112,14 +112,14 @@ def take_steps(job: Job, step: int) -> None:
     steps = policy.steps
     progress = Progress(f"train {job.spec.name}", steps, step)
     while step < steps:
-        logging = (step + 1) % policy.log_every == 0 or step + 1 == steps
+        logging = (step + 1) % job.spec.runtime.log_every == 0 or step + 1 == steps
         with job.sources.pace.step():
             logs = optimizer_step(job.learner, job.method, policy, step, logging)
         step += 1
         check_skips(job.spec, job.learner.skips, step)
         alarm = note(job, step, logs)
         stopping = job.learner.stop.agreed and step < steps
-        if stopping or alarm or (step % policy.checkpoint_every == 0 and step < steps):
+        if stopping or alarm or (step % job.spec.runtime.checkpoint_every == 0 and step < steps):
             save_checkpoint(job, step)
         if alarm:
             raise UserError(alarm)
@@ -279,7 +279,7 @@ def save_checkpoint(job: Job, step: int) -> None:
     if accelerator.is_main_process:
         with open(job.work / LOGGED_STEPS, "a") as curve:
             os.fsync(curve.fileno())
-        checkpoints.save(folder, checkpoint, job.spec.policy.keep_checkpoints)
+        checkpoints.save(folder, checkpoint, job.spec.runtime.keep_checkpoints)
     accelerator.wait_for_everyone()
     if job.watching:
         job.watching.prune(checkpoints.steps(folder))
@@ -299,7 +299,7 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
         if (pictures := work / monitor.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
     meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
-    meta |= {**facts, "environment": spec.machine.model_dump()}
+    meta |= {"adapter": spec.policy.adapter, **facts, "environment": spec.machine.model_dump()}
     write_json(out / "policy.json", meta)
 
 

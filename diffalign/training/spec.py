@@ -9,14 +9,15 @@ from pydantic import SerializeAsAny, ValidationError
 
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
+from diffalign.config.runtime import Runtime
 from diffalign.config.training import Trained
 from diffalign.config.values import Model
 from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes, write_json
 
-KEEPING = {"checkpoint_every", "keep_checkpoints", "max_skips"}
-"""Keys of a policy that change no weight: when checkpoints are saved, how many stay, when a training gives up."""
+KEEPING = {"max_skips"}
+"""Keys of a policy that change no weight: when a training gives up."""
 CUTTING = {"micro_batch_size"}
 """Keys that cut a global batch into forwards: its sum is the same but for the last digits, so a run that was out of
 memory goes on with smaller pieces."""
@@ -58,6 +59,8 @@ class Spec(Model):
     comparisons: str
     shards: str
     machine: Machine
+    runtime: Runtime
+    """How often the curve gets a point and checkpoints are saved, and how many stay."""
     reference: str = "data/reference"
     """The folder of the reference's kept errors; read where the policy's reference is cached."""
     probe: Probe | None = None
@@ -70,7 +73,7 @@ class Spec(Model):
 
         A run may go on where only those have changed.
         """
-        plain = self.model_dump(mode="json", exclude={"machine": True, "probe": {"on_alarm"}})
+        plain = self.model_dump(mode="json", exclude={"machine": True, "runtime": True, "probe": {"on_alarm"}})
         kept = {key: value for key, value in plain["policy"].items() if key not in KEEPING | CUTTING}
         return plain | {"policy": kept}
 

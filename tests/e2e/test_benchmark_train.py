@@ -64,7 +64,7 @@ def test_all_loops_take_their_turn(setting: Setting) -> None:
 
 def test_lora_and_checkpointing(setting: Setting) -> None:
     """The same losses with adapters; checkpointing changes none."""
-    policy = {**setting.policy, "adapter": "lora"}
+    policy = {**setting.policy, "lora": train.LORA}
     raw = setting.params.model_dump() | {"policies": {"base": {**setting.params.policies["base"].model_dump()}}}
     raw["policies"]["dpo"] = policy
     params = type(setting.params).model_validate(raw)
@@ -99,7 +99,7 @@ def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "projection_class_embeddings_input_dim": 64 + 6 * 8,
     }
     architecture = worlds.Architecture("sdxl", 64, unet, tiny.vae, (tiny.texts[0], second))
-    policy = {"adapter": "full", "batch_size": 2, "micro_batch_size": 1, "beta": 100}
+    policy = {"lora": None, "batch_size": 2, "micro_batch_size": 1, "beta": 100}
     params = worlds.make_world(architecture, 2, policy)
     found = train.compare_losses(Setting(params, "cpu", "fp32", False, 0), micro_batch=2, steps=1)
     assert train.part_flops(Setting(params, "cpu", "fp32", False, 0))["unet"] > 0

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 POLICIES = {
     "base": {"method": "none"},
-    "dpo": {"method": "dpo", "beta": 2000, "steps": 30, "checkpoint_every": 2},
+    "dpo": {"method": "dpo", "beta": 2000, "steps": 30},
     "sft": {"method": "sft"},
 }
 STAGES = {"ingest", "precompute", "reference", "evaluate", "report"} | {

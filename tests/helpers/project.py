@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffalign.config.load import parse
 from diffalign.config.params import Params
+from diffalign.core import yaml_file
 from tests.helpers import pickapic
 from tests.helpers.tiny import make_model
 
@@ -17,14 +16,13 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     """The default params.yaml with small sizes, the given policies, and `section={key: value}` changes;
     the section `rewards` is replaced.
 
-    A policy is given as changes to the default's policy of the same method.
+    A policy is given as its method and what differs from METHODS and SMALL.
     """
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    defaults = {policy["method"]: policy for policy in raw["policies"].values()}
-    defaults["mapo"] = {k: v for k, v in defaults["dpo"].items() if k not in ("link", "safeguard")}
-    defaults["kto"] = defaults["mapo"] | {"desirable_share": 0.8}
+    raw = yaml_file.read(REPO / "params.yaml")
+    raw["training"] |= SMALL
+    raw["runtime"] |= {"log_every": 1, "checkpoint_every": 2}
     raw["policies"] = {
-        name: {**defaults[policy["method"]], **SMALL.get(policy["method"], {}), "init": "model", **policy}
+        name: {"init": "model", "noise_seed": 0, **METHODS[policy["method"]], **policy}
         for name, policy in policies.items()
     }
     raw["data"]["path"] = "raw"
@@ -36,22 +34,20 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw["evaluate"] |= {"bootstrap": 100, "draws": 2}
     for section, values in changes.items():
         raw[section] = values if section == "rewards" else raw[section] | values
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    (folder / "params.yaml").write_text(yaml_file.dump(raw), "utf-8")
     return parse(raw)
 
 
-TRAINED = {
-    "adapter": "full",
-    "steps": 8,
-    "batch_size": 8,
-    "micro_batch_size": 4,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "warmup_steps": 2,
-    "lr": 1e-3,
-    "max_skips": 3,
+SMALL = {"steps": 8, "batch_size": 8, "micro_batch_size": 4, "warmup_steps": 2, "lr": 1e-3, "max_skips": 3}
+"""Of `training`, in a test's project."""
+METHODS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},
+    "kto": {"beta": 1000, "desirable_share": 0.8},
+    "mapo": {"beta": 1000},
+    "sft": {},
 }
-SMALL: dict[str, dict[str, Any]] = dict.fromkeys(("dpo", "kto", "mapo", "sft"), TRAINED)
+"""The methods' own keys, where a test doesn't say others."""
 
 
 def make_inputs(folder: Path, rows: int = 30) -> None:

@@ -22,12 +22,12 @@ stages:
     do:
       cmd: python pipeline.py stage train@${key}
       deps: [data/comparisons, stages/train.py]
-      params: ["policies.${key}", probe.winner_worse, probe.divergence]
+      params: ["policies.${key}", training, probe.winner_worse, probe.divergence]
       outs: ["models/policies/${key}", "curves/${key}.jsonl"]
   evaluate:
     cmd: python pipeline.py stage evaluate
     deps: [models/policies, stages/evaluate.py]
-    params: [evaluate, policies]
+    params: [evaluate, policies, training]
     outs: [metrics/evaluate.json, reports]
 """
 
@@ -116,7 +116,8 @@ def make(folder: Path, policies: tuple[str, ...] = ("base", "dpo")) -> Path:
     params = yaml.safe_load((REPO / "params.yaml").read_text())
     params["policies"] = {name: params["policies"][name] for name in policies}
     for policy in params["policies"].values():  # whatever the default's are
-        policy |= {key: value for key, value in PINNED.items() if key in policy}
+        if policy["method"] != "none":
+            policy |= PINNED
     params["data"]["path"] = "raw"
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / ".dvc").mkdir()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from diffalign.config.params import Params
+from diffalign.config.runtime import Runtime
 from diffalign.config.training import Trained
 from diffalign.core.files import hash_folder
 from diffalign.models import family as families
@@ -24,9 +25,11 @@ MACHINE = Machine(
 
 
 def spec(values: Params, policy: str, machine: Machine = MACHINE, **changes: Any) -> Spec:
-    """The run of a policy in the working folder, with changes to its settings."""
+    """The run of a policy in the working folder, with changes to its settings, or to how it is kept (`runtime`)."""
     settings = values.policies[policy]
     assert isinstance(settings, Trained)
+    kept = {key: changes.pop(key) for key in list(changes) if key in Runtime.model_fields}
+    values = values.model_copy(update={"runtime": values.runtime.model_copy(update=kept)})
     settings = type(settings).model_validate(settings.model_dump() | changes)
     init = hash_folder(families.denoiser_weights("init", values.model.family, settings.init))
     return train.make_spec(values, policy, settings, init, machine)

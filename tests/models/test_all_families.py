@@ -58,7 +58,7 @@ SETTINGS = {"height": 64, "width": 64, "num_inference_steps": 5, "guidance_scale
 POLICIES = {
     "base": {"method": "none"},
     "full": {"method": "dpo", "steps": 2, "flip": "independent"},
-    "lora": {"method": "dpo", "steps": 2, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8, "lr": 1e-2},
+    "lora": {"method": "dpo", "steps": 2, "lora": {"rank": 4, "alpha": 8, "targets": None}, "lr": 1e-2},
 }
 
 PROBE = {"every": 2, "pairs": 1, "draws": 1, "images": 1, "image_steps": 5, "rewards": []}

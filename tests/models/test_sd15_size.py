@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffalign.config.load import parse
+from diffalign.core import yaml_file
 from diffalign.data.shards.reader import Shards
 from stages import generate, ingest, precompute, train
 from tests.helpers import pickapic
@@ -83,15 +83,14 @@ def test_the_preset_fits_together(
     monkeypatch.setenv("OMP_NUM_THREADS", str(os.cpu_count()))
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(os.cpu_count() or 1)
-    raw = yaml.safe_load((REPO / "presets" / "sd15.yaml").read_text())
+    raw = yaml_file.read(REPO / "presets" / "sd15.yaml")
     policy = {
         **raw["policies"]["dpo"],
         "init": "sd15",
-        "adapter": "lora",
+        "lora": {"rank": 16, "alpha": 16, "targets": None},
         "steps": 1,
         "batch_size": 1,
         "micro_batch_size": 1,
-        "log_every": 1,
     }
     raw["policies"] = {"base": {"method": "none", "init": "sd15", "noise_seed": 0}, "dpo": policy}
     raw["data"]["path"], raw["model"]["path"] = "raw", "sd15"

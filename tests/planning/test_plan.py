@@ -35,12 +35,14 @@ from tests.helpers.tiny import make_model, make_scheduler
 from tests.helpers.tiny_families import make_sd3, make_sdxl
 
 MACHINE = Machine("cpu", None, 1, 1, "fp32", "ddp", False, 1e12)
+LORA = {"rank": 4, "alpha": 8, "targets": None}
+LOG_EVERY = 4
 BASE = {"base": {"method": "none"}}
 POLICIES: dict[str, dict[str, Any]] = {
     "dpo": {"method": "dpo"},
-    "lora": {"method": "dpo", "adapter": "lora", "lora_rank": 4},
-    "sft": {"method": "sft", "log_every": 4},
-    "mapo": {"method": "mapo", "beta": 0.1, "log_every": 2, "reference": "none"},
+    "lora": {"method": "dpo", "lora": LORA},
+    "sft": {"method": "sft"},
+    "mapo": {"method": "mapo", "beta": 0.1, "reference": "none"},
     "kto": {"method": "kto"},
 }
 
@@ -52,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     before = Path.cwd()
     os.chdir(folder)
     make_inputs(folder)
-    values = make_params(folder, BASE | POLICIES)
+    values = make_params(folder, BASE | POLICIES, runtime={"log_every": LOG_EVERY})
     ingest.run(values)
     precompute.run(values)
     yield values
@@ -74,9 +76,9 @@ def trained_policy(project: Params, name: str) -> Trained:
 def network(policy: Trained) -> nn.Module:
     """The real network that a policy trains."""
     denoiser: Any = families.load("sd15", "model", ("denoiser",)).denoiser.train()
-    denoiser.requires_grad_(policy.adapter == "full")
-    if policy.adapter == "lora":
-        add_lora(denoiser, ["to_q", "to_k", "to_v", "to_out.0"], policy.lora_rank, policy.lora_alpha, 0)
+    denoiser.requires_grad_(policy.lora is None)
+    if (lora := policy.lora) is not None:
+        add_lora(denoiser, ["to_q", "to_k", "to_v", "to_out.0"], lora.rank, lora.alpha, 0)
     return denoiser
 
 
@@ -127,7 +129,7 @@ def real_loss(policy: Trained, denoiser: Any, pairs: int, log: bool) -> Tensor:
 
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_counted_flops_are_those_of_a_real_step(name: str, project: Params, found: dict[str, planner.Plan]) -> None:
-    """Two pairs, forward and backward, with real weights; of `log_every` steps one is logged."""
+    """Two pairs, forward and backward, with real weights; of LOG_EVERY steps one is logged."""
     policy = trained_policy(project, name)
     real = []
     for log in (False, True):
@@ -135,7 +137,7 @@ def test_counted_flops_are_those_of_a_real_step(name: str, project: Params, foun
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             real_loss(policy, network(policy), 2, log).backward()
         real.append(counter.get_total_flops() / 2)
-    every = policy.log_every
+    every = LOG_EVERY
     assert found[name].flop_per_pair == pytest.approx(((every - 1) * real[0] + real[1]) / every, rel=1e-9)
     assert found[name].flop == found[name].flop_per_pair * policy.steps * policy.batch_size
     assert (real[1] > real[0]) == (name == "sft")  # sft alone looks at more than its loss needs
@@ -180,7 +182,8 @@ def test_activations_are_what_a_real_graph_keeps(
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del loss
     bones = planner.policy_skeleton(project, "model")
-    planned = planner.plan_policy("dpo", policy, bones, MACHINE, None).memory.activations
+    planner.prepare("dpo", bones, policy, "sd15")
+    planned = planner.plan_policy("dpo", policy, LOG_EVERY, bones, MACHINE, None).memory.activations
     assert policy.micro_batch_size == 4
     assert planned == pytest.approx(real, rel=0.05)
     if checkpointing:
@@ -326,23 +329,28 @@ def test_a_measured_rate_is_used_for_the_same_work_only(project: Params) -> None
     assert planner.work_row(plans["sft"])[4] == planner.memory_row(plans["sft"])[-1] == "-"
 
 
-def recorded(project: Params, name: str, machine: Machine = MACHINE, **changes: Any) -> dict[str, Any]:
+def recorded(
+    project: Params, name: str, machine: Machine = MACHINE, log_every: int = LOG_EVERY, **changes: Any
+) -> dict[str, Any]:
     """What a run's line says of it, as it comes back from JSON."""
     policy = {**project.policies[name].model_dump(mode="json"), "init_fingerprint": "0", **changes}
-    return {"family": "sd15", "resolution": 64, "policy": policy, "machine": {**vars(machine), "torch": "2"}}
+    noted = {"family": "sd15", "resolution": 64, "policy": policy, "machine": {**vars(machine), "torch": "2"}}
+    return noted | {"log_every": log_every}
 
 
 def test_runs_of_other_work_have_other_keys(project: Params) -> None:
     def key(name: str = "lora", machine: Machine = MACHINE, **changes: Any) -> tuple[Any, ...]:
         return planner.speed_key(**recorded(project, name, machine, **changes))
 
-    for changes in ({"optimizer": "adafactor"}, {"ema": 0.99}, {"log_every": 7}, {"lora_targets": ["to_q"]}):
+    def lora(**changes: Any) -> dict[str, Any]:
+        return {"lora": {**LORA, **changes}}
+
+    for changes in ({"optimizer": "adafactor"}, {"ema": 0.99}, {"log_every": 7}, lora(targets=["to_q"]), lora(rank=9)):
         assert key(**changes) != key()
-    assert key(lora_rank=9) != key() and key(machine=replace(MACHINE, parallel="fsdp")) != key()
-    assert key(lora_targets=["to_k", "to_q", "to_v", "to_out.0"]) != key("dpo")
-    assert key(lora_targets=families.find("sd15").lora_targets) == key(lora_targets=None)
-    assert key(ema=0.9) == key(ema=0.99) and key(beta=1.0, seed=5, checkpoint_every=1) == key()
-    assert key("dpo", lora_rank=9, lora_targets=["to_q"]) == key("dpo")  # without adapters they are nothing
+    assert key(machine=replace(MACHINE, parallel="fsdp")) != key()
+    assert key(**lora(targets=["to_k", "to_q", "to_v", "to_out.0"])) != key("dpo")
+    assert key(**lora(targets=list(families.find("sd15").lora_targets))) == key(**lora(targets=None))
+    assert key(ema=0.9) == key(ema=0.99) and key(beta=1.0, seed=5) == key() and key(**lora(alpha=1)) == key()
 
 
 def test_training_notes_its_rate(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,8 +377,8 @@ def test_the_assumed_rate_is_within_a_factor_of_3(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     make_inputs(tmp_path, rows=60)
     demo = str(REPO / "assets/tiny-sd")
-    policy = {"method": "dpo", "init": demo, "steps": 9, "batch_size": 32, "micro_batch_size": 32, "log_every": 5}
-    values = make_params(tmp_path, BASE | {"dpo": policy}, model={"path": demo})
+    policy = {"method": "dpo", "init": demo, "steps": 9, "batch_size": 32, "micro_batch_size": 32}
+    values = make_params(tmp_path, BASE | {"dpo": policy}, model={"path": demo}, runtime={"log_every": 5})
     ingest.run(values)
     precompute.run(values)
     machine = planner.this_machine()

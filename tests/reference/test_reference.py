@@ -24,6 +24,7 @@ from diffalign.core.files import hash_folder, sha256_file
 from diffalign.data.batches.pair_batches import PairSource, Place
 from diffalign.methods import method as methods
 from diffalign.models import family as families
+from diffalign.models.sd15 import SD15
 from diffalign.reference import cache as cached
 from diffalign.reference import worker as measuring
 from diffalign.reference.reference import check_margins
@@ -45,7 +46,7 @@ POLICIES: dict[str, Any] = {
     "ipo": {"method": "dpo", "beta": 500, "link": "ipo", **CACHED},
     "safeguard": {"method": "dpo", "beta": 500, "safeguard": 0.9, **CACHED},
     "swapped": {"method": "dpo", "beta": 2000, "swap_labels": True, **CACHED},
-    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", **CACHED},
+    "lora": {"method": "dpo", "beta": 2000, "lora": {"rank": 8, "alpha": 8, "targets": None}, **CACHED},
     "mapo": {"method": "mapo", "beta": 0.1, **CACHED},
     "sft": {"method": "sft", **CACHED},
 }
@@ -152,13 +153,13 @@ def test_no_network_and_no_forward_of_a_reference(project: Path, monkeypatch: py
 
     loaded: list[int] = []
     forwards: list[bool] = []
-    load, forward = families.SD15.load_denoiser, UNet2DConditionModel.forward
+    load, forward = SD15.load_denoiser, UNet2DConditionModel.forward
 
     def counted(self: UNet2DConditionModel, *args: Any, **kwargs: Any) -> Any:
         forwards.append(torch.is_grad_enabled())
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(families.SD15, "load_denoiser", lambda *a: (loaded.append(1), load(*a))[1])
+    monkeypatch.setattr(SD15, "load_denoiser", lambda *a: (loaded.append(1), load(*a))[1])
     monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
     seen = {}
     for kind in ("live", "cached"):

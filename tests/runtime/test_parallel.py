@@ -37,10 +37,8 @@ POLICIES = {
     "lora": {
         "method": "dpo",
         "beta": 2000,
-        "adapter": "lora",
-        "lora_rank": 4,
-        "lora_alpha": 8,
-        "lora_targets": ["to_q", "proj_in"],  # proj_in lies outside the blocks that are sharded by themselves
+        # proj_in lies outside the blocks that are sharded by themselves
+        "lora": {"rank": 4, "alpha": 8, "targets": ["to_q", "proj_in"]},
     },
     "sft": {"method": "sft", "micro_batch_size": 2},
 }

@@ -25,7 +25,7 @@ from tests.helpers.project import make_inputs, make_params
 POLICIES = {
     "base": {"method": "none"},
     "full": {"method": "dpo", "beta": 2000},
-    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+    "lora": {"method": "dpo", "beta": 2000, "lora": {"rank": 4, "alpha": 8, "targets": None}},
 }
 
 

@@ -31,7 +31,7 @@ from tests.helpers.project import REPO, make_inputs, make_params
 POLICIES = {
     "base": {"method": "none"},
     "dpo": {"method": "dpo", "beta": 2000},
-    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+    "lora": {"method": "dpo", "beta": 2000, "lora": {"rank": 4, "alpha": 8, "targets": None}},
     "sft": {"method": "sft"},
     "mapo": {"method": "mapo", "beta": 0.1},
     "kto": {"method": "kto", "beta": 2000},

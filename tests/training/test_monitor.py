@@ -27,7 +27,7 @@ from tests.helpers.project import REPO, make_inputs, make_params
 POLICIES: dict[str, dict[str, Any]] = {
     "base": {"method": "none"},
     "dpo": {"method": "dpo", "beta": 2000},
-    "lora": {"method": "dpo", "beta": 2000, "adapter": "lora", "lora_rank": 4, "lora_alpha": 8},
+    "lora": {"method": "dpo", "beta": 2000, "lora": {"rank": 4, "alpha": 8, "targets": None}},
     "average": {"method": "dpo", "beta": 2000, "ema": 0.5},
     "sft": {"method": "sft", "lr": 1e-4},
     "wild": {"method": "dpo", "beta": 2000, "lr": 0.1, "warmup_steps": 0},
@@ -54,8 +54,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def specified(name: str, *, watched: dict[str, Any] | None = None, **changes: Any) -> Spec:
     """What the stage gives a worker, of one process."""
-    values = make_params(Path.cwd(), POLICIES | {name: POLICIES[name] | changes}, probe=WATCHED | (watched or {}))
-    return specs.spec(values, name)
+    values = make_params(Path.cwd(), POLICIES, probe=WATCHED | (watched or {}))
+    return specs.spec(values, name, **changes)
 
 
 def trained(work: Path, name: str, **changes: Any) -> Path:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from diffalign.core import yaml_file
 from diffalign.runtime.signals import noted
 from diffalign.training import loop as training
 from stages import ingest, precompute
@@ -23,10 +24,11 @@ from tests.helpers.project import REPO, make_inputs, make_params
 from tests.runtime.test_processes import gone
 
 STEPS, SHORT = 3000, 24
+CHECKPOINT_EVERY = {"long": 1000, "short": 1}
 POLICIES = {
     "base": {"method": "none"},
-    "long": {"method": "sft", "steps": STEPS, "checkpoint_every": 1000, "lr": 1e-5},
-    "short": {"method": "sft", "steps": SHORT, "checkpoint_every": 1},
+    "long": {"method": "sft", "steps": STEPS, "lr": 1e-5},
+    "short": {"method": "sft", "steps": SHORT},
 }
 
 
@@ -53,6 +55,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, policy: str, processes: int = 1) -> "subprocess.Popen[str]":
     """`python pipeline.py stage train@POLICY` in a group of its own, as a shell would start it."""
+    params = yaml_file.read(folder / "params.yaml")
+    params["runtime"]["checkpoint_every"] = CHECKPOINT_EVERY.get(policy, 2)
+    (folder / "params.yaml").write_text(yaml_file.dump(params))
     settings = {"DIFFALIGN_PROCESSES": str(processes), "DIFFALIGN_TRACKING": "0", "PYTHONPATH": str(folder)}
     return subprocess.Popen(
         [sys.executable, "pipeline.py", "stage", f"train@{policy}"],

@@ -19,7 +19,7 @@ from tests.helpers.project import make_inputs, make_params
 
 pytestmark = pytest.mark.slow
 STEPS, EVERY, KILLS = 121, 3, 20
-TRAINED = {"steps": STEPS, "checkpoint_every": EVERY, "batch_size": 4, "micro_batch_size": 2, "lr": 1e-4}
+TRAINED = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "lr": 1e-4}
 POLICIES = {"base": {"method": "none"}, "dpo": {"method": "dpo", "beta": 2000, **TRAINED}}
 
 
@@ -30,7 +30,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     before = Path.cwd()
     os.chdir(folder)
     make_inputs(folder)
-    made = make_params(folder, POLICIES)
+    made = make_params(folder, POLICIES, runtime={"checkpoint_every": EVERY})
     ingest.run(made)
     precompute.run(made)
     yield made

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from diffalign.config.pairs import Pairs
 from diffalign.config.training import Trained
 from diffalign.config.values import Positive, Share
 
@@ -14,3 +15,16 @@ class Settings(Trained):
     beta: Positive
     link: Literal["sigmoid", "hinge", "ipo"]
     safeguard: Share | None
+
+    def problems(self, pairs: Pairs) -> list[str]:
+        """Returns what Diffusion-DPO can't do: without a reference, or the safeguard where a loss may rise."""
+        lines = []
+        if self.reference == "none":
+            lines.append("reference: expected live or cached, since Diffusion-DPO compares with it, got 'none'")
+        falls = self.link != "ipo" and pairs.rule == "each"  # the loss falls with the margin everywhere
+        if self.safeguard is not None and not falls:
+            lines.append(
+                "safeguard: expected null with link ipo or pairs.rule majority, where a loss may rise with the "
+                f"margin, got {self.safeguard}"
+            )
+        return lines

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from diffalign.config.pairs import Pairs
 from diffalign.config.training import Trained
 from diffalign.config.values import Positive, Share
 
@@ -13,3 +14,17 @@ class Settings(Trained):
     method: Literal["kto"]
     beta: Positive
     desirable_share: Share
+
+    def problems(self, pairs: Pairs) -> list[str]:
+        """Returns what Diffusion-KTO can't do: without a live reference, or with what belongs to pairs."""
+        lines = []
+        if self.reference != "live":
+            lines.append(f"reference: expected live, since Diffusion-KTO compares with it, got {self.reference!r}")
+        if self.flip == "pair":
+            lines.append("flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'")
+        if pairs.weights:
+            lines.append(
+                "method: Diffusion-KTO learns from images one by one, which have no weights of pairs: expected "
+                f"pairs.weights [], got {pairs.weights}"
+            )
+        return lines
