@@ -145,6 +145,16 @@ def ui(port: Port = 5000) -> None:
 
 
 @app.command()
+def show(
+    path: Annotated[str, typer.Argument(help="A path in params.yaml, such as policies.dpo; all of it.")] = "",
+) -> None:
+    """Print params as they are resolved. A policy is shown with all that it takes from `training`."""
+    from diffalign.config.show import shown
+
+    typer.echo(shown(path), nl=False)
+
+
+@app.command()
 def preset(
     name: Annotated[str, typer.Argument(help="A file in presets/, without .yaml.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an edited params.yaml.")] = False,
