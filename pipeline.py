@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of processors that nobody here asked for
 }
-Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
 
 app = typer.Typer(
     add_completion=False,
@@ -53,17 +53,16 @@ def stage(
     from diffalign.tracking.sync import stage_run
 
     processes.die_with_dvc()
-    module, _, policy = name.partition("@")
-    if not Path(f"stages/{module}.py").is_file():
-        known = ", ".join(sorted(path.stem for path in Path("stages").glob("[a-z]*.py")))
-        raise UserError(f"stage: expected one of {known}, got {module!r}.")
+    base, _, key = name.partition("@")
+    dag.check_base(base)
     raw = read()
     values = parse(raw, str(PARAMS))
+    dag.check_key(name, raw)
     dag.check_leftovers(values.policies, values.rewards)
     start = time.monotonic()
     with stage_run(name, raw):
-        work = importlib.import_module(f"stages.{module}").run
-        work(values, policy) if policy else work(values)
+        work = importlib.import_module(f"stages.{base}").run
+        work(values, key) if key else work(values)
     timings.record(name, time.monotonic() - start)
 
 
@@ -74,7 +73,9 @@ def run(
 ) -> None:
     """Run what is needed, as a Prefect flow. Uses the API that is set, else a temporary server."""
     from flows.align import PipelineFailed, align
+    from flows.serving import check_api
 
+    check_api()
     try:
         align(retries=retries, timeout_hours=timeout)
     except PipelineFailed as error:

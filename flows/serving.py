@@ -10,50 +10,43 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-import yaml
-from prefect import Flow, serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
-from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import load_flow_from_entrypoint
-from prefect.schedules import Cron
+from prefect import get_client, serve
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from diffalign.core.errors import UserError
 from diffalign.runtime.processes import bound, end_group
+from diffalign.tracking.location import shown
+from flows import deployments
 
 STARTUP = 300.0
 """Seconds that a server may take to start."""
 
 
 def serve_deployments(port: int) -> None:
-    """Serves until stopped, with the API that is configured or a server of its own on loopback."""
+    """Serves until stopped, with the API that is configured or a server of its own on loopback.
+
+    Raises UserError for a prefect.yaml that can't be served, and where the configured API can't be reached.
+    """
+    made = deployments.make(Path("prefect.yaml"))  # before a server is waited for
+    check_api()
     with nullcontext() if get_current_settings().api.url else server(port):
-        serve(*deployments(Path("prefect.yaml")))
+        serve(*made)
 
 
-def deployments(path: Path) -> list[RunnerDeployment]:
-    """The deployments in a prefect.yaml: name, parameters, cron schedules and concurrency limit of each."""
-    return [deployment(entry) for entry in yaml.safe_load(path.read_text())["deployments"]]
-
-
-def deployment(entry: dict[str, Any]) -> RunnerDeployment:
-    """One deployment as prefect.yaml describes it."""
-    schedules = [
-        Cron(schedule["cron"], timezone=schedule.get("timezone", "UTC"), active=schedule.get("active", True))
-        for schedule in entry["schedules"]
-    ]
-    flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
-    made = flow.to_deployment(
-        name=entry["name"],
-        description=entry.get("description"),
-        parameters=entry.get("parameters"),
-        schedules=schedules,
-        concurrency_limit=ConcurrencyLimitConfig(**entry["concurrency_limit"]),
-    )
-    assert isinstance(made, RunnerDeployment)  # a coroutine only where it's called from one
-    return made
+def check_api() -> None:
+    """Raises UserError where a Prefect API is configured and doesn't answer."""
+    url = get_current_settings().api.url
+    if not url:
+        return
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"Prefect's API at {shown(url)} can't be reached: {reason}. Expected a running server: start it, correct "
+            "PREFECT_API_URL, or unset it (`run` and `serve` start a server of their own then)."
+        )
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def listing() -> str:
     lines = []
     for group in STUDY:
         lines.append(f"{group.name}: {group.title}")
-        lines.append(f"  runs: {', '.join(RUNS[name].label for name in group.runs)}")
+        lines += [f"  run: {RUNS[name].label}" for name in group.runs]  # labels have commas
         lines += [f"  claim: {claim.words} ({claim.source})" for claim in group.claims]
     return "\n".join([*lines, f"{len(study.needed(STUDY))} runs in all"])
 

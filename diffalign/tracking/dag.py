@@ -1,4 +1,4 @@
-"""What DVC knows: the graph (`dvc dag --dot`), the stages in dvc.yaml, and what was made (dvc.lock)."""
+"""Reads what DVC knows: the graph (`dvc dag --dot`), the stages in dvc.yaml, and what was made (dvc.lock)."""
 
 import graphlib
 import hashlib
@@ -19,7 +19,7 @@ DVC = [sys.executable, "-m", "dvc"]
 
 
 def graph() -> dict[str, list[str]]:
-    """Each stage of the expanded graph with the stages that it needs, in an order in which they can run.
+    """Returns each stage of the expanded graph with the stages that it needs, in an order in which they can run.
 
     Takes a second or so. Raises UserError with DVC's message if the graph can't be made.
     """
@@ -30,23 +30,55 @@ def graph() -> dict[str, list[str]]:
 
 
 def parse_dot(text: str) -> dict[str, list[str]]:
-    """The graph in DOT text as DVC writes it: `"a";` is a stage, `"a" -> "b";` says that b needs a."""
+    """Reads a graph in DOT text as DVC writes it: `"a";` is a stage, `"a" -> "b";` says that b needs a."""
     needs: dict[str, list[str]] = {name: [] for name in re.findall(r'^\s*"([^"]+)";?\s*$', text, re.MULTILINE)}
     for first, second in re.findall(r'^\s*"([^"]+)" -> "([^"]+)";?\s*$', text, re.MULTILINE):
         needs[second].append(first)
     return {name: sorted(needs[name]) for name in graphlib.TopologicalSorter(needs).static_order()}
 
 
+def stages() -> dict[str, Any]:
+    """Returns the stages of dvc.yaml as they stand there, by name; those with a `foreach` once."""
+    return dict(_yaml(Path("dvc.yaml"))["stages"])
+
+
 def declared(name: str) -> dict[str, list[str]]:
-    """The `params` and `outs` that dvc.yaml gives a stage; of NAME@KEY with `${key}` filled in."""
+    """Returns the `params` and `outs` that dvc.yaml gives a stage; of NAME@KEY with `${key}` filled in."""
     base, _, key = name.partition("@")
-    stage = _yaml(Path("dvc.yaml"))["stages"][base]
+    stage = stages()[base]
     stage = stage.get("do", stage)
     return {kind: [entry.replace("${key}", key) for entry in stage.get(kind, [])] for kind in ("params", "outs")}
 
 
+def check_base(base: str) -> None:
+    """Raises UserError unless dvc.yaml has a stage of this name, which stands before the `@` of NAME@KEY."""
+    if base not in (known := stages()):
+        raise UserError(f"stage: expected one of {', '.join(sorted(known))}, got {base!r}.")
+
+
+def check_key(name: str, params: dict[str, Any]) -> None:
+    """Raises UserError unless NAME or NAME@KEY is a stage: a key exactly where dvc.yaml has a `foreach`.
+
+    `params` is params.yaml, whose section the `foreach` names.
+    """
+    base, at, key = name.partition("@")
+    over = stages()[base].get("foreach")
+    if over is None:
+        if at:
+            raise UserError(f"stage {name}: {base} is one stage, without a name behind an @: run `stage {base}`.")
+        return
+    section = over.removeprefix("${").removesuffix("}")
+    keys = list(lookup(params, [section]).get(section, ()))
+    if key not in keys:
+        found = f"none of the {section} in params.yaml, {key!r}" if key else "none"
+        raise UserError(
+            f"stage {name}: expected one of {', '.join(f'{base}@{k}' for k in keys) or f'{section} in params.yaml'}; "
+            f"{base} is a stage for each of the {section}, and the name behind the @ is {found}."
+        )
+
+
 def lock() -> dict[str, dict[str, Any]]:
-    """The stages in dvc.lock: cmd, deps, params, outs with their checksums; empty before the first run."""
+    """Returns the stages in dvc.lock: cmd, deps, params, outs with their checksums; empty before the first run."""
     path = Path("dvc.lock")
     return _yaml(path)["stages"] if path.exists() else {}
 
@@ -77,17 +109,17 @@ def _yaml(path: Path) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of what dvc.lock says of a stage, or of all of them: equal inputs and outs give equal fingerprints."""
+    """Returns the SHA-256 of what dvc.lock says of a stage or of all: equal inputs and outs give equal fingerprints."""
     return sha256_bytes(canonical_json(value).encode())
 
 
 def checksums(entries: list[dict[str, Any]]) -> dict[str, str]:
-    """Path to MD5 of the deps or outs of a stage in dvc.lock."""
+    """Maps path to MD5 for the deps or outs of a stage in dvc.lock."""
     return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
 
 def known() -> dict[str, str]:
-    """Path to MD5 of what a stage that starts now may depend on: outs in dvc.lock, and this project's code."""
+    """Maps path to MD5 for what a stage that starts now may depend on: outs in dvc.lock, and this project's code."""
     found: dict[str, str] = {}
     for stage in lock().values():
         found.update(checksums(stage.get("outs", [])))
@@ -98,7 +130,7 @@ def known() -> dict[str, str]:
 
 
 def lookup(params: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    """The values at dotted keys, as dvc.yaml's `params` names them; keys that aren't there are left out."""
+    """Returns the values at dotted keys, as dvc.yaml's `params` names them; keys that aren't there are left out."""
     found = {}
     for key in keys:
         value: Any = params
@@ -110,7 +142,7 @@ def lookup(params: dict[str, Any], keys: list[str]) -> dict[str, Any]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to one level with dotted keys; lists are kept."""
+    """Flattens nested mappings to one level with dotted keys; lists are kept."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}

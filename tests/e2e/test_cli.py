@@ -62,6 +62,30 @@ def test_an_unknown_stage(project: Path) -> None:
     assert done.stderr == "error: stage: expected one of evaluate, ingest, train, got 'trian'.\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ingest@x", "stage ingest@x: ingest is one stage, without a name behind an @: run `stage ingest`."),
+        ("ingest@", "stage ingest@: ingest is one stage, without a name behind an @: run `stage ingest`."),
+        ("train", "stage train: expected one of train@base, train@dpo; train is a stage for each of the policies"),
+        ("train@", "stage train@: expected one of train@base, train@dpo; train is a stage for each of the policies"),
+        ("train@dpoo", "and the name behind the @ is none of the policies in params.yaml, 'dpoo'."),
+    ],
+)
+def test_a_stage_with_a_wrong_name_behind_the_at(project: Path, name: str, text: str) -> None:
+    done = cli(project, "stage", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["ui", "serve"])
+@pytest.mark.parametrize("port", ["99999", "0", "-1"])
+def test_a_port_that_cant_be(project: Path, command: str, port: str) -> None:
+    done = cli(project, command, "--port", port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--port'" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_misspelt_switch_is_refused_by_every_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFALIGN_TRACKNG", "0")
     for command in (("stage", "ingest"), ("sync",)):

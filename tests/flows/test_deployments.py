@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from diffalign.core.errors import UserError
 from diffalign.runtime.processes import end_group
-from flows import serving
+from flows import deployments, serving
 from tests.helpers.prefect_server import free_port, post, prefect, start, wait_until
 from tests.helpers.scratch import environment, make, run
 
@@ -72,7 +72,7 @@ def test_a_cron_deployment_is_scheduled(project: Path) -> None:
 def test_what_is_served_is_what_is_deployed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
     (entry,) = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
-    (served,) = serving.deployments(Path("prefect.yaml"))
+    (served,) = deployments.make(Path("prefect.yaml"))
     assert (served.name, served.flow_name, served.parameters) == (entry["name"], "align", entry["parameters"])
     (schedule,) = served.schedules or []
     assert schedule.active
@@ -137,3 +137,62 @@ def test_serve_needs_no_server_and_leaves_none(project: Path, tmp_path: Path) ->
         end_group(process)
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2)
+
+
+BROKEN = {
+    ("deployments.0.schedules.0.cron", "0 25 * * *"): "schedules.0.cron: expected minute, hour, .* got '0 25",
+    ("deployments.0.schedules.0.cron", "nightly"): "schedules.0.cron: expected minute, hour, .* got 'nightly'",
+    ("deployments.0.schedules.0.timezone", "Mars/X"): "timezone: expected a time zone's name, .* got 'Mars/X'",
+    ("deployments.0.schedules.0.timezone", "../x"): "timezone: expected a time zone's name, .* got '../x'",
+    ("deployments.0.name", None): "deployments.0.name: .* got None",
+    ("deployments.0.concurrency_limit.collision_strategy", "WAIT"): "collision_strategy: .* got 'WAIT'",
+    (
+        "deployments.0.entrypoint",
+        "flows/align.py:aline",
+    ): r"entrypoint: expected FILE:FLOW .* got 'flows/align\.py:aline'",
+    (
+        "deployments.0.entrypoint",
+        "flows/nope.py:align",
+    ): r"entrypoint: expected FILE:FLOW .* got 'flows/nope\.py:align'",
+}
+
+
+@pytest.mark.parametrize(("place", "value"), BROKEN)
+def test_a_broken_prefect_yaml_is_a_users_error(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, value: object
+) -> None:
+    monkeypatch.chdir(repo)
+    content = yaml.safe_load(Path("prefect.yaml").read_text())
+    *above, last = [int(part) if part.isdecimal() else part for part in place.split(".")]
+    entry = content
+    for part in above:
+        entry = entry[part]
+    entry[last] = value
+    path = tmp_path / "prefect.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=f"(?s)prefect.yaml.*{BROKEN[place, value]}"):
+        deployments.make(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("deployments: [", "is not readable YAML"), ("x: 1", "deployments: missing")]
+)
+def test_a_prefect_yaml_that_isnt_one(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "prefect.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=found):
+        deployments.make(path)
+    with pytest.raises(UserError, match=r"none\.yaml is missing"):
+        deployments.make(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_prefect_that_cant_be_reached_is_one_message(tmp_path: Path, command: str) -> None:
+    folder = make(tmp_path / "project")
+    url = f"http://me:secret@127.0.0.1:{free_port()}/api"
+    done = run(folder, "pipeline.py", command, ok=False, PREFECT_API_URL=url)
+    assert done.returncode == 2, done.stdout
+    assert "Traceback" not in done.stdout and "secret" not in done.stdout
+    assert re.search(
+        r"^error: Prefect's API at http://127\.0\.0\.1:\d+/api can't be reached: .*PREFECT_API_URL", done.stdout
+    )

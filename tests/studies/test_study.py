@@ -279,6 +279,8 @@ def test_numbers_of_the_listing() -> None:
     text = flow.listing()
     assert f"{len(RUNS)} runs in all" in text
     assert all(group.title in text for group in STUDY)
+    lines = text.splitlines()
+    assert all(f"  run: {RUNS[name].label}" in lines for group in STUDY for name in group.runs), "labels have commas"
 
 
 def test_a_curves_end(tmp_path: Path) -> None:
