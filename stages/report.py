@@ -45,6 +45,8 @@ def run(params: "Params", policy: str | None = None) -> None:
     results, ingested = evaluations.read(), read_json(METRICS / "ingest.json")
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
+    for name, gallery in shown.items():
+        galleries.check_made(gallery, params.sampling(name))
     scores = read_scores(list(params.rewards), shown)
     who = pages.roles(params.model_dump()["policies"], params.evaluate.baseline)
     groups = chosen(params, who, shown, scores)

@@ -16,9 +16,9 @@ from PIL import Image
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
+from diffalign.generation.pipeline import png
 from diffalign.reporting import results as pages
 from stages import report
-from stages.generate import png
 from tests.helpers import browser
 from tests.helpers.project import make_params
 from tests.helpers.world import CAPTIONS, HOSTILE
@@ -31,6 +31,8 @@ POLICIES = {
 }
 PROMPTS = [*CAPTIONS, *HOSTILE]
 SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
+SAMPLER = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "dtype": "float32"}
 SCORES = Path("metrics/scores/oracle.jsonl")
 ORACLE = {
     "name": "oracle",
@@ -70,15 +72,15 @@ def write_inputs(folder: Path, size: int = 64) -> None:
                 }
             )
         about = {
-            "schema": 1,
+            "schema": 2,
             "policy": name,
             "noise_seed": int(name == "base_again"),
             "split": "test",
             "prompts": len(PROMPTS),
             "prompts_asked": len(PROMPTS),
             "seeds": 1,
+            **MADE,
             "resolution": size,
-            "sampler": {"name": "ddim"},
         }
         write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
         steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
@@ -337,7 +339,7 @@ def test_a_real_browser_loads_nothing_and_scrolls_only_down(
 ) -> None:
     write_inputs(tmp_path, size)
     monkeypatch.chdir(tmp_path)
-    written(make_params(tmp_path, POLICIES, report=SETTINGS))
+    written(make_params(tmp_path, POLICIES, report=SETTINGS, precompute={"resolution": size}))
     page = Path("alone") / "report.html"  # nothing beside it
     page.parent.mkdir()
     shutil.copy("reports/report.html", page)
