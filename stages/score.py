@@ -8,7 +8,7 @@ from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import held_out_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import scores, scoring
-from diffalign.evaluation.scores import Judge
+from diffalign.evaluation.results import Judge
 from diffalign.generation import gallery as galleries
 from diffalign.rewards import reward as rewards
 from diffalign.runtime.environment import default_device
@@ -29,8 +29,6 @@ def run(params: "Params", reward: str | None = None) -> None:
     settings = params.evaluate
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
-    for policy_name, gallery in shown.items():
-        galleries.check_made(gallery, params.sampling(policy_name))
     judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
     score = partial(rewards.score_images, judge)
     lines = [

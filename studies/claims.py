@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from diffalign.reporting.format import alarm_words, interval, percent
+from diffalign.reporting.study_file import Verdict
 
 Row = Mapping[str, Any]
 Labels = Mapping[str, str]
 """What each run is called."""
-Verdict = Literal["reproduced", "not reproduced", "can't be told", "not run yet"]
 BASE = "base"
 """The name by which claims call the model before alignment, whatever it's called in params.yaml."""
 CLOSE = 0.1

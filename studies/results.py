@@ -7,7 +7,7 @@ import numpy as np
 
 from diffalign.evaluation import statistics
 from diffalign.reporting.format import alarm_words, interval, percent
-from diffalign.reporting.study import SCHEMA
+from diffalign.reporting.study_file import SCHEMA
 from studies import claims
 from studies import shapes_world as study
 from studies.claims import BASE, Found, Labels

@@ -26,6 +26,7 @@ from diffalign.evaluation.policy_rewards import Reference, Setting
 from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
 from diffalign.models import policies
+from diffalign.monitoring import curve
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Reward
 from diffalign.runtime.environment import default_device
@@ -106,7 +107,7 @@ class Study:
         """The project's params with some runs, and the base, for policies."""
         raw = self.values.model_dump(mode="json")
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
-        raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1, "overrides": {}}
+        raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
         raw["rewards"] = {JUDGE: {}}
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
@@ -250,7 +251,7 @@ def moved(base: galleries.Gallery, gallery: galleries.Gallery) -> float:
 
 def curve_end(path: Path) -> dict[str, float]:
     """The means of a training curve's last points."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = curve.read(path, path.stem)
     found = {}
     for name in ("loss", "implicit_accuracy", "winner_change", "loser_change"):
         points = [line[name] for line in lines if name in line]

@@ -16,17 +16,18 @@ from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.progress import clock
 from diffalign.data.comparisons import table as comparisons
+from diffalign.reporting import study_file
+from diffalign.reporting.made_by import git_commit
 from diffalign.reporting.summary import EVALUATION, REPORT
 from diffalign.runtime.processes import run_group
 from diffalign.tracking import dag
-from stages import report
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
 from studies.run import DRAWS, INPUTS, JUDGE, Study, answers_of, make, make_project, sampled
 from studies.shapes_world import RUNS, STUDY, Group
 
-OUT = Path("metrics/study.json")
+OUT = study_file.FILE
 EXPECTED = 190.0
 """Seconds a run, on 2 idle CPU cores, before any was measured."""
 
@@ -87,7 +88,7 @@ def summary(job: Study) -> dict[str, Any]:
         "prompts": job.prompts,
         "steps": job.steps,
         "draws": DRAWS,
-        "commit": report.git_commit(),
+        "commit": git_commit(),
     }
     return tables.summary(job.results(), about, how)
 

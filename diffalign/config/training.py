@@ -1,6 +1,6 @@
 """What every trained policy sets: the section `training` of params.yaml, which a policy may differ from."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -61,6 +61,10 @@ class Trained(Training):
     def adapter(self) -> Literal["full", "lora"]:
         """What is trained and published: all weights, or low-rank adapters."""
         return "full" if self.lora is None else "lora"
+
+    def of_method(self) -> dict[str, Any]:
+        """Returns the keys that the policy's method adds, with their values, in their order."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in Trained.model_fields}
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what the method can't do with these values or this rule for pairs, as `key: what`; a method's own."""

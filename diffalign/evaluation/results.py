@@ -1,16 +1,28 @@
 """The schema of metrics/evaluate.json: win rates, implicit-reward accuracies, who judged, how the images were made."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from diffalign.core import records
 from diffalign.core.records import Record
-from diffalign.evaluation.scores import Judge
 
 FILE = Path("metrics/evaluate.json")
 STAGE = "evaluate"
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Judge(Record):
+    """A reward, as a reader must know it to trust its scores."""
+
+    name: str
+    version: str
+    range: tuple[float | None, float | None]
+    """The lowest and the highest score; None where there is no bound."""
+    trained_on: str
+    differentiable: bool
 
 
 class Comparison(Record):
@@ -19,15 +31,15 @@ class Comparison(Record):
     policy: str
     baseline: str
     scorer: str
-    prompts: int
+    prompts: Count
     """Prompts whose images were judged."""
-    seeds: int
-    wins: int
-    ties: int
-    losses: int
-    win_rate: float | None
-    ci_low: float | None
-    ci_high: float | None
+    seeds: Count
+    wins: Count
+    ties: Count
+    losses: Count
+    win_rate: Share | None
+    ci_low: Share | None
+    ci_high: Share | None
 
     @property
     def judged(self) -> int:
@@ -39,21 +51,21 @@ class Accuracy(Record):
     """How often a policy's implicit reward ranks a held-out pair as its rater did."""
 
     policy: str
-    accuracy: float | None
-    ci_low: float | None
-    ci_high: float | None
-    pairs: int
-    ceiling: float | None
+    accuracy: Share | None
+    ci_low: Share | None
+    ci_high: Share | None
+    pairs: Count
+    ceiling: Share | None
     """How often the oracle that the simulated raters' answers were drawn from does; None without one."""
 
 
 class JudgeAccuracy(Judge):
     """A reward that judged, and how often it ranks a held-out pair as its rater did."""
 
-    accuracy: float | None
-    ci_low: float | None
-    ci_high: float | None
-    pairs: int
+    accuracy: Share | None
+    ci_low: Share | None
+    ci_high: Share | None
+    pairs: Count
     """Pairs that it could score."""
 
 

@@ -15,23 +15,13 @@ from pydantic import Field
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.records import Record
+from diffalign.evaluation.results import Judge
 from diffalign.generation.gallery import Gallery
 
 FOLDER = Path("metrics/scores")
 Floats = NDArray[np.float64]
 Columns = Mapping[str, Floats]
 """A gallery's scores [images] by the name of a reward, or of a part of one; NaN where it's missing."""
-
-
-class Judge(Record):
-    """A reward, as a reader must know it to trust its scores."""
-
-    name: str
-    version: str
-    range: tuple[float | None, float | None]
-    """The lowest and the highest score; None where there is no bound."""
-    trained_on: str
-    differentiable: bool
 
 
 class ImageScores(Record):

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from diffalign.core.errors import UserError
+from diffalign.evaluation import results
 from diffalign.reporting.format import interval, percent
 from diffalign.runtime import timings
 
-EVALUATION = Path("metrics/evaluate.json")
+EVALUATION = results.FILE
 REPORT = Path("reports/report.html")
 SYNCED = Path("runs/tracking/synced.json")
 Table = tuple[str, list[str], list[list[str]]]
@@ -17,21 +18,21 @@ def tables() -> list[Table]:
     """Title, header and rows of each table; raises UserError where nothing was evaluated yet."""
     if not EVALUATION.exists():
         raise UserError(f"{EVALUATION} isn't there yet: expected the results of an evaluation. Make them: dvc repro")
-    results = json.loads(EVALUATION.read_text())
+    found = results.read(EVALUATION)
     wins = [
         [
-            f"{row['policy']} over {row['baseline']}",
-            row["scorer"],
-            percent(row["win_rate"]),
-            interval(row),
-            f"{row['wins']} / {row['ties']} / {row['losses']}",
-            f"{row['prompts']} × {row['seeds']}",
+            f"{row.policy} over {row.baseline}",
+            row.scorer,
+            percent(row.win_rate),
+            interval(row.model_dump()),
+            f"{row.wins} / {row.ties} / {row.losses}",
+            f"{row.prompts} × {row.seeds}",
         ]
-        for row in results["comparisons"]
+        for row in found.comparisons
     ]
     implicit = [
-        [row["policy"], percent(row["accuracy"]), interval(row), percent(row["ceiling"]), str(row["pairs"])]
-        for row in results["implicit_reward"]
+        [row.policy, percent(row.accuracy), interval(row.model_dump()), percent(row.ceiling), str(row.pairs)]
+        for row in found.implicit_reward
     ]
     times = [
         [stage, f"{row['seconds']:.1f}", "from the cache since" if row["cached"] else ""]

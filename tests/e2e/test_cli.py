@@ -153,6 +153,8 @@ RESULTS = {
     "implicit_reward": [
         {"policy": "dpo", "accuracy": 0.66, "ci_low": None, "ci_high": None, "pairs": 420, "ceiling": 0.76}
     ],
+    "rewards": [],
+    "images": {},
 }
 
 

@@ -5,20 +5,26 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffalign.config.load import load
 from diffalign.config.params import Params
+from diffalign.config.params import Policy as PolicyUnion
+from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
-from diffalign.generation.pipeline import png
-from diffalign.reporting import results as pages
+from diffalign.evaluation.results import Comparison
+from diffalign.reporting import head, made_by, material, page
+from diffalign.reporting.material import roles
 from stages import report
+from stages.generate import png
 from tests.helpers import browser
 from tests.helpers.project import make_params
 from tests.helpers.world import CAPTIONS, HOSTILE
@@ -31,8 +37,6 @@ POLICIES = {
 }
 PROMPTS = [*CAPTIONS, *HOSTILE]
 SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
-SAMPLER = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
-MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "dtype": "float32"}
 SCORES = Path("metrics/scores/oracle.jsonl")
 ORACLE = {
     "name": "oracle",
@@ -72,15 +76,15 @@ def write_inputs(folder: Path, size: int = 64) -> None:
                 }
             )
         about = {
-            "schema": 2,
+            "schema": 1,
             "policy": name,
             "noise_seed": int(name == "base_again"),
             "split": "test",
             "prompts": len(PROMPTS),
             "prompts_asked": len(PROMPTS),
             "seeds": 1,
-            **MADE,
             "resolution": size,
+            "sampler": {"name": "ddim", "steps": 20, "guidance": 4.0},
         }
         write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
         steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
@@ -174,23 +178,64 @@ def test_the_headline_says_what_the_figures_say(project: Params) -> None:
     ("low", "high", "verb"), [(0.51, 0.9, "beats"), (0.2, 0.49, "loses to"), (0.5, 0.9, "can't be told from")]
 )
 def test_the_verb_follows_the_interval(low: float, high: float, verb: str) -> None:
-    who = pages.roles({"base": {"method": "none"}, "dpo": {"method": "dpo"}}, "base")
-    row = {**evaluation()["comparisons"][1], "ci_low": low, "ci_high": high, "rate": 0.6}
-    assert f"dpo {verb} base" in pages.headline([row], who, 0.95, "test")["sentence"]
+    assert head.verb(Comparison(**{**evaluation()["comparisons"][1], "ci_low": low, "ci_high": high})) == verb
 
 
-def test_roles_come_from_methods_and_order() -> None:
+def test_roles_come_from_methods_and_order(repo: Path) -> None:
+    default = load(repo / "params.yaml").policies
+    base = default["base"].model_copy(update={"init": "m", "noise_seed": 0})
     policies = {
-        "base": {"method": "none", "init": "m", "noise_seed": 0},
-        "twin": {"method": "none", "init": "m", "noise_seed": 0},
-        "again": {"method": "none", "init": "m", "noise_seed": 1},
-        "other": {"method": "none", "init": "n", "noise_seed": 1},
-        "sft": {"method": "sft"},
-        "dpo": {"method": "dpo"},
+        "base": base,
+        "twin": base,
+        "again": base.model_copy(update={"noise_seed": 1}),
+        "other": base.model_copy(update={"init": "n", "noise_seed": 1}),
+        "sft": default["sft"],
+        "dpo": default["dpo"],
     }
-    who = pages.roles(policies, "base")
+    who = roles(policies, "base")
     assert (who.hero, who.trained, who.controls) == ("sft", ("sft", "dpo"), ("again",))
-    assert pages.roles({"base": policies["base"]}, "base").hero is None
+    assert roles({"base": base}, "base").hero is None
+
+
+class Fifth(Trained):
+    """A method that nobody knew."""
+
+    title: ClassVar[str] = "Fifth method"
+    method: Literal["fifth"]
+    strength: float
+    rule: str | None
+
+
+def test_a_fifth_method_has_a_line_in_the_report(project: Params) -> None:
+    """Its title and its keys are its settings': no table of methods needs an entry."""
+    shared = {key: getattr(project.policies["dpo"], key) for key in Trained.model_fields}
+    policy = Fifth(**shared | {"method": "fifth"}, strength=0.25, rule=None)
+    settings = replace(report.settings(project), policies={**project.policies, "dpo": policy})
+    text = Page(page.render(material.read(settings))).text
+    assert (
+        f"Fifth method, full, {policy.steps:,} steps, batch {policy.batch_size}, lr {policy.lr:g}, strength 0.25"
+        in text
+    )
+
+
+def test_every_method_has_a_title(repo: Path) -> None:
+    trained = [policy for policy in get_args(get_args(PolicyUnion)[0]) if issubclass(policy, Trained)]
+    assert len({policy.title for policy in trained}) == len(trained) >= 4
+
+
+def test_how_the_images_were_made_is_said(project: Params) -> None:
+    assert "How the images were made: " in Page(written(project)).text
+    path = Path("images/dpo/manifest.json")
+    write_json(path, json.loads(path.read_text()) | {"sampler": {"name": "ddim", "steps": 9, "guidance": 7.5}})
+    text = " ".join(Page(written(project)).text.split())
+    assert "base: sampler ddim" in text and "dpo: sampler ddim" in text and "guidance 7.5" in text
+
+
+def test_every_section_has_a_template_and_a_heading(project: Params) -> None:
+    html = written(project)
+    templates = {path.stem for path in Path(page.__file__).parent.glob("templates/sections/*.html")}
+    assert templates == {section.__name__.rpartition(".")[2] for section in page.SECTIONS}
+    assert html.count("<section id=") == html.count("<h2>") == len(page.SECTIONS) - 1, "no study was made"
 
 
 def test_a_control_that_misses_a_half_is_pointed_out(project: Params) -> None:
@@ -326,9 +371,9 @@ def test_scores_of_other_images_are_refused(project: Params) -> None:
 
 def test_outside_of_git_there_is_no_commit(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path.cwd().parent))
-    assert report.git_commit() == "none"
+    assert made_by.git_commit() == "none"
     monkeypatch.setenv("PATH", "")
-    assert report.git_commit() == "none"
+    assert made_by.git_commit() == "none"
 
 
 @pytest.mark.slow
@@ -339,7 +384,7 @@ def test_a_real_browser_loads_nothing_and_scrolls_only_down(
 ) -> None:
     write_inputs(tmp_path, size)
     monkeypatch.chdir(tmp_path)
-    written(make_params(tmp_path, POLICIES, report=SETTINGS, precompute={"resolution": size}))
+    written(make_params(tmp_path, POLICIES, report=SETTINGS))
     page = Path("alone") / "report.html"  # nothing beside it
     page.parent.mkdir()
     shutil.copy("reports/report.html", page)

@@ -9,7 +9,9 @@ import pytest
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
-from diffalign.reporting import study as study_page
+from diffalign.reporting import study_file
+from diffalign.reporting.sections import study as study_page
+from diffalign.reporting.study_file import Study
 from stages import report
 from studies import results as study_results
 from studies.claims import BASE
@@ -18,12 +20,12 @@ from tests.helpers.world import HOSTILE
 from tests.reporting.test_report import POLICIES, SETTINGS, Page, write_inputs
 from tests.studies.test_study import HOW, result
 
-ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "commit": "abc"}
+ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "draws": 4, "commit": "abc"}
 
 
 def made() -> dict[str, Any]:
     """DPO's 40 images beat the base's, SFT's lose; an alarm was raised in SFT's training."""
-    alarm = {"name": "winner_worse", "step": 50, "last": 300, "value": 0.1, "threshold": 0.02, "explanation": "x"}
+    alarm = {"name": "winner_worse", "step": 50, "last": 300, "value": 0.1, "threshold": 0.02}
     curve = {"implicit_accuracy": 0.71, "winner_change": -1.5e-3, "loser_change": 2e-3, "loss": 0.6}
     results = {
         BASE: result([0.5] * 40),
@@ -73,7 +75,7 @@ def test_the_section_says_what_was_found(project: Params) -> None:
 def test_a_group_of_which_nothing_was_run_isnt_shown() -> None:
     found = made()
     del found["runs"]["dpo"]
-    titles = [group["title"] for group in study_page.section(found)["groups"]]
+    titles = [group["title"] for group in study_page.section(Study.model_validate(found))["groups"]]
     assert titles == ["DPO, fine-tuning on winners, and the base", "Each objective, at equal steps"]
 
 
@@ -95,6 +97,7 @@ def test_hostile_text_stays_text(project: Params) -> None:
     assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
 
 
-def test_another_versions_study_is_refused() -> None:
-    with pytest.raises(UserError, match="expected schema 1, got 0"):
-        study_page.section(made() | {"schema": 0})
+def test_another_versions_study_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", made() | {"schema": 0})
+    with pytest.raises(UserError, match=r"schema: input should be 1, found 0.*pipeline\.py study\) or remove it"):
+        study_file.read(tmp_path / "study.json")

@@ -11,7 +11,7 @@ from diffalign.config.params import Params
 from diffalign.core.files import write_bytes, write_text
 from diffalign.generation.pipeline import png
 from diffalign.monitoring.curve import Point
-from diffalign.reporting import training as training_pages
+from diffalign.reporting import panels
 from diffalign.reporting.charts import Series, heat, panel
 from stages import report
 from tests.helpers import browser
@@ -87,11 +87,11 @@ def test_alarms_are_named_and_explained(project: Params) -> None:
 
 def test_intervals_are_those_of_the_probe() -> None:
     """The accuracy's own bounds; 1.96 standard errors elsewhere."""
-    accuracy = training_pages.over_probes([probed(50, 0.1)], "accuracy", "accuracy", "c0")
-    margin = training_pages.over_probes([probed(50, 0.1)], "margin", "margin", "c0")
+    accuracy = panels.over_probes([probed(50, 0.1)], "accuracy", "accuracy", "c0")
+    margin = panels.over_probes([probed(50, 0.1)], "margin", "margin", "c0")
     assert accuracy is not None and (accuracy.low, accuracy.high) == (pytest.approx([0.5]), pytest.approx([0.7]))
     assert margin is not None and margin.low == pytest.approx([0.005 - 1.96e-5])
-    assert training_pages.over_probes([probed(50, 0.1)], "score_oracle", "score", "c4") is None
+    assert panels.over_probes([probed(50, 0.1)], "score_oracle", "score", "c4") is None
 
 
 def test_whiskers_stand_at_their_points() -> None:
@@ -119,9 +119,9 @@ def test_the_cells_of_a_heat_strip() -> None:
 def test_pictures_are_spread_and_end_with_the_last(tmp_path: Path) -> None:
     for step in range(10, 210, 10):
         write_bytes(tmp_path / f"step-{step:06d}.png", png(np.zeros((8, 8, 3), np.uint8)))
-    shown = [picture["title"] for picture in training_pages.pictures(tmp_path)]
+    shown = [picture["title"] for picture in panels.pictures(tmp_path)]
     assert len(shown) == 6 and shown[-1] == "step 200" and shown == sorted(shown, key=lambda text: int(text[5:]))
-    assert training_pages.pictures(tmp_path / "nothing") == []
+    assert panels.pictures(tmp_path / "nothing") == []
 
 
 @pytest.mark.slow

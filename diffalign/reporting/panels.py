@@ -1,4 +1,4 @@
-"""What the report says of a policy's training: its curves, its probes of held-out draws, the alarms they raised."""
+"""Panels of a policy's training: its curves, its probes of held-out draws, the alarms that they raised, pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,15 +104,6 @@ def chosen(choose: str, points: Sequence[Point], thresholds: Thresholds) -> str:
     return f"Published: step {step}, {why}."
 
 
-def warnings(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the head of the report says of alarms."""
-    return [
-        f"training {curve['policy']} raised {', '.join(alarm['name'] for alarm in curve['alarms'])}: see Training."
-        for curve in curves
-        if curve["alarms"]
-    ]
-
-
 def pictures(folder: Path) -> list[dict[str, str]]:
     """The pictures that were drawn while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
     found = sorted(folder.glob("step-*.png"))
@@ -124,3 +115,28 @@ def pictures(folder: Path) -> list[dict[str, str]]:
         }
         for path in (found[i] for i in places)
     ]
+
+
+def curve_panels(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The panels of one policy's training: loss, implicit accuracy, error changes; those that were logged."""
+    panels: list[dict[str, Any]] = []
+    wanted: list[tuple[str, float | None, dict[str, tuple[str, str]]]] = [
+        ("Loss", None, {"loss": ("loss", "c0")}),
+        ("Implicit accuracy, training pairs", 0.5, {"implicit_accuracy": ("accuracy", "c0")}),
+        (
+            "Error change against the reference",
+            0.0,
+            {"winner_change": ("winners", "c3"), "loser_change": ("losers", "c1")},
+        ),
+    ]
+    for title, level, columns in wanted:
+        series = []
+        for column, (name, style) in columns.items():
+            points = [(line["step"], line[column]) for line in lines if line.get(column) is not None]
+            if points:
+                series.append(Series(name, style, *np.array(points, np.float64).T))
+        if series:
+            legend = [{"name": s.name, "style": s.style} for s in series] if len(columns) > 1 else []
+            svg = charts.panel(series, f"{title} over training steps", level)
+            panels.append({"title": title, "legend": legend, "svg": svg})
+    return panels

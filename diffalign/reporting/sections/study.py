@@ -1,43 +1,43 @@
-"""The report's section of the study: metrics/study.json in, what study.html shows out. Text is escaped by Jinja."""
+"""The report's section of the study: its runs with their bars, and the verdicts on its claims."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from diffalign.core.errors import UserError
 from diffalign.reporting import charts
 from diffalign.reporting.format import alarm_words, interval, percent
+from diffalign.reporting.material import Material
+from diffalign.reporting.study_file import Study
 
 Row = Mapping[str, Any]
-SCHEMA = 1
-"""Of metrics/study.json; raised when what is read here changes."""
 HOLDS = {True: "holds", False: "fails", None: "can't be told"}
 """What became of a claim's line, in words."""
 STYLE = {"reproduced": "c3", "not reproduced": "c1"}
 """The colour class of a verdict; others are c0."""
 
 
-def section(found: Row) -> dict[str, Any]:
-    """The study's groups with their bars and tables, how many claims had which verdict, and how it was made."""
-    if found.get("schema") != SCHEMA:
-        raise UserError(
-            f"metrics/study.json: expected schema {SCHEMA}, got {found.get('schema')!r}: another version wrote it. "
-            "Make it again (python pipeline.py study) or remove it"
-        )
+def context(report: Material) -> dict[str, Any] | None:
+    """Returns the study's groups; None where no study was made, and the section isn't shown."""
+    return None if report.study is None else section(report.study)
+
+
+def section(study: Study) -> dict[str, Any]:
+    """Returns the study's groups with their bars and tables, how many claims had which verdict, how it was made."""
+    found = study.model_dump()
     groups = [group_rows(group, found["runs"]) for group in found["groups"]]
-    verdicts = [claim["verdict"] for group in found["groups"] for claim in group["claims"]]
+    verdicts = [claim.verdict for group in study.groups for claim in group.claims]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     return {
         "groups": [group for group in groups if group["rows"]],
         "counts": counts,
-        "rule": found["rule"],
+        "rule": study.rule,
         "about": about(found),
-        "base": {"label": found["base"]["label"], "score": number(found["base"]["score"], ".3f")},
+        "base": {"label": study.base.label, "score": number(study.base.score, ".3f")},
         "axis": charts.interval_axis(),
     }
 
 
 def about(found: Row) -> str:
-    """How the runs were made and judged, in words."""
+    """Says how the runs were made and judged, in words."""
     steps = f", {found['steps']:,} steps each" if found["steps"] else ""
     return (
         f"{len(found['runs'])} runs{steps}; each makes one image for each of {found['prompts']:,} prompts of the "
@@ -48,13 +48,13 @@ def about(found: Row) -> str:
 
 
 def group_rows(group: Row, runs: Mapping[str, Row]) -> dict[str, Any]:
-    """A group's runs that were made, with their bars, and its claims."""
+    """Returns a group's runs that were made, with their bars, and its claims."""
     rows = [run_row(runs[name]) for name in group["runs"] if name in runs]
     return {"title": group["title"], "rows": rows, "claims": [claim_row(claim) for claim in group["claims"]]}
 
 
 def run_row(row: Row) -> dict[str, Any]:
-    """A run: its win rate's bar, and its cells as text."""
+    """Returns a run: its win rate's bar, and its cells as text."""
     end, accuracy = row["end"], row["accuracy"]
     return {
         "label": row["label"],
@@ -75,11 +75,11 @@ def run_row(row: Row) -> dict[str, Any]:
 
 
 def claim_row(claim: Row) -> dict[str, Any]:
-    """A claim with its verdict and its lines in words."""
+    """Returns a claim with its verdict and its lines in words."""
     lines = [{**line, "holds": HOLDS[line["holds"]]} for line in claim["lines"]]
     return {**claim, "style": STYLE.get(claim["verdict"], "c0"), "lines": lines}
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure in a format; a dash for none."""
+    """Returns a figure in a format; a dash for none."""
     return "–" if value is None else format(value, form)

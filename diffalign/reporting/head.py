@@ -1,0 +1,116 @@
+"""The head of the report: the headline, the figures beneath it, and what to know before believing them."""
+
+from typing import Any
+
+from diffalign.evaluation.results import Comparison
+from diffalign.monitoring import alarms
+from diffalign.monitoring.curve import points
+from diffalign.reporting.format import interval, percent
+from diffalign.reporting.material import Material
+
+
+def context(report: Material) -> dict[str, Any]:
+    """Returns the title, the headline, the figures and the warnings."""
+    return {
+        "title": report.settings.title,
+        "headline": headline(report),
+        "facts": facts(report),
+        "warnings": [*of_images(report), *of_comparisons(report), *of_noise(report), *of_training(report)],
+    }
+
+
+def headline(report: Material) -> dict[str, Any]:
+    """Returns the sentence at the top, from the hero's first comparison that has a win rate, and how to read it."""
+    who, settings = report.roles, report.settings
+    heros = [row for row in report.comparisons if (row.policy, row.baseline) == (who.hero, who.baseline)]
+    row = next((row for row in heros if row.win_rate is not None), None)
+    if row is None:
+        return {"sentence": "No judge compared a policy with the baseline", "notes": []}
+    won = f"its win rate is {percent(row.win_rate)} by the {row.scorer} score"
+    images = "images" if row.seeds == 1 else f"images ({row.seeds} a prompt)"
+    note = (
+        f"{settings.interval.confidence:.0%} interval {interval(row.model_dump())}; ties count half; {row.judged:,} "
+        f"{images} for {row.prompts:,} prompts of the {settings.split} split, which no policy was trained on."
+    )
+    return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": [note]}
+
+
+def verb(row: Comparison) -> str:
+    """Returns what a comparison's interval lets one say."""
+    if row.ci_low is not None and row.ci_low > 0.5:
+        return "beats"
+    return "loses to" if row.ci_high is not None and row.ci_high < 0.5 else "can't be told from"
+
+
+def facts(report: Material) -> list[dict[str, str]]:
+    """Returns the figures: win rates over the baseline, controls last; how well the hero agrees with raters."""
+    who = report.roles
+    rows = [row for row in report.comparisons if row.baseline == who.baseline and row.win_rate is not None]
+    found = [
+        {
+            "value": percent(row.win_rate),
+            "label": f"{row.policy} over {row.baseline}" + (", A/A control" if report.is_control(row) else ""),
+            "detail": f"{interval(row.model_dump())}, by {row.scorer}",
+        }
+        for row in sorted(rows, key=lambda row: (report.is_control(row), row.policy != who.hero))
+    ]
+    for accuracy in report.results.implicit_reward:
+        if accuracy.policy == who.hero and accuracy.accuracy is not None:
+            top = f", ceiling {percent(accuracy.ceiling)}" if accuracy.ceiling is not None else ""
+            found.append(
+                {
+                    "value": percent(accuracy.accuracy),
+                    "label": f"implicit-reward accuracy of {accuracy.policy}",
+                    "detail": interval(accuracy.model_dump()) + top,
+                }
+            )
+    return found
+
+
+def of_images(report: Material) -> list[str]:
+    """Says whether the prompts are of another split than the test's, or fewer than were asked for."""
+    base, found = report.galleries[report.roles.baseline].about, []
+    if base["split"] != "test":
+        found.append(f"these are prompts of the {base['split']} split; where choices were made on it, results flatter.")
+    if base["prompts"] < base["prompts_asked"]:
+        found.append(
+            f"{base['prompts_asked']:,} prompts were asked for, the {base['split']} split has {base['prompts']:,}."
+        )
+    return found
+
+
+def of_comparisons(report: Material) -> list[str]:
+    """Says which control misses one half, and how many images a judge couldn't score."""
+    found = []
+    for row in report.comparisons:
+        low, high = row.ci_low, row.ci_high
+        if report.is_control(row) and low is not None and high is not None and not low <= 0.5 <= high:
+            found.append(
+                f"the A/A control {row.policy} won {percent(row.win_rate)} ({interval(row.model_dump())}), which "
+                "misses 50%: by chance that happens rarely; the intervals may be too narrow."
+            )
+        missing = report.missing(row)
+        if missing and row.baseline == report.roles.baseline:
+            found.append(
+                f"{row.scorer} couldn't judge {missing:,} of {missing + row.judged:,} images of {row.policy} against "
+                f"{row.baseline}: left out."
+            )
+    return found
+
+
+def of_noise(report: Material) -> list[str]:
+    """Says where the hero's images and the baseline's aren't of the same noise."""
+    who = report.roles
+    seeds = {report.galleries[name].about["noise_seed"] for name in (who.hero, who.baseline) if name is not None}
+    different = f"{who.hero} and {who.baseline} started from different noise: the pictures aren't paired."
+    return [different] if len(seeds) > 1 else []
+
+
+def of_training(report: Material) -> list[str]:
+    """Says which trainings raised alarms."""
+    found = {name: alarms.listed(points(lines), report.settings.thresholds) for name, lines in report.curves.items()}
+    return [
+        f"training {name} raised {', '.join(alarm.name for alarm in raised)}: see Training."
+        for name, raised in found.items()
+        if raised
+    ]

@@ -1,0 +1,147 @@
+"""Everything that the report shows: the settings, the files that stages left, and which policy plays which part."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffalign.config.methods import none
+from diffalign.config.training import Trained
+from diffalign.evaluation import results, scores
+from diffalign.evaluation.results import Comparison, Evaluation
+from diffalign.evaluation.scores import Columns
+from diffalign.evaluation.statistics import Interval
+from diffalign.evaluation.win_rates import compare
+from diffalign.generation import gallery
+from diffalign.generation.gallery import Gallery
+from diffalign.monitoring import curve
+from diffalign.reporting import study_file
+from diffalign.reporting.ingested import Ingested, read_ingested
+from diffalign.reporting.study_file import Study
+
+METRICS, CURVES, IMAGES, POLICIES = map(Path, ("metrics", "curves", "images", "models/policies"))
+STYLES = 6
+"""Colour classes c0 to c5 of the page."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the report needs of params.yaml."""
+
+    title: str
+    best: int
+    worst: int
+    random: int
+    seed: int
+    policies: Mapping[str, Trained | none.Settings]
+    baseline: str
+    rewards: Sequence[str]
+    """The judges, the headline's first."""
+    interval: Interval
+    split: str
+    """The split of the images' prompts."""
+    draws: int
+    """(t, noise) draws a pair of the implicit reward."""
+    thresholds: Mapping[str, float | None]
+    """Of alarms."""
+    parameters: Mapping[str, Any]
+    """All of params.yaml, as plain values."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which policy plays which part: `hero` is the headline's, `controls` are untrained ones beside the baseline."""
+
+    baseline: str
+    hero: str | None
+    trained: tuple[str, ...]
+    controls: tuple[str, ...]
+    style: Mapping[str, str]
+    """The colour class of each policy."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The settings, and what stages left."""
+
+    settings: Settings
+    results: Evaluation
+    ingested: Ingested
+    galleries: Mapping[str, Gallery]
+    scores: Mapping[str, Columns]
+    """Of each policy's images, by the names of rewards and of their parts."""
+    curves: Mapping[str, list[dict[str, float]]]
+    """The lines of each trained policy's curve."""
+    study: Study | None
+    """The study's results, where one was made."""
+
+    @cached_property
+    def roles(self) -> Roles:
+        """Which policy plays which part."""
+        return roles(self.settings.policies, self.settings.baseline)
+
+    @property
+    def judge(self) -> str | None:
+        """The headline's judge; None without any."""
+        return next(iter(self.settings.rewards), None)
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """The policies against the baseline, then the hero against the other trained ones."""
+        hero, judges = self.roles.hero, self.settings.rewards
+        others = [n for n in self.roles.trained if hero in self.roles.trained and n not in (hero, self.roles.baseline)]
+        return [
+            *self.results.comparisons,
+            *(self.versus(str(hero), other, judge) for other in others for judge in judges),
+        ]
+
+    def versus(self, policy: str, other: str, judge: str) -> Comparison:
+        """Compares two policies' images by a judge's scores."""
+        entries, interval = self.galleries[policy].entries, self.settings.interval
+        return compare(policy, other, judge, entries, self.scores[policy][judge], self.scores[other][judge], interval)
+
+    def missing(self, row: Comparison) -> int:
+        """Returns how many of the images that a comparison was asked for its judge couldn't score."""
+        return len(self.galleries[row.policy].entries) - row.judged
+
+    def is_control(self, row: Comparison) -> bool:
+        """Tells whether a comparison is an A/A control's with the baseline."""
+        return row.policy in self.roles.controls and row.baseline == self.roles.baseline
+
+
+def read(settings: Settings) -> Material:
+    """Reads what stages left; UserError where a file is missing, was edited, or is of another run's images."""
+    galleries = {name: gallery.read(IMAGES / name) for name in settings.policies}
+    gallery.check_comparable(galleries.values())
+    columns: dict[str, dict[str, scores.Floats]] = {name: {} for name in galleries}
+    for reward in settings.rewards:
+        for name, found in scores.read_images(reward, galleries).items():
+            columns[name].update(found)
+    trained = [name for name, policy in settings.policies.items() if isinstance(policy, Trained)]
+    return Material(
+        settings=settings,
+        results=results.read(),
+        ingested=read_ingested(),
+        galleries=galleries,
+        scores=columns,
+        curves={name: curve.read(CURVES / f"{name}.jsonl", name) for name in trained},
+        study=study_file.read() if study_file.FILE.exists() else None,
+    )
+
+
+def roles(policies: Mapping[str, Trained | none.Settings], baseline: str) -> Roles:
+    """Gives policies their parts by method and order; the hero is the first trained one, else the first other."""
+    trained = tuple(name for name, policy in policies.items() if isinstance(policy, Trained))
+    others, base = [name for name in policies if name != baseline], policies[baseline]
+    controls = tuple(
+        name
+        for name in others
+        if name not in trained
+        and baseline not in trained
+        and policies[name].init == base.init
+        and policies[name].noise_seed != base.noise_seed
+    )
+    hero = next((name for name in (*trained, *others) if name != baseline), None)
+    ordered = [*trained, *(name for name in policies if name not in trained)]
+    return Roles(baseline, hero, trained, controls, {name: f"c{i % STYLES}" for i, name in enumerate(ordered)})

@@ -1,0 +1,62 @@
+"""The report as one HTML file: the head, and the sections in their order. All text is escaped but what is Markup."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+from markupsafe import Markup
+
+from diffalign.reporting import head
+from diffalign.reporting.format import interval, percent
+from diffalign.reporting.material import Material
+from diffalign.reporting.sections import (
+    before_after,
+    caveats,
+    data,
+    implicit_reward,
+    made_with,
+    study,
+    training,
+    win_rates,
+)
+
+
+class Section(Protocol):
+    """A module of `sections/`; its template is `templates/sections/`, its name, `.html`."""
+
+    __name__: str
+
+    def context(self, report: Material) -> dict[str, Any] | None:
+        """Returns what the template shows; None leaves the section out."""
+
+
+SECTIONS: tuple[Section, ...] = (
+    before_after,
+    win_rates,
+    implicit_reward,
+    training,
+    study,
+    data,
+    caveats,
+    made_with,
+)
+"""The sections in their order. A new one is a file in `sections/`, its template, and its name here."""
+
+
+def render(report: Material) -> str:
+    """Returns the report's HTML, which needs nothing else."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "interval": interval}
+    sections = []
+    for section in SECTIONS:
+        shown = section.context(report)
+        if shown is not None:
+            template = environment.get_template(f"sections/{section.__name__.rpartition('.')[2]}.html")
+            sections.append(Markup(template.render(shown)))
+    return environment.get_template("report.html").render(head.context(report), sections=sections)

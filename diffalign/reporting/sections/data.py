@@ -1,0 +1,49 @@
+"""The report's section on the data: what ingest counted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffalign.reporting.material import Material
+
+
+def context(report: Material) -> dict[str, Any]:
+    """Returns the counts as tables."""
+    return {"data": tables(report.ingested.model_dump())}
+
+
+def tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Nested counts as tables: the plain values first, then one table a section, deeper levels joined by a slash."""
+    plain = [
+        (words(name), number(value))
+        for name, value in values.items()
+        if not isinstance(value, Mapping) and name != "schema"
+    ]
+    found: list[dict[str, Any]] = [{"title": "Counts", "rows": plain}] if plain else []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.append({"title": words(name), "rows": flat(value) or [("none", "")]})
+    return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """(name, value) of a nested mapping's leaves."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        label = f"{prefix}{name}"
+        rows += flat(value, f"{label} / ") if isinstance(value, Mapping) else [(label, number(value))]
+    return rows
+
+
+def words(name: str) -> str:
+    """A key as words: its underscores are spaces, its first letter is large."""
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def number(value: Any) -> str:
+    """A value for reading: thousands apart, four figures of a fraction, a dash where there's none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ", ".join(map(number, value)) if isinstance(value, list) else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

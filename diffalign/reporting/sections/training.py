@@ -1,0 +1,48 @@
+"""The report's section on training: each trained policy's curves, probes, alarms and pictures."""
+
+from typing import Any
+
+from diffalign.config.training import Trained
+from diffalign.monitoring.curve import points
+from diffalign.reporting import panels
+from diffalign.reporting.material import POLICIES, Material
+
+LABELS = {"beta": "β"}
+"""Names of a method's keys, where they are others than in params.yaml."""
+
+
+def context(report: Material) -> dict[str, Any]:
+    """Returns the panels, alarms and pictures of each trained policy."""
+    return {"curves": [of_policy(report, name) for name in report.roles.trained]}
+
+
+def of_policy(report: Material, name: str) -> dict[str, Any]:
+    """Returns what is shown of one training."""
+    policy, lines, thresholds = report.settings.policies[name], report.curves[name], report.settings.thresholds
+    assert isinstance(policy, Trained)
+    probes = points(lines)
+    return {
+        "policy": name,
+        "about": about(policy),
+        "panels": panels.curve_panels(lines) + panels.gradient_panel(lines),
+        "probes": panels.probe_panels(probes),
+        "alarms": panels.raised(probes, thresholds),
+        "chosen": panels.chosen(policy.choose, probes, thresholds),
+        "pictures": panels.pictures(POLICIES / name / "probe"),
+    }
+
+
+def about(policy: Trained) -> str:
+    """Says a trained policy's main parameters in a line: the method's title, what all have, what the method adds."""
+    parts = [policy.title, policy.adapter, f"{policy.steps:,} steps, batch {policy.batch_size}", f"lr {policy.lr:g}"]
+    own = {LABELS.get(key, key.replace("_", " ")): value for key, value in policy.of_method().items()}
+    parts += [f"{key} {text(value)}" for key, value in own.items() if value is not None]
+    low, high = policy.timesteps
+    parts += [f"timesteps {low:.0%} to {high:.0%} of the schedule"] if (low, high) != (0, 1) else []
+    parts += ["labels swapped: a control that must lose"] if policy.swap_labels else []
+    return ", ".join(parts)
+
+
+def text(value: object) -> str:
+    """Returns a parameter's value for reading."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

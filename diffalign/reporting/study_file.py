@@ -1,0 +1,118 @@
+"""The schema of metrics/study.json: the study's runs, and the verdicts on its claims."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from diffalign.core import records
+from diffalign.core.errors import UserError
+from diffalign.core.records import Record
+from diffalign.evaluation.results import Count, Share
+
+FILE = Path("metrics/study.json")
+SCHEMA = 1
+"""Raised when what is read here changes."""
+Verdict = Literal["reproduced", "not reproduced", "can't be told", "not run yet"]
+
+
+class Line(Record):
+    """A line of a claim: what was expected, what was seen, and whether it holds; None where it can't be told."""
+
+    expected: str
+    seen: str
+    holds: bool | None
+
+
+class Claim(Record):
+    """A claim, its source, and its verdict."""
+
+    claim: str
+    source: str
+    lines: list[Line]
+    verdict: Verdict
+
+
+class Group(Record):
+    """Runs that are shown together, by their names, and the claims that they test."""
+
+    name: str
+    title: str
+    runs: list[str]
+    claims: list[Claim]
+
+
+class Alarm(Record):
+    """An alarm that was raised in a run's training."""
+
+    name: str
+    step: Count
+    last: Count
+    value: float
+    threshold: float
+
+
+class Accuracy(Record):
+    """How often a run's implicit reward ranks a held-out pair as its rater did."""
+
+    win_rate: Share | None
+    ci_low: Share | None
+    ci_high: Share | None
+    pairs: Count
+
+
+class Run(Record):
+    """A run's figures; `end` has the means of its curve's last points."""
+
+    label: str
+    of: str
+    changes: dict[str, Any]
+    answers: str
+    wins: Count
+    ties: Count
+    losses: Count
+    prompts: Count
+    win_rate: Share | None
+    ci_low: Share | None
+    ci_high: Share | None
+    score: float | None
+    moved: float
+    accuracy: Accuracy
+    end: dict[str, float]
+    alarms: list[Alarm] | None
+    chosen: Count
+
+
+class Base(Record):
+    """The model before alignment."""
+
+    label: str
+    score: float | None
+
+
+class Study(Record):
+    """The whole file."""
+
+    version: Literal[1] = Field(alias="schema")
+    judge: str
+    split: str
+    prompts: Count
+    steps: int | None
+    draws: Count
+    commit: str
+    rule: str
+    confidence: float
+    resamples: Count
+    base: Base
+    runs: dict[str, Run]
+    groups: list[Group]
+
+
+def read(path: Path = FILE) -> Study:
+    """Reads the study's results; UserError if the file is missing, damaged or another version's."""
+    text = records.text_of(path, "study")
+    try:
+        return records.parse(text, path, Study, "study")
+    except UserError as error:
+        what = str(error).partition(" Make it again")[0]
+        raise UserError(f"{what} Make it again (python pipeline.py study) or remove it.") from None
