@@ -32,6 +32,8 @@ def run(params: "Params", policy: str | None = None) -> None:
     interval = Interval(settings.bootstrap, settings.confidence, settings.seed)
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
+    for name, gallery in shown.items():
+        galleries.check_made(gallery, params.sampling(name))
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}

@@ -29,6 +29,8 @@ def run(params: "Params", reward: str | None = None) -> None:
     settings = params.evaluate
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
+    for policy_name, gallery in shown.items():
+        galleries.check_made(gallery, params.sampling(policy_name))
     judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
     score = partial(rewards.score_images, judge)
     lines = [

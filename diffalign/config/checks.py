@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from diffalign.config import samplers
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -26,12 +28,34 @@ def problems(params: Params) -> list[str]:
     if unknown := [name for name in params.probe.rewards if name not in params.rewards]:
         lines.append(f"probe.rewards: expected some of rewards, {sorted(params.rewards)}, got {', '.join(unknown)}")
     lines += of_weights(params)
+    lines += of_samplers(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
     for name, policy in params.policies.items():
         if policy.method != "none":
             lines += [f"policies.{name}.{line}" for line in of_trained(params, policy)]
     return lines
+
+
+def of_samplers(params: Params) -> list[str]:
+    """Lists samplers that don't suit the model's family, and overrides for policies that there aren't."""
+    settings = params.generate
+    lines = [
+        f"generate.overrides.{name}: expected one of the policies {sorted(params.policies)}, got {name!r}"
+        for name in settings.overrides
+        if name not in params.policies
+    ]
+    chosen = {"generate": settings.sampler}
+    chosen |= {f"generate.overrides.{n}": own.sampler for n, own in settings.overrides.items() if own.sampler}
+    needed = samplers.FAMILIES.get(params.model.family)
+    names = {cls.model_fields["name"].annotation: cls.process for cls in get_args(get_args(samplers.Sampler)[0])}
+    suitable = [get_args(name)[0] for name, process in names.items() if process == needed]
+    return lines + [
+        f"{key}.sampler.name: expected one of {', '.join(suitable)}, since {params.model.family} is a {needed} model, "
+        f"got {sampler.name!r}"
+        for key, sampler in chosen.items()
+        if needed is not None and sampler.process != needed
+    ]
 
 
 def of_weights(params: Params) -> list[str]:

@@ -96,6 +96,8 @@ def where(error: Any) -> str:
         return ".".join([*place, "method"])
     if place[0:1] == ["policies"] and len(place) > 2:
         place = place[:2] + place[3:]
+    if place[0:1] == ["generate"] and "sampler" in place[:-1]:  # likewise the sampler's name
+        del place[place.index("sampler") + 1]
     return ".".join(place) or "(top)"
 
 

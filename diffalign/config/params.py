@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from diffalign.config.generate import Generate
 from diffalign.config.methods import dpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
@@ -48,17 +49,6 @@ Settings = none.Settings | dpo.Settings | kto.Settings | mapo.Settings | sft.Set
 Policy = Annotated[Settings, Field(discriminator="method")]
 METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)[0] for one in get_args(Settings))
 """What a policy's `method` may be."""
-
-
-class Generate(Model):
-    """Images of each policy for held-out prompts."""
-
-    split: HeldOut
-    prompts: Count
-    seeds: Count
-    steps: Annotated[int, Field(ge=1, le=500)]
-    guidance: Annotated[float, Field(ge=1)]
-    batch_size: Count
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -108,3 +98,7 @@ class Params(Model):
     rewards: Rewards
     evaluate: Evaluate
     report: Report
+
+    def sampling(self, policy: str) -> dict[str, Any]:
+        """Returns how a policy's images are to be made: `sampler`, `steps`, `guidance` and `resolution`."""
+        return self.generate.sampling(policy) | {"resolution": self.precompute.resolution}

@@ -1,13 +1,16 @@
-"""The noising processes behind one seam: noising, what the network predicts, and back, a step at a time.
+"""Defines the noising processes: noising, the network's target, and the transitions of every sampler.
+
+Every transition of every sampler is Gaussian, and linear in the state x and the network's output o:
+mean = a x + b o, with a standard deviation s of its noise. `Process.coefficients` gives (a, b, s).
 
 Shapes: B batch, C latent channels, h w latent height and width, T timesteps of the schedule.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +19,11 @@ Cond = dict[str, Tensor]
 """A condition: tensors with the batch first; only the model's family knows what is in it."""
 Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
 """A network (x_t [B, C, h, w], t [B], cond) -> [B, C, h, w]."""
+Coefficients = tuple[Tensor, Tensor, Tensor]
+"""(a, b, s) of some transitions, each [B], float64: mean = a x + b o, standard deviation s."""
+FlowNoise = Literal["sde", "dance", "cps"]
+CLEAN = -math.inf
+"""The time of an image without any noise, for a `Diffusion`, whose timestep 0 has a little."""
 
 
 class Process(Protocol):
@@ -30,8 +38,8 @@ class Process(Protocol):
         """By what a schedule's times are moved towards the noise; 1 is not at all."""
 
     @property
-    def sampler(self) -> dict[str, Any]:
-        """What a manifest says of the sampler that `sampling_times` and `step` make: its name, what it depends on."""
+    def plain_sampler(self) -> dict[str, Any]:
+        """The name and settings of the deterministic sampler that the model's own scheduler config describes."""
 
     def time(self, share: float) -> int | float:
         """The time t at a share in [0, 1] of the schedule: 0 is clean, at 1 all is noise."""
@@ -45,17 +53,38 @@ class Process(Protocol):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should output at x_t, [B, C, h, w]."""
 
-    def sampling_times(self, steps: int) -> list[int] | list[float]:
-        """The steps + 1 times, falling, that a sampler goes through from noise to image."""
+    def coefficients(self, t: Tensor, t_prev: Tensor, noise: float) -> Coefficients:
+        """The transitions from times t to t_prev, each [B], at a noise level: 0 is deterministic."""
 
     def step(self, output: Tensor, x_t: Tensor, t: float, t_prev: float) -> Tensor:
-        """x at t_prev [B, C, h, w] from the network's output at x_t; t and t_prev follow each other in those times."""
+        """x at t_prev [B, C, h, w] from the network's output at x_t, without noise."""
+
+
+def transition(
+    process: Process, output: Tensor, x_t: Tensor, t: Tensor, t_prev: Tensor, noise: float
+) -> tuple[Tensor, Tensor]:
+    """Returns the mean [B, C, h, w] and the standard deviation [B] of x at t_prev, given x_t and the network's output.
+
+    t and t_prev are [B]. Both results have the dtype of `x_t`. A row's values don't depend on the other rows', so that
+    a rollout and the training on its rows compute equal bits from equal outputs.
+    """
+    a, b, s = process.coefficients(t, t_prev, noise)
+    return broadcast(a, x_t) * x_t + broadcast(b, x_t) * output, s.to(x_t.device, x_t.dtype)
 
 
 def scaled_linear(beta_start: float, beta_end: float, T: int) -> Tensor:
     """alpha_bar [T] of Stable Diffusion's schedule: betas linear in their square roots (Rombach et al. 2022)."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
+
+
+def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    """Returns a schedule [T] whose last timestep is pure noise: alpha_bar 0 there, unchanged at the first timestep.
+
+    sqrt(alpha_bar) is shifted and scaled (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
+    """
+    root = alpha_bar.sqrt()
+    return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +98,11 @@ class Diffusion:
     alpha_bar: Tensor
     prediction: Prediction
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a timestep is pure noise and the network predicts it: that says nothing of x0."""
+        if self.prediction == "epsilon" and not bool(self.alpha_bar.min() > 0):
+            raise ValueError("prediction: expected v_prediction with a schedule that has alpha_bar 0, got epsilon")
+
     @property
     def T(self) -> int:
         """The number of timesteps; t runs over 0..T-1."""
@@ -80,9 +114,9 @@ class Diffusion:
         return 1.0
 
     @property
-    def sampler(self) -> dict[str, Any]:
-        """DDIM without added noise."""
-        return {"name": "ddim", "eta": 0.0}
+    def plain_sampler(self) -> dict[str, Any]:
+        """DDIM without added noise, at Stable Diffusion's timesteps."""
+        return {"name": "ddim", "eta": 0.0, "spacing": "leading"}
 
     def time(self, share: float) -> int:
         """The timestep 0..T-1 at a share in [0, 1] of the schedule."""
@@ -118,20 +152,41 @@ class Diffusion:
             return (x_t - sigma * output) / alpha, output
         return alpha * x_t - sigma * output, alpha * output + sigma * x_t
 
-    def sampling_times(self, steps: int) -> list[int]:
-        """Stable Diffusion's spacing, falling: multiples of T // steps, plus one ("leading" with an offset of one).
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (alpha, sigma), each [B], float64, at times t [B]: x_t = alpha x0 + sigma eps.
 
-        The last, below zero, stands for the schedule's first alpha_bar. ValueError beyond T // 2 steps, where this
-        spacing doesn't reach the noisiest timesteps.
+        A time between two timesteps has their ratio sigma / alpha interpolated linearly. A time below zero has the
+        schedule's first alpha_bar (Stable Diffusion's set_alpha_to_one = false), but for `CLEAN`: alpha 1, sigma 0.
         """
-        if not 1 <= steps <= self.T // 2:
-            raise ValueError(f"steps: expected 1..{self.T // 2}, half of the {self.T} timesteps, got {steps}")
-        return [i * (self.T // steps) + 1 for i in reversed(range(-1, steps))]
+        alpha_bar = self.alpha_bar.to(t.device, torch.float64)
+        inside = t.to(torch.float64).clamp(0, self.T - 1)
+        low, share = inside.floor().long(), inside.frac()
+        ratio = ((1 - alpha_bar) / alpha_bar).sqrt()
+        between = ratio[low] + share * (ratio[(low + 1).clamp(max=self.T - 1)] - ratio[low])
+        level = torch.where(share == 0, alpha_bar[low], 1 / (1 + between**2))
+        level = torch.where(t == CLEAN, torch.ones_like(level), level)
+        return level.sqrt(), (1 - level).sqrt()
+
+    def coefficients(self, t: Tensor, t_prev: Tensor, noise: float) -> Coefficients:
+        """Returns DDIM's transitions from t to t_prev, each [B], at eta = `noise` (Song et al. 2020, eq. 12, 16).
+
+        eta 1 is the posterior of DDPM (Ho et al. 2020, eq. 7). With alpha' and sigma' at t_prev,
+        s = eta (sigma' / sigma) sqrt(1 - alpha^2 / alpha'^2) and c = sqrt(sigma'^2 - s^2), the mean is
+        alpha' x0 + c eps, where x0 and eps are linear in x_t and the network's output (see `split`).
+        """
+        (alpha, sigma), (alpha_prev, sigma_prev) = self.levels(t), self.levels(t_prev)
+        s = noise * sigma_prev / sigma * (1 - (alpha / alpha_prev) ** 2).clamp(min=0).sqrt()
+        c = (sigma_prev**2 - s**2).clamp(min=0).sqrt()
+        if self.prediction == "epsilon":
+            return alpha_prev / alpha, c - alpha_prev * sigma / alpha, s
+        return alpha_prev * alpha + c * sigma, c * alpha - alpha_prev * sigma, s
 
     def step(self, output: Tensor, x_t: Tensor, t: float, t_prev: float) -> Tensor:
-        """x at t_prev [B, C, h, w] from the network's output at x_t (Song et al. 2020, eq. 12 with eta = 0).
+        """Returns x at t_prev [B, C, h, w] from the network's output at x_t (Song et al. 2020, eq. 12 with eta = 0).
 
-        A t_prev below zero stands for the schedule's first alpha_bar, as Stable Diffusion's set_alpha_to_one = false.
+        Equals the mean by `coefficients` at noise 0 but for rounding (1e-6, tested): published images were made in this
+        order of operations, and stay the same bits. t is a timestep; t_prev below zero stands for the schedule's
+        first alpha_bar (Stable Diffusion's set_alpha_to_one = false).
         """
         x0, eps = self.split(output, x_t, torch.full((len(x_t),), int(t), device=x_t.device))
         return self.noised(x0, eps, torch.full((len(x_t),), max(int(t_prev), 0), device=x_t.device))
@@ -143,15 +198,17 @@ class Flow:
 
     The network predicts the velocity v = eps - x0. It is told t * T. `shift` moves the sampler's times towards the
     noise: t becomes shift * t / (1 + (shift - 1) * t) (eq. 23); training's times only where their density says so.
+    `form` is how `coefficients` adds noise, where it does.
     """
 
     T: int
     shift: float
+    form: FlowNoise = "sde"
 
     @property
-    def sampler(self) -> dict[str, Any]:
-        """Euler's method on shifted times."""
-        return {"name": "euler", "shift": self.shift}
+    def plain_sampler(self) -> dict[str, Any]:
+        """Euler's method."""
+        return {"name": "flow_euler"}
 
     def time(self, share: float) -> float:
         """The share itself. Nothing is divided by t or 1 - t anywhere, so neither end is cut off."""
@@ -174,20 +231,36 @@ class Flow:
         """
         return eps - x0
 
-    def sampling_times(self, steps: int) -> list[float]:
-        """The float32 times of diffusers' FlowMatchEulerDiscreteScheduler, falling from 1 to 0.
+    def coefficients(self, t: Tensor, t_prev: Tensor, noise: float) -> Coefficients:
+        """Returns the transitions from t to t_prev < t, each [B], at a noise level, in the process's `form`.
 
-        It spaces them evenly down to the shifted 1 / T, and then shifts them, so that the lower end is shifted twice.
+        At noise 0 all forms are Euler's method: a = 1, b = dt = t_prev - t. Otherwise, with the noise level n:
+
+        - sde: the SDE of Flow-GRPO (Liu et al. 2025, arXiv 2505.05470), diffusion n sqrt(t / (1 - t)). Where that is
+          infinite, at t = 1, the code published with the paper has 1 - t_prev in the denominator, and so has this.
+        - dance: the SDE of DanceGRPO (Xue et al. 2025, arXiv 2505.07818), diffusion n at all times.
+        - cps: coefficients-preserving sampling (Wang & Yu 2025, arXiv 2509.05952), s = t_prev sin(n pi / 2): the noise
+          at t_prev is part old, part new, and of the amount that the network expects.
         """
-        lowest = self._shifted(torch.tensor(1 / self.T)).item()
-        evenly = torch.from_numpy(np.linspace(self.T, lowest * self.T, steps) / self.T)
-        return [*self._shifted(evenly).float().tolist(), 0.0]
+        t, t_prev = t.to(torch.float64), t_prev.to(torch.float64)
+        dt = t_prev - t
+        if self.form == "cps":
+            s = t_prev * math.sin(noise * math.pi / 2)
+            kept = (t_prev**2 - s**2).clamp(min=0).sqrt()
+            return 1 - t_prev + kept, (1 - t) * kept - (1 - t_prev) * t, s
+        if self.form == "dance":
+            diffusion = torch.full_like(t, noise)
+        else:
+            diffusion = noise * (t / (1 - torch.where(t == 1, t_prev, t))).sqrt()
+        drift = diffusion**2 / (2 * t)  # of the score, which is -(x + (1 - t) v) / t
+        return 1 + drift * dt, (1 + drift * (1 - t)) * dt, diffusion * (-dt).sqrt()
 
     def step(self, output: Tensor, x_t: Tensor, t: float, t_prev: float) -> Tensor:
-        """x at t_prev [B, C, h, w] by Euler's method from the velocity at x_t."""
+        """Returns x at t_prev [B, C, h, w] by Euler's method from the velocity at x_t."""
         return x_t + (t_prev - t) * output
 
-    def _shifted(self, t: Tensor) -> Tensor:
+    def shifted(self, t: Tensor) -> Tensor:
+        """Returns times moved towards the noise by the schedule's shift."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffalign.diffusion.timesteps import Times
 
 # Each use has its own stream, so that equal seeds don't make equal numbers in different places.
-ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE = range(9)
+ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE, STEP = range(10)
 
 
 def generator(stream: int, seed: int, *where: int) -> np.random.Generator:

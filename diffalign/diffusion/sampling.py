@@ -1,18 +1,27 @@
-"""Sampling from a denoiser with classifier-free guidance, by the sampler of its process.
+"""Samples from a network by a sampler: pictures, or trajectories with their log-probabilities; and guidance.
 
-Shapes: B batch, C latent channels, h w latent height and width.
+Whether gradients are kept is the caller's choice (`torch.no_grad`).
+Shapes: B batch, S steps, C latent channels, h w latent height and width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.policy_gradient import LEAST_STD, log_prob
 from diffalign.diffusion.process import Cond, Denoise, Process
+from diffalign.diffusion.samplers.sampler import Move, Plan, Sampler
+
+Output = Callable[[Tensor, Tensor], Tensor]
+"""A network with its condition: (x_t [B, C, h, w], t [B]) -> [B, C, h, w]."""
+StepNoise = Callable[[int], Tensor]
+"""Unit normal noise [B, C, h, w] of a step 0..S-1, on the latents' device."""
 
 
-def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """A network output (x_t, t) -> [B, C, h, w] with classifier-free guidance (Ho & Salimans 2022).
+def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float) -> Output:
+    """Returns a network's output with classifier-free guidance (Ho & Salimans 2022).
 
     out = out_uncond + scale * (out_cond - out_uncond), both from one forward of 2B; a scale of 1 skips the
     unconditional half. Each condition's tensors have the batch first.
@@ -28,15 +37,73 @@ def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float) -> Callable
     return output
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Trajectory:
+    """The states that a rollout went through, and how probable each move was.
+
+    A move's log-probability can be computed again, with other weights, from `process.coefficients(t, t_prev, noise)`
+    at its states.
+    """
+
+    process: Process
+    moves: list[Move]
+    noise: float
+    states: Tensor
+    """[S + 1, B, C, h, w], from noise to image."""
+    stds: Tensor
+    """[S, B], the standard deviation of each move."""
+    log_probs: Tensor
+    """[S, B], float32, the mean over C, h, w; NaN where the move added no noise."""
+
+    @property
+    def trainable(self) -> list[int]:
+        """The moves that a policy gradient can learn from: those that added noise."""
+        return [i for i, std in enumerate(self.stds) if bool((std >= LEAST_STD).all())]
+
+
 def sample(
-    denoise: Denoise, process: Process, noise: Tensor, cond: Cond, uncond: Cond, steps: int, guidance: float
+    output: Output, process: Process, sampler: Sampler, noise: Tensor, steps: int, step_noise: StepNoise
 ) -> Tensor:
-    """Clean latents [B, C, h, w] from unit normal noise of that shape, in `steps` deterministic steps."""
-    output = guided(denoise, cond, uncond, guidance)
-    times = process.sampling_times(steps)
-    x = noise
-    for t, t_prev in zip(times, times[1:], strict=False):
+    """Returns clean latents [B, C, h, w] from unit normal noise of that shape, in `steps` steps.
+
+    `step_noise` is asked only by samplers that add noise.
+    """
+    x0 = noise
+    for _, _, state in walk(output, sampler.plan(process, steps), noise, step_noise, least=0.0):
+        x0 = state
+    return x0
+
+
+def rollout(
+    output: Output, process: Process, sampler: Sampler, noise: Tensor, steps: int, step_noise: StepNoise
+) -> Trajectory:
+    """Returns the whole trajectory of `sample`, with log-probabilities.
+
+    A move with a standard deviation below `LEAST_STD` adds no noise here: it goes to the mean, and isn't trained.
+    """
+    plan = sampler.plan(process, steps)
+    states, stds, log_probs = [plan.scale * noise], [], []
+    none = torch.full((len(noise),), torch.nan, device=noise.device)
+    for mean, std, x in walk(output, plan, noise, step_noise, least=LEAST_STD):
+        states.append(x)
+        stds.append(torch.zeros_like(none) if std is None else std)
+        log_probs.append(none if std is None else log_prob(x, mean, std).where(std >= LEAST_STD, none))
+    return Trajectory(
+        plan.process, plan.moves, plan.noise, torch.stack(states), torch.stack(stds), torch.stack(log_probs)
+    )
+
+
+def walk(
+    output: Output, plan: Plan, noise: Tensor, step_noise: StepNoise, least: float
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Yields (mean, standard deviation, x at t_prev) of each move; rows with a deviation below `least` add no noise."""
+    x, solve = plan.scale * noise, plan.solver()
+    for i, (t, t_prev) in enumerate(plan.moves):
         out = output(x, torch.full((len(x),), t, device=x.device)).float()
-        x = process.step(out, x, t, t_prev)
-    return x
+        mean, std = solve(out, x, t, t_prev)
+        if std is None:
+            x = mean
+        else:
+            added = std.where(std >= least, torch.zeros_like(std)).view(-1, 1, 1, 1)
+            x = mean + added * step_noise(i)
+        yield mean, std, x

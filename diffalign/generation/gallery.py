@@ -1,22 +1,28 @@
-"""A policy's generated images as generate published them: a folder of PNGs and a manifest with their checksums."""
+"""Reads a policy's generated images as generate published them: a folder of PNGs and a manifest with checksums."""
 
 import io
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
+from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
+from diffalign.core.records import Record
+
+DTYPE: Literal["float32"] = "float32"
+"""The numbers that generate's networks compute with."""
+MADE = ("sampler", "steps", "guidance", "resolution", "dtype")
+"""What a manifest says of how its images were made."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Record):
     """One image: its file's name and SHA-256, and what it was made for."""
 
     file: str
@@ -31,59 +37,111 @@ class Entry:
         return self.prompt_index, self.seed
 
 
+class Manifest(Record):
+    """What generate writes beside a policy's images."""
+
+    version: Literal[2] = Field(default=2, alias="schema")
+    policy: str
+    noise_seed: int
+    split: str
+    prompts: int
+    prompts_asked: int
+    seeds: int
+    sampler: dict[str, Any]
+    """Its name and its settings."""
+    steps: int
+    guidance: float
+    resolution: int
+    dtype: str
+    images: tuple[Entry, ...]
+
+
 @dataclass(frozen=True)
 class Gallery:
     """All images of one policy, in the order of their slots."""
 
     folder: Path
     about: dict[str, Any]
-    """The manifest but for its images: policy, noise_seed, sampler, resolution, prompts, prompts_asked, seeds."""
+    """The manifest but for its images."""
     entries: tuple[Entry, ...]
 
+    @property
+    def made(self) -> dict[str, Any]:
+        """How the images were made: `sampler`, `steps`, `guidance`, `resolution`, `dtype`."""
+        return {key: self.about[key] for key in MADE}
+
     def data(self, entry: Entry) -> bytes:
-        """An image's bytes; UserError unless they are those of the manifest."""
+        """Returns an image's bytes; UserError unless they are those of the manifest."""
         path = self.folder / entry.file
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path} can't be read ({error.strerror}). {self._remedy()}") from None
+            raise UserError(f"{path} can't be read ({error.strerror}). {self.remedy}") from None
         if sha256_bytes(data) != entry.sha256:
             raise UserError(
-                f"{path} has changed since it was generated: its SHA-256 isn't the manifest's. {self._remedy()}"
+                f"{path} has changed since it was generated: its SHA-256 isn't the manifest's. {self.remedy}"
             )
         return data
 
     def pixels(self, entry: Entry) -> NDArray[np.uint8]:
-        """An image as uint8 [H, W, 3]."""
+        """Returns an image as uint8 [H, W, 3]."""
         return np.asarray(Image.open(io.BytesIO(self.data(entry))).convert("RGB"))
 
-    def _remedy(self) -> str:
+    @property
+    def remedy(self) -> str:
+        """What to do where the images aren't as they should be."""
         return f"Run `dvc repro --force generate@{self.about['policy']}`."
 
 
 def read(folder: Path) -> Gallery:
-    """A policy's gallery; UserError if its manifest is missing or not one. Images are checked when they are read."""
-    try:
-        about = json.loads((folder / "manifest.json").read_text())
-        entries = tuple(Entry(**entry) for entry in about.pop("images"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    """Reads a policy's gallery; UserError if its manifest is missing or not one. Images are checked when they're read.
+
+    The folder is named after the policy.
+    """
+    stage = f"generate@{folder.name}"
+    manifest = records.read(folder / "manifest.json", Manifest, stage)
+    if any(Path(entry.file).name != entry.file for entry in manifest.images):
+        raise records.damaged(folder / "manifest.json", stage, ["it names files outside its folder"])
+    about = manifest.model_dump(exclude={"images"})
+    return Gallery(folder, about, tuple(sorted(manifest.images, key=lambda e: e.slot)))
+
+
+def check_made(gallery: Gallery, asked: Mapping[str, Any]) -> None:
+    """Raises UserError unless a gallery was made as `asked`: `sampler`, `steps`, `guidance` and `resolution`.
+
+    Images that were made another way show the other way's effect, not the policy's.
+    """
+    wanted = {**asked, "dtype": DTYPE}
+    if lines := differences(gallery.made, wanted):
         raise UserError(
-            f"{folder / 'manifest.json'} isn't a manifest of generated images: {error!r}. Run `dvc repro`."
-        ) from None
-    if any(Path(entry.file).name != entry.file for entry in entries):
-        raise UserError(f"{folder / 'manifest.json'} names files outside its folder. Run `dvc repro`.")
-    return Gallery(folder, about, tuple(sorted(entries, key=lambda e: e.slot)))
+            f"{gallery.folder} wasn't made as params.yaml asks for now: {'; '.join(lines)}. {gallery.remedy}"
+        )
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Lists what differs between two ways of making images, a line a key."""
+    return [f"{key}: expected {wanted[key]}, found {found[key]}" for key in MADE if found[key] != wanted[key]]
 
 
 def check_comparable(galleries: Iterable[Gallery]) -> None:
-    """Raises UserError unless all have images for the same prompts and seeds."""
+    """Raises UserError unless all have images for the same prompts and seeds, of one resolution and dtype.
+
+    Whether each was made by the sampler, steps and guidance that params ask for is `check_made`'s to say: they may
+    differ between policies.
+    """
     first, *others = galleries
     slots = [(e.slot, e.prompt) for e in first.entries]
     for other in others:
         if [(e.slot, e.prompt) for e in other.entries] != slots:
             raise UserError(
                 f"{other.folder} and {first.folder} have images for different prompts or seeds: "
-                "they come from different runs. Run `dvc repro`."
+                f"they come from different runs. {other.remedy}"
+            )
+        sizes = [{key: gallery.made[key] for key in ("resolution", "dtype")} for gallery in (first, other)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{other.folder} and {first.folder} can't be compared: expected one resolution and dtype, found "
+                f"{sizes[1]} and {sizes[0]}. Run `dvc repro`."
             )
 
 

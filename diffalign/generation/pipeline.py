@@ -1,10 +1,12 @@
-"""Images of a model for prompts, from noise that doesn't depend on the model.
+"""Makes images of a model for prompts, from noise that doesn't depend on the model.
 
 Shapes: B images, C latent channels, h w latent and H W pixel height and width.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,57 +14,157 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffalign.diffusion.process import Cond, Denoise
-from diffalign.diffusion.rng import NOISE, generator, normal, text_seed
-from diffalign.diffusion.sampling import sample
+from diffalign.core.errors import UserError
+from diffalign.diffusion import sampling
+from diffalign.diffusion.process import Cond, Denoise, Process
+from diffalign.diffusion.rng import NOISE, STEP, generator, normal, text_seed
+from diffalign.diffusion.samplers import sampler as samplers
+from diffalign.diffusion.samplers.sampler import Sampler
+from diffalign.diffusion.sampling import StepNoise
 from diffalign.models.family import Family
 
-Draw = Callable[[list[str], Tensor], NDArray[np.uint8]]
+Pictures = Callable[[list[str], Tensor, StepNoise], Tensor]
+"""A function (prompts, noise [B, C, h, w], step noise) -> pictures [B, 3, H, W] in [-1, 1]; it keeps gradients."""
+Draw = Callable[[list[str], Tensor, StepNoise], NDArray[np.uint8]]
+"""A function (prompts, noise [B, C, h, w], step noise) -> uint8 [B, H, W, 3]; it keeps none."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are made from a network."""
+
+    sampler: Sampler
+    steps: int
+    guidance: float
+    """Classifier-free guidance scale; 1 is none."""
+
+
+def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+    """Returns what params say of a policy's images: `sampler` (its name and settings), `steps` and `guidance`."""
+    return Sampling(samplers.load(settings["sampler"]), settings["steps"], settings["guidance"])
+
+
+def plain(process: Process, steps: int, guidance: float) -> Sampling:
+    """Returns the deterministic sampling that a model's own scheduler config describes."""
+    return Sampling(samplers.load(process.plain_sampler), steps, guidance)
 
 
 def initial_noise(noise_seed: int, prompt: str, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Unit normal noise [C, h, w], a function of the arguments alone: not of the policy, its batch or its device."""
+    """Returns unit normal noise [C, h, w], a function of the arguments: not of the policy, its batch or its device."""
     return normal(generator(NOISE, noise_seed, text_seed(prompt), seed), shape)
 
 
+def step_noise(noise_seed: int, prompts: Sequence[str], seeds: Sequence[int], like: Tensor) -> StepNoise:
+    """Returns the noise that steps add to images of these prompts and seeds, in the shape of `like` [B, C, h, w].
+
+    An image's noise at a step is a function of the noise seed, its prompt, its seed and the step.
+    """
+
+    def at(step: int) -> Tensor:
+        rngs = [generator(STEP, noise_seed, text_seed(p), seed, step) for p, seed in zip(prompts, seeds, strict=True)]
+        return torch.stack([normal(rng, tuple(like.shape[1:])) for rng in rngs]).to(like.device)
+
+    return at
+
+
+def no_noise(step: int) -> Tensor:
+    """Raises: the step noise of samplers that ask for none."""
+    raise AssertionError(f"a deterministic sampler asked for noise at step {step}")
+
+
 def latent_shape(model: Family, resolution: int) -> tuple[int, ...]:
-    """(C, h, w) of the latents of a square image of `resolution` pixels: what the encoder makes of a blank one."""
+    """Returns (C, h, w) of a square image's latents, `resolution` pixels a side, by encoding a blank one."""
     return tuple(model.encode_image(torch.zeros(1, 3, resolution, resolution))["mean"].shape[1:])
 
 
-def drawer(model: Family, denoise: Denoise, resolution: int, steps: int, guidance: float) -> Draw:
-    """A function (prompts, noise [B, C, h, w] on the CPU) -> uint8 [B, H, W, 3].
+def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Pictures:
+    """Returns the function from prompts and noise to float pictures; gradients reach the noise and `denoise`.
 
     Of `model` the VAE and the text encoders are used, not the denoiser: `denoise` may be another's of its family. It is
-    told, where it wants to know, that it draws a square image of `resolution` pixels, nothing cropped.
+    told, where it wants to know, that it draws a square image of `resolution` pixels, nothing cropped. The function
+    raises UserError where latents or pixels aren't finite.
     """
     device = model.device
     empty, square = model.unconditional(), (resolution, resolution)
     image = {name: value[None].to(device) for name, value in model.image_cond(square, (0, 0), square).items()}
 
-    @torch.no_grad()
-    def draw(prompts: list[str], noise: Tensor) -> NDArray[np.uint8]:
+    def make(prompts: list[str], noise: Tensor, added: StepNoise) -> Tensor:
         cond = model.encode_prompt(prompts) | repeated(image, len(prompts))
         uncond = repeated(empty | image, len(prompts))
-        x0 = sample(denoise, model.process, noise.to(device), cond, uncond, steps, guidance)
-        return pixels(model.decode(x0))
+        output = sampling.guided(denoise, cond, uncond, how.guidance)
+        x0 = sampling.sample(output, model.process, how.sampler, noise.to(device), how.steps, added)
+        check_finite(x0, "latents", prompts)
+        decoded = picture(model, x0)
+        check_finite(decoded, "pixels", prompts)
+        return decoded
+
+    return make
+
+
+def drawer(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Draw:
+    """Returns the function from prompts and noise to 8-bit images; see `pictures`."""
+    make = pictures(model, denoise, resolution, how)
+
+    @torch.no_grad()
+    def draw(prompts: list[str], noise: Tensor, added: StepNoise) -> NDArray[np.uint8]:
+        return pixels(make(prompts, noise, added))
 
     return draw
 
 
+def check_finite(x: Tensor, what: str, prompts: Sequence[str]) -> None:
+    """Raises UserError unless all of x [B, ...] is finite; `what` it is, `prompts` what its rows were made for."""
+    broken = [i for i, finite in enumerate(x.isfinite().flatten(1).all(1).tolist()) if not finite]
+    if broken:
+        raise UserError(
+            f"{what} of generated images: expected finite numbers, found NaN or infinities in {len(broken)} of "
+            f"{len(x)} images, that of the prompt {prompts[broken[0]]!r} among them. {REMEDIES[what]}"
+        )
+
+
+REMEDIES = {
+    "latents": "They come from the denoiser, by the text encoder's states: check the weights of the policy, of its "
+    "init and of model.path, and make or fetch again those that aren't finite.",
+    "pixels": "The latents are finite: they come from the VAE's decoder. Check the weights in vae/ of model.path, and "
+    "fetch the model again.",
+}
+
+
 def repeated(cond: Cond, count: int) -> Cond:
-    """A condition's one row, `count` times."""
+    """Returns a condition's one row, `count` times."""
     return {name: value.expand(count, *value.shape[1:]) for name, value in cond.items()}
 
 
+class _Clipped(torch.autograd.Function):
+    """Clips values to [-1, 1] and passes gradients on everywhere, as if it didn't."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+def picture(model: Family, x0: Tensor) -> Tensor:
+    """Decodes latents [B, C, h, w] to float pictures [B, 3, H, W] in [-1, 1], with gradients.
+
+    Values beyond the range are clipped, but keep their gradient: a decoder overshoots at edges, and would learn nothing
+    there.
+    """
+    clipped: Tensor = _Clipped.apply(model.decode(x0))
+    return clipped
+
+
 def pixels(x: Tensor) -> NDArray[np.uint8]:
-    """uint8 [B, H, W, 3] from [B, 3, H, W] in [-1, 1], clipped."""
+    """Rounds pictures [B, 3, H, W] in [-1, 1] to uint8 [B, H, W, 3]; clips what is beyond."""
     levels: NDArray[np.uint8] = (x.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return levels
 
 
 def png(array: NDArray[np.uint8]) -> bytes:
-    """A PNG of uint8 [H, W, 3]; equal pixels give equal bytes."""
+    """Returns the PNG of uint8 [H, W, 3]; equal pixels give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()

@@ -41,6 +41,8 @@ class Settings:
     interval: Interval
     split: str
     """The split of the images' prompts."""
+    sampling: Mapping[str, Mapping[str, Any]]
+    """Of each policy how its images are to be made."""
     draws: int
     """(t, noise) draws a pair of the implicit reward."""
     thresholds: Mapping[str, float | None]
@@ -114,6 +116,8 @@ def read(settings: Settings) -> Material:
     """Reads what stages left; UserError where a file is missing, was edited, or is of another run's images."""
     galleries = {name: gallery.read(IMAGES / name) for name in settings.policies}
     gallery.check_comparable(galleries.values())
+    for name, found_gallery in galleries.items():
+        gallery.check_made(found_gallery, settings.sampling[name])
     columns: dict[str, dict[str, scores.Floats]] = {name: {} for name in galleries}
     for reward in settings.rewards:
         for name, found in scores.read_images(reward, galleries).items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffalign.config.probe import Probe
 from diffalign.core.files import write_bytes
-from diffalign.generation.pipeline import Draw, drawer, initial_noise, png
+from diffalign.generation.pipeline import Draw, drawer, initial_noise, no_noise, plain, png
 from diffalign.models import family as families
 from diffalign.monitoring.curve import Point
 from diffalign.monitoring.probe import Draws
@@ -68,7 +68,9 @@ class Pictures:
         mine = [i % n for i in range(accelerator.process_index * each, (accelerator.process_index + 1) * each)]
         parts = [mine[start : start + self.size] for start in range(0, each, self.size)]
         with accelerator.autocast():
-            drawn = np.concatenate([self.draw([self.prompts[i] for i in part], self.noise[part]) for part in parts])
+            drawn = np.concatenate(
+                [self.draw([self.prompts[i] for i in part], self.noise[part], no_noise) for part in parts]
+            )
         every = torch.zeros(n, *drawn.shape[1:], device=accelerator.device)
         for i, image in zip(mine, drawn, strict=True):
             if accelerator.process_index * each <= i:  # padding is the first ranks'
@@ -83,10 +85,11 @@ def open_pictures(spec: Spec, settings: Probe, learner: Learner, draws: Draws, f
     model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
     resolution = draws.source.images.manifest["fingerprint"]["resolution"]
     shape, seed = draws.source.shape, spec.policy.noise_seed
+    how = plain(model.process, settings.image_steps, settings.guidance)
     return Pictures(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
-        draw=drawer(model, learner.model.denoise, resolution, settings.image_steps, settings.guidance),
+        draw=drawer(model, learner.model.denoise, resolution, how),
         size=draws.source.micro_batch_size,
         judges=[rewards.load(name, values, learner.accelerator.device) for name, values in spec.rewards.items()],
         folder=folder,

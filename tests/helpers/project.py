@@ -34,6 +34,8 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw["evaluate"] |= {"bootstrap": 100, "draws": 2}
     for section, values in changes.items():
         raw[section] = values if section == "rewards" else raw[section] | values
+    if raw["model"]["family"] == "sd3" and raw["generate"]["sampler"]["name"] == "ddim":
+        raw["generate"]["sampler"] = {"name": "flow_euler"}
     (folder / "params.yaml").write_text(yaml_file.dump(raw), "utf-8")
     return parse(raw)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from diffalign.config.params import Params
 from diffalign.core.files import write_json, write_text
+from diffalign.generation.pipeline import png
 from diffalign.shapes import scenes as shapes
-from stages import generate, ingest
+from stages import ingest
 from tests.helpers import pickapic
 from tests.helpers.project import make_params
 from tests.helpers.tiny import make_model
@@ -36,7 +37,7 @@ ANSWERS = ("a", "a", "b", "a", "tie")
 def drawing(caption: str, number: int) -> bytes:
     """The ideal picture of a caption as PNG; some other picture where there is none."""
     scene = shapes.parse_caption(caption)
-    return generate.png(shapes.render(scene)) if scene else pickapic.image(number)
+    return png(shapes.render(scene)) if scene else pickapic.image(number)
 
 
 def make_world(folder: Path, policies: dict[str, Any], captions: list[str] = CAPTIONS, **changes: Any) -> Params:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from diffalign.core.files import sha256_bytes
 from diffalign.generation import gallery as galleries
+from diffalign.generation.pipeline import png
 from diffalign.reporting import image_grid
-from stages.generate import png
 from tests.helpers.world import CAPTIONS, HOSTILE
 
 
@@ -43,6 +43,10 @@ def test_without_scores_only_random_ones_are_shown() -> None:
     assert [group.title for group in image_grid.choose(np.full(5, np.nan), range(5), 4, 4, 3, 0)] == ["At random"]
 
 
+MADE = {"sampler": {"name": "ddim"}, "steps": 2, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
+ABOUT = MADE | {"schema": 2, "noise_seed": 0, "split": "test", "prompts": 1, "prompts_asked": 1, "seeds": 1}
+
+
 def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> galleries.Gallery:
     """A folder of flat images, red for one, blue for another."""
     folder.mkdir()
@@ -53,7 +57,7 @@ def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> gal
         entries.append(
             {"file": f"{i}.png", "prompt": prompt, "prompt_index": i, "seed": 0, "sha256": sha256_bytes(data)}
         )
-    (folder / "manifest.json").write_text(json.dumps({"policy": folder.name, "images": entries}))
+    (folder / "manifest.json").write_text(json.dumps({**ABOUT, "policy": folder.name, "images": entries}))
     return galleries.read(folder)
 
 

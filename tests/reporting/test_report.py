@@ -21,10 +21,10 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
 from diffalign.evaluation.results import Comparison
+from diffalign.generation.pipeline import png
 from diffalign.reporting import head, made_by, material, page
 from diffalign.reporting.material import roles
 from stages import report
-from stages.generate import png
 from tests.helpers import browser
 from tests.helpers.project import make_params
 from tests.helpers.world import CAPTIONS, HOSTILE
@@ -37,6 +37,8 @@ POLICIES = {
 }
 PROMPTS = [*CAPTIONS, *HOSTILE]
 SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
+SAMPLER = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "dtype": "float32"}
 SCORES = Path("metrics/scores/oracle.jsonl")
 ORACLE = {
     "name": "oracle",
@@ -76,15 +78,15 @@ def write_inputs(folder: Path, size: int = 64) -> None:
                 }
             )
         about = {
-            "schema": 1,
+            "schema": 2,
             "policy": name,
             "noise_seed": int(name == "base_again"),
             "split": "test",
             "prompts": len(PROMPTS),
             "prompts_asked": len(PROMPTS),
             "seeds": 1,
+            **MADE,
             "resolution": size,
-            "sampler": {"name": "ddim", "steps": 20, "guidance": 4.0},
         }
         write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
         steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
@@ -224,11 +226,16 @@ def test_every_method_has_a_title(repo: Path) -> None:
 
 
 def test_how_the_images_were_made_is_said(project: Params) -> None:
-    assert "How the images were made: " in Page(written(project)).text
+    how = "sampler ddim (eta 0.0, spacing leading), 2 steps, guidance {}, 64 × 64 pixels, float32"
+    assert f"How the images were made: {how.format(4)}." in " ".join(Page(written(project)).text.split())
     path = Path("images/dpo/manifest.json")
-    write_json(path, json.loads(path.read_text()) | {"sampler": {"name": "ddim", "steps": 9, "guidance": 7.5}})
-    text = " ".join(Page(written(project)).text.split())
-    assert "base: sampler ddim" in text and "dpo: sampler ddim" in text and "guidance 7.5" in text
+    write_json(path, json.loads(path.read_text()) | {"guidance": 7.5})
+    with pytest.raises(UserError, match=r"images/dpo wasn't made as params\.yaml asks for now: guidance"):
+        report.run(project)
+    overrides = {"dpo": {"guidance": 7.5}}
+    values = make_params(Path.cwd(), POLICIES, report=SETTINGS, generate={"overrides": overrides})
+    text = " ".join(Page(written(values)).text.split())
+    assert f"base: {how.format(4)}; base_again: {how.format(4)}; dpo: {how.format(7.5)}; sft: {how.format(4)}." in text
 
 
 def test_every_section_has_a_template_and_a_heading(project: Params) -> None:
@@ -384,7 +391,7 @@ def test_a_real_browser_loads_nothing_and_scrolls_only_down(
 ) -> None:
     write_inputs(tmp_path, size)
     monkeypatch.chdir(tmp_path)
-    written(make_params(tmp_path, POLICIES, report=SETTINGS))
+    written(make_params(tmp_path, POLICIES, report=SETTINGS, precompute={"resolution": size}))
     page = Path("alone") / "report.html"  # nothing beside it
     page.parent.mkdir()
     shutil.copy("reports/report.html", page)

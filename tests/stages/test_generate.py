@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 from diffalign.config.params import Params
+from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.generation import pipeline
+from diffalign.generation.writer import chosen_prompts
 from stages import generate, train
+from stages.generate import COMPARISONS
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world
 
 POLICIES = {
@@ -58,9 +61,10 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
     about = manifest("base")
-    assert (about["schema"], about["policy"], about["noise_seed"]) == (1, "base", 0)
+    assert (about["schema"], about["policy"], about["noise_seed"]) == (2, "base", 0)
     assert (about["prompts"], about["prompts_asked"], about["seeds"]) == (len(ALL), 100, 2)
-    assert about["sampler"] == {"name": "ddim", "eta": 0.0, "steps": 2, "guidance": 4.0}
+    assert about["sampler"] == {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+    assert (about["steps"], about["guidance"], about["resolution"], about["dtype"]) == (2, 4.0, 64, "float32")
     assert {(line["prompt"], line["seed"]) for line in about["images"]} == {(text, s) for text in ALL for s in (0, 1)}
     prompts = {line["prompt_index"]: line["prompt"] for line in about["images"]}
     assert [prompts[i] for i in range(len(ALL))] == sorted(ALL, key=lambda text: hashlib.sha256(text.encode()).digest())
@@ -85,11 +89,11 @@ def test_policies_and_noises_give_other_images_and_nothing_is_left_behind() -> N
 
 
 def test_noise_is_a_function_of_seed_prompt_and_number_alone() -> None:
-    first = generate.initial_noise(0, "a red circle", 0, (4, 8, 8))
-    assert torch.equal(first, generate.initial_noise(0, "a red circle", 0, (4, 8, 8)))
+    first = pipeline.initial_noise(0, "a red circle", 0, (4, 8, 8))
+    assert torch.equal(first, pipeline.initial_noise(0, "a red circle", 0, (4, 8, 8)))
     for other in ((1, "a red circle", 0), (0, "a red Circle", 0), (0, "a red circle", 1)):
-        assert not torch.equal(first, generate.initial_noise(*other, (4, 8, 8)))
-    many = torch.stack([generate.initial_noise(0, f"p{i}", 0, (4, 8, 8)) for i in range(50)])
+        assert not torch.equal(first, pipeline.initial_noise(*other, (4, 8, 8)))
+    many = torch.stack([pipeline.initial_noise(0, f"p{i}", 0, (4, 8, 8)) for i in range(50)])
     assert float(many.mean()) == pytest.approx(0, abs=4 / many.numel() ** 0.5)
     assert float(many.std()) == pytest.approx(1, abs=0.03)
 
@@ -100,14 +104,14 @@ def test_policies_of_one_noise_seed_start_from_the_same_noise(
     seen: dict[str, list[torch.Tensor]] = {}
 
     def watch(policy: str) -> Any:
-        def sample(denoise: Any, process: Any, noise: torch.Tensor, *rest: Any) -> torch.Tensor:
+        def sample(output: Any, process: Any, sampler: Any, noise: torch.Tensor, *rest: Any) -> torch.Tensor:
             seen.setdefault(policy, []).append(noise)
             return noise
 
         return sample
 
     for name in POLICIES:
-        monkeypatch.setattr(pipeline, "sample", watch(name))
+        monkeypatch.setattr(pipeline.sampling, "sample", watch(name))
         monkeypatch.setattr(generate, "OUT", Path("elsewhere"))
         generate.run(world[1], name)
     base, again, other = (torch.cat(seen[name]) for name in POLICIES)
@@ -131,7 +135,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     whole = snapshot(Path("images/base"))
     written: list[str] = []
-    write = generate.files.write_bytes
+    write = files.write_bytes
 
     def dies(path: Path, data: bytes) -> None:
         if len(written) == 6:  # in the second batch of four
@@ -139,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         written.append(path.name)
         write(path, data)
 
-    monkeypatch.setattr(generate.files, "write_bytes", dies)
+    monkeypatch.setattr(files, "write_bytes", dies)
     with pytest.raises(KeyboardInterrupt):
         generate.run(world[1], "base")
     assert snapshot(Path("images/base")) == whole  # what was published stays until the new one is whole
@@ -151,7 +155,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         again.append(path.name)
         write(path, data)
 
-    monkeypatch.setattr(generate.files, "write_bytes", counts)
+    monkeypatch.setattr(files, "write_bytes", counts)
     generate.run(world[1], "base")
     assert snapshot(Path("images/base")) == whole
     pngs = [name for name in again if name.endswith(".png")]
@@ -160,14 +164,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_fewer_prompts_than_asked_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(generate.chosen_prompts("test", 100)) == len(ALL)
+    assert len(chosen_prompts(COMPARISONS, "test", 100)) == len(ALL)
     assert f"has {len(ALL)} prompts, 100 were asked for" in capsys.readouterr().err
-    assert generate.chosen_prompts("test", 2) == generate.chosen_prompts("test", 100)[:2]
+    assert chosen_prompts(COMPARISONS, "test", 2) == chosen_prompts(COMPARISONS, "test", 100)[:2]
 
 
 def test_a_split_without_prompts_is_the_users_error() -> None:
     with pytest.raises(UserError, match="no prompts in the validation split"):
-        generate.chosen_prompts("validation", 4)
+        chosen_prompts(COMPARISONS, "validation", 4)
 
 
 def test_an_unknown_policy_is_the_users_error(world: tuple[Path, Params]) -> None:
@@ -180,4 +184,4 @@ def test_pixels_and_png() -> None:
     levels = pipeline.pixels(x)
     assert levels.shape == (1, 2, 3, 3)
     assert levels[0, :, :, 0].ravel().tolist() == [0, 0, 128, 255, 255, 191]
-    assert generate.png(levels[0]) == generate.png(levels[0].copy())
+    assert pipeline.png(levels[0]) == pipeline.png(levels[0].copy())

@@ -35,21 +35,18 @@ def context(report: Material) -> dict[str, Any]:
 
 def made(report: Material) -> str:
     """Says how the images were made: once where all policies' were made alike, else by policy."""
-    found = {name: how(gallery.about) for name, gallery in report.galleries.items()}
+    found = {name: how(gallery.made) for name, gallery in report.galleries.items()}
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
     return "; ".join(f"{name}: {text}" for name, text in found.items())
 
 
-def how(about: Mapping[str, Any]) -> str:
+def how(made: Mapping[str, Any]) -> str:
     """Says how one policy's images were made, as its manifest tells."""
-    sampler = dict(about["sampler"])
-    settings = {"steps": None, "guidance": None, **sampler, **about}
-    options = [f"{key} {value}" for key, value in sampler.items() if key not in ("name", "steps", "guidance")]
-    name = " ".join([f"sampler {sampler['name']}", *([f"({', '.join(options)})"] if options else [])])
-    parts = [name, f"{settings['steps']} steps", f"guidance {settings['guidance']:g}"]
-    parts += [f"{about['resolution']} × {about['resolution']} pixels"]
-    return ", ".join([*parts, *([str(about["dtype"])] if "dtype" in about else [])])
+    options = [f"{key} {value}" for key, value in made["sampler"].items() if key != "name"]
+    sampler = f"sampler {made['sampler']['name']}" + (f" ({', '.join(options)})" if options else "")
+    size = f"{made['resolution']} × {made['resolution']} pixels"
+    return f"{sampler}, {made['steps']} steps, guidance {made['guidance']:g}, {size}, {made['dtype']}"
 
 
 def mean_scores(scores: Mapping[str, Columns]) -> dict[str, Any]:
