@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.reference import cache as cached
+from diffalign.runtime import switches
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -24,6 +25,11 @@ def run(params: "Params", policy: str | None = None) -> None:
             cached.write_manifest(folder, {"draws": 0})
         return
     publishing.check_target(OUT)
+    if switches.read("DIFFALIGN_LAUNCHER") == "external":
+        raise UserError(
+            "reference: expected DIFFALIGN_LAUNCHER to be unset, found 'external': only training joins a launcher's "
+            "processes. Run `dvc repro reference` on one node, without it, and train on all of them after that."
+        )
     measure(params)
 
 

@@ -15,7 +15,7 @@ from diffalign.core.publishing import check_target, publish, replacing
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.reference import cache as cached
-from diffalign.runtime import timings
+from diffalign.runtime import external, timings
 from diffalign.runtime.environment import (
     compiled,
     default_device,
@@ -56,6 +56,9 @@ def run(params: "Params", policy: str | None = None) -> None:
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
         inputs.append(REFERENCE / cached.MANIFEST)
     work = work_folder(f"train-{policy}", spec.work(), inputs)  # not the machine: another one goes on with it
+    if (place := external.place()) and place.rank:
+        join(spec, work, place.rank)
+        return
     with lock(work) as held:
         spec.write(work / "spec.json")
         show_live(work, policy)
@@ -66,6 +69,17 @@ def run(params: "Params", policy: str | None = None) -> None:
         shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
         shutil.rmtree(work)
     sys.stderr.write(f"train {policy}: {out}\n")
+
+
+def join(spec: Spec, work: Path, rank: int) -> None:
+    """Trains as a later process of an external launcher, maybe on another node; the first one publishes the policy."""
+    own = work.with_name(f"{work.name}-rank-{rank}")
+    own.mkdir(parents=True, exist_ok=True)
+    with lock(own) as held:
+        spec.write(own / "spec.json")
+        arguments = [str(own / "spec.json"), str(work)]
+        launch("diffalign.training.loop", arguments, spec.machine.processes, own / "error.txt", held)
+    shutil.rmtree(own)
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:
@@ -89,11 +103,12 @@ def make_spec(params: "Params", policy: str, settings: Trained, init: str, machi
 
 def machine() -> Machine:
     """Returns what the environment says of where and how to train."""
+    place = external.place()
     return Machine(
         device=default_device(),
         gpu=gpu(),
         processes=world_size(),
-        threads=threads(world_size()),
+        threads=threads(place.local_processes if place else world_size()),
         precision=precision(),
         parallel=parallel(),
         compiled=compiled(),

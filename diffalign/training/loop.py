@@ -1,6 +1,7 @@
 """The training loop: one policy, one method, 1..N processes, the same global batch.
 
-`python -m diffalign.training WORK/spec.json` is one worker; `stages/train.py` launches as many as there are processes.
+`python -m diffalign.training.loop WORK/spec.json` is one worker; `stages/train.py` launches as many as there are
+processes, or one for each process of an external launcher.
 Resumes from WORK's newest good checkpoint and leaves the trained policy in WORK/out, the curve in WORK/curve.jsonl.
 On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75.
 """
@@ -83,6 +84,7 @@ def run(spec: Spec, work: Path) -> None:
     machine = spec.machine
     accelerator = make_accelerator(machine.device, machine.processes, machine.precision)
     devices.set_up(accelerator.device, machine.precision)
+    spec = agreed(spec, work, accelerator)
     learner = build(spec, accelerator, machine.parallel, machine.compiled)
     sources = Sources(spec, learner)
     if spec.policy.reference == "cached":
@@ -104,6 +106,36 @@ def run(spec: Spec, work: Path) -> None:
     finish(job)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:
+    """Returns the run of the first process, which all processes take part in.
+
+    Those of several nodes may have been given different ones, or no common file system: UserError on all of them.
+    """
+    accelerator.wait_for_everyone()  # the first process's run is written before it gets here
+    first, wrong = spec, ""
+    if not accelerator.is_main_process:
+        if (file := work / "spec.json").is_file():
+            first = read_spec(file)
+            ours, theirs = (plain_run(run) for run in (spec, first))
+            wrong = ", ".join(
+                f"{key} {ours[key]!r} instead of {theirs[key]!r}" for key in ours if ours[key] != theirs[key]
+            )
+        else:
+            wrong = f"no {file}, which the first process wrote: the work folder must be on a file system of all nodes"
+    count = accelerator.gather(torch.tensor([float(bool(wrong))], device=accelerator.device)).sum().item()
+    if count:
+        raise UserError(
+            f"train {spec.name}: expected the same run in each of {accelerator.num_processes} processes, "
+            f"{count:g} of them found another: {wrong or 'their messages say more'}"
+        )
+    return first
+
+
+def plain_run(spec: Spec) -> dict[str, Any]:
+    """Returns a run as plain values, without the threads: the cores of nodes may differ."""
+    return spec.model_dump(mode="json", exclude={"machine": {"threads"}})
 
 
 def take_steps(job: Job, step: int) -> None:
@@ -333,11 +365,14 @@ def say(accelerator: "Accelerator", text: str) -> None:
 
 
 def main() -> None:
-    """One worker; a user's error goes to WORK/error.txt for the stage to raise, with a full disk to stderr."""
+    """Runs one worker: `loop FOLDER/spec.json [WORK]`, where WORK is FOLDER unless it's said.
+
+    A user's error goes to FOLDER/error.txt for the stage to raise; with a full disk to stderr.
+    """
     die_with_parent()
     path = Path(sys.argv[1])
     try:
-        run(read_spec(path), path.parent)
+        run(read_spec(path), Path(sys.argv[2]) if len(sys.argv) > 2 else path.parent)
     except Stopped:
         sys.exit(STOPPED)
     except UserError as error:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ def prepare(work: Path, values: Params, policy: str, processes: int, **changes: 
     specs.write(work, specs.spec(values, policy, machine, **changes))
 
 
-def start(work: Path, processes: int) -> list[BaseProcess]:
-    """Starts the workers on a spec that is there."""
+def start(work: Path, processes: int, worker: Callable[[dict[str, str], str], None] | None = None) -> list[BaseProcess]:
+    """Starts the workers on a spec that is there; `worker` runs one with its variables, where it isn't the usual."""
     store = launch.meeting_point() if processes > 1 else None
     started: list[BaseProcess] = []
     for rank in range(processes):
         who = launch.identity(rank, processes, store) if store else {}
-        started.append(CONTEXT.Process(target=_worker, args=(who, str(work / "spec.json"))))
+        started.append(CONTEXT.Process(target=worker or _worker, args=(who, str(work / "spec.json"))))
         started[-1].start()
     STORES[:] = [store]  # until the next launch
     return started
