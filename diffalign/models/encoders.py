@@ -51,10 +51,21 @@ def clip_tokens(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Tensor:
         list(prompts),
         padding="max_length",
         truncation=True,
-        max_length=encoder.config.max_position_embeddings,
+        max_length=clip_length(encoder),
         return_tensors="pt",
     )
     return cast(Tensor, tokens.input_ids.to(encoder.device))
+
+
+def count_cut(tokenizer: Any, length: int, prompts: Sequence[str]) -> int:
+    """Counts the prompts that have more tokens than the `length` that an encoder reads: what is beyond is cut off."""
+    found = tokenizer(list(prompts), truncation=False, padding=False, verbose=False)
+    return sum(len(tokens) > length for tokens in found.input_ids)
+
+
+def clip_length(encoder: Any) -> int:
+    """Returns the tokens that a CLIP text encoder reads."""
+    return int(encoder.config.max_position_embeddings)
 
 
 def clip_penultimate(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

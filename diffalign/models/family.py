@@ -82,6 +82,9 @@ class Family(Protocol):
     def encode_prompt(self, prompts: Sequence[str]) -> Cond:
         """Returns what some prompts give to their condition."""
 
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Counts the prompts that are longer than a text encoder reads, by the tokenizer's folder."""
+
     def unconditional(self) -> Cond:
         """Returns what the absence of a prompt gives to the condition that guidance moves away from; a batch of one."""
 

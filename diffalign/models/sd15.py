@@ -83,6 +83,11 @@ class SD15:
         tokens = encoders.clip_tokens(self.tokenizer, self.text_encoder, prompts)
         return {"hidden": self.text_encoder(tokens).last_hidden_state.float()}
 
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Counts the prompts that are longer than a text encoder reads, by the tokenizer's folder."""
+        length = encoders.clip_length(self.text_encoder)
+        return {"tokenizer": encoders.count_cut(self.tokenizer, length, prompts)}
+
     def unconditional(self) -> Cond:
         """Returns the empty prompt's condition."""
         return self.encode_prompt([""])

@@ -133,6 +133,15 @@ class SD3:
             cond["t5"] = self.t5(tokens.input_ids.to(self.device))[0].float()
         return cond
 
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Counts the prompts that are longer than a text encoder reads, by the tokenizer's folder."""
+        named = zip(("tokenizer", "tokenizer_2"), self.encoders, strict=True)
+        cut = {
+            name: encoders.count_cut(tokenizer, encoders.clip_length(encoder), prompts)
+            for name, (tokenizer, encoder) in named
+        }
+        return cut | ({"tokenizer_3": encoders.count_cut(self.t5_tokenizer, T5_TOKENS, prompts)} if self.has_t5 else {})
+
     def unconditional(self) -> Cond:
         """Returns the empty prompt's condition."""
         return self.encode_prompt([""])

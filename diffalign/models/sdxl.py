@@ -95,6 +95,14 @@ class SDXL:
         (first, _), (second, pooled) = (encoders.clip_penultimate(*encoder, prompts) for encoder in self.encoders)
         return {"hidden": torch.cat([first, second], dim=-1), "pooled": pooled}
 
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Counts the prompts that are longer than a text encoder reads, by the tokenizer's folder."""
+        named = zip(("tokenizer", "tokenizer_2"), self.encoders, strict=True)
+        return {
+            name: encoders.count_cut(tokenizer, encoders.clip_length(encoder), prompts)
+            for name, (tokenizer, encoder) in named
+        }
+
     def unconditional(self) -> Cond:
         """Returns zeros where model_index.json says so, as published, else the empty prompt's condition.
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -179,3 +180,74 @@ def test_preprocess_of_a_strip_makes_no_giant():
     strip = Image.new("RGB", (1_000_000, 1), (0, 255, 0))
     array = images.preprocess(strip, 512)  # resized first, it would be 512 × 512 million pixels
     assert (array == np.array([-1, 1, -1], np.float32)[:, None, None]).all()
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, RuntimeError, MemoryError, KeyError])
+@pytest.mark.parametrize("where", ["_open", "load"])
+def test_whatever_a_decoder_raises_is_one_images_damage(monkeypatch, where, error):
+    """Pillow's own mistakes too, such as a failed assertion at a palette that isn't there."""
+
+    def broken(self, *arguments):
+        raise error("a mistake of the decoder")
+
+    data = pickapic.image(0, (8, 8), "PNG")
+    monkeypatch.setattr(images.FORMATS["PNG"], where, broken)
+    for call in (images.verify, images.decode):
+        assert reason(call, data, PIXELS) == "image_undecodable"
+
+
+@pytest.mark.parametrize("kind", ["profile", "tEXt", "zTXt", "iTXt", "many"])
+def test_a_large_profile_or_text_in_a_png_is_no_damage(kind):
+    from PIL.PngImagePlugin import PngInfo
+
+    picture = Image.new("RGB", (8, 8), "red")
+    info, text = PngInfo(), "x" * 2**21
+    if kind == "profile":
+        data = encode(picture, "PNG", icc_profile=bytes(2**21))
+    else:
+        for n in range(70 if kind == "many" else 1):
+            if kind == "iTXt":
+                info.add_itxt("XML:com.adobe.xmp", text, zip=True)
+            else:
+                info.add_text(f"note {n}", text, zip=kind != "tEXt")
+        data = encode(picture, "PNG", pnginfo=info)
+    images.probe(data, PIXELS, 2**24)
+    images.verify(data, PIXELS)
+    assert images.decode(data, PIXELS).getpixel((4, 4)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_orientation_in_a_pngs_text_still_counts(packed):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>', zip=packed)
+    assert images.decode(encode(Image.new("RGB", (6, 3)), "PNG", pnginfo=info), PIXELS).size == (3, 6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_mutated_images_are_fine_or_refused():
+    """Bytes of chunks changed, removed, repeated, cut, by seed: an ImageError or an image, and nothing else."""
+    palette = Image.open(io.BytesIO(pickapic.image(5, (24, 16), "PNG"))).convert("P")
+    frames = [Image.new("P", (8, 8), n) for n in range(3)]
+    seeds = [encode(palette, "PNG", transparency=bytes(range(200)))]
+    seeds += [encode(frames[0], f, save_all=True, append_images=frames[1:]) for f in ("PNG", "WEBP")]
+    seeds += [pickapic.image(3, (24, 16), f) for f in ("JPEG", "PNG", "WEBP")]
+    rng, outcomes = np.random.default_rng(7), Counter()
+    for data in seeds:
+        for _ in range(120):
+            mutant = bytearray(data)
+            start, end = sorted(rng.integers(8, len(mutant), 2))
+            match rng.integers(4):
+                case 0:
+                    mutant[start] = rng.integers(256)
+                case 1:
+                    del mutant[start:end]
+                case 2:
+                    mutant[start:start] = mutant[start:end]
+                case 3:
+                    del mutant[start:]
+            results = [outcome(call, bytes(mutant)) for call in (images.verify, images.decode)]
+            assert results[0] == results[1]
+            outcomes[results[0]] += 1
+    assert outcomes["image_undecodable"] > 50 and outcomes["fine"] > 20

@@ -12,7 +12,9 @@ import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def write(work: Path, encode: Callable[[list[list[str]]], Iterator[Sample]] = sa
     records = {
         kind: shard_writer.write_shards(work, kind, keys(kind), SHARD_SIZE, encode) for kind in ("images", "prompts")
     }
-    shard_writer.finish(work, records, shards.fingerprint(MODEL, resolution=24, flips=False))
+    shard_writer.finish(work, records, shards.fingerprint(MODEL, resolution=24, flips=False), {"tokenizer": 0})
     return work / "out"
 
 
@@ -233,6 +235,57 @@ def test_no_shards_at_all(tmp_path: Path) -> None:
         shards.Shards(tmp_path)
 
 
+def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes an edited manifest with the checksum of what it says now."""
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"checksum": files.checksum_of(manifest)}))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """All paths to values below a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        yield (*path, name)
+        yield from places(below, (*path, name))
+
+
+def test_an_edited_manifest_is_named_with_its_stage(folder: Path) -> None:
+    """Each value removed, and replaced by others; checksums mended. The model's own fingerprint may say anything."""
+    whole = json.loads((folder / "manifest.json").read_text())
+    refused = 0
+    for path in places(whole):
+        for new in ("removed", None, -1, "x", [], {}, 1e300):
+            edited = json.loads(json.dumps(whole))
+            holder = reduce(lambda value, name: value[name], path[:-1], edited)
+            if new == "removed":
+                del holder[path[-1]]
+            else:
+                holder[path[-1]] = new
+            rewrite(folder, edited)
+            try:
+                shards.Shards(folder, "images")
+                shards.Shards(folder, "prompts")
+            except UserError as error:
+                assert "precompute" in str(error) and str(folder) in str(error)
+                refused += 1
+            else:
+                assert path[0] in ("fingerprint", "checksum", "cut_prompts") or path[-1] == "sha256", (path, new)
+    assert refused > 200
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "null", "[" * 100_000, '{"checksum": NaN}', "\xff"])
+def test_what_is_no_manifest_is_damaged(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged.*dvc repro precompute"):
+        shards.read_manifest(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"name": "x", "samples": 1, "bytes": 2, "sha256": "y"}'])
+def test_a_damaged_record_of_unfinished_work_is_made_again(written: Path, tmp_path: Path, text: str) -> None:
+    write(tmp_path / "work")
+    (tmp_path / "work" / "images-00001.tar.json").write_text(text)
+    assert contents(write(tmp_path / "work")) == contents(written)
+
+
 def test_other_formats_are_refused(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["fingerprint"]["format"] = shards.FORMAT + 1
@@ -348,13 +401,15 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path: Path, value: floa
     def broken(plan: list[list[str]]) -> Iterator[Sample]:
         yield Sample(plan[0][0], {"mean": torch.tensor([0.0, value])}, {})
 
-    with pytest.raises(UserError, match=f"mean for {keys('images')[0]}"):
+    with pytest.raises(
+        UserError, match=f"mean for {keys('images')[0]} has (1 of 2 values that are NaN|values up to 7e\\+04, beyond)"
+    ):
         write(tmp_path / "work", broken)
 
 
 def test_no_images(tmp_path: Path) -> None:
     records = {"images": [], "prompts": shard_writer.write_shards(tmp_path, "prompts", keys("prompts"), 8, samples)}
-    shard_writer.finish(tmp_path, records, shards.fingerprint(MODEL, 24, False))
+    shard_writer.finish(tmp_path, records, shards.fingerprint(MODEL, 24, False), {})
     reader = shards.Shards(tmp_path / "out", "images")
     assert len(reader) == 0 and reader.keys() == [] and key("images", 0) not in reader
     shards.verify(tmp_path / "out")

@@ -7,11 +7,11 @@ import torch
 
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair
+from diffalign.data.shards import encode
 from diffalign.data.shards.reader import image_cond, prompt_key
 from diffalign.data.shards.writer import Sample, as_stored
 from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import implicit_reward as implicit
-from stages import precompute
 from tests.methods.test_kto import unpaired
 from tests.methods.test_methods import source
 
@@ -70,7 +70,7 @@ def test_sizes_are_stored_exactly() -> None:
     }
     assert image_cond(stored, flip=False)["size"].tolist() == [2049, 7e4]
     assert image_cond(stored, flip=True)["size"].tolist() == [1]
-    with pytest.raises(UserError, match="not finite or beyond float16"):
+    with pytest.raises(UserError, match=r"mean for k has values up to 7e.04, beyond float16"):
         as_stored(Sample("k", {"mean": torch.tensor([7e4])}, {}))
 
 
@@ -93,7 +93,7 @@ class Sizes:
     ],
 )
 def test_where_the_crop_lies(width: int, height: int, mirrored: bool, crop: tuple[int, int]) -> None:
-    found = precompute.cond(Sizes(), width, height, 512, mirrored)["about"]  # type: ignore[arg-type]
+    found = encode.image_cond(Sizes(), width, height, 512, mirrored)["about"]  # type: ignore[arg-type]
     assert found.tolist() == [[height, width], [*crop], [512, 512]]
 
 

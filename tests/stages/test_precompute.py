@@ -30,6 +30,7 @@ from diffalign.data import images
 from diffalign.data.comparisons.table import COMPARISON_SCHEMA, IMAGE_SCHEMA
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
+from diffalign.models.sd15 import SD15
 from stages import precompute
 from tests.helpers.tiny import TOKENS, WIDTH, make_model
 
@@ -119,7 +120,7 @@ def test_every_image_and_prompt_once(project: Path) -> None:
     stored, prompts = shards.Shards("data/shards", "images"), shards.Shards("data/shards", "prompts")
     assert stored.keys() == sorted(KEYS)
     assert UNUSED not in stored
-    assert prompts.keys() == sorted(map(shards.prompt_key, PROMPTS))  # with the empty one
+    assert prompts.keys() == sorted([*map(shards.prompt_key, PROMPTS), shards.UNCONDITIONAL])  # with the empty one
     assert [s["samples"] for s in stored.manifest["images"]["shards"]] == [4, 4, 4, 4, 4, 1]
     shards.verify(Path("data/shards"))
     assert not list(Path("runs").glob("precompute-*"))
@@ -181,7 +182,7 @@ def test_shards_know_their_model(project: Path) -> None:
 def test_images_are_decoded_as_they_are_needed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches ahead and no more, however many images there are."""
     decoded, encoded, most = [0], [0], [0]
-    decode, encode = images.decode, families.SD15.encode_image
+    decode, encode = images.decode, SD15.encode_image
 
     def counted_decode(*arguments: Any) -> Any:
         decoded[0] += 1
@@ -193,7 +194,7 @@ def test_images_are_decoded_as_they_are_needed(project: Path, monkeypatch: pytes
         return encode(self, x)
 
     monkeypatch.setattr(images, "decode", counted_decode)
-    monkeypatch.setattr(families.SD15, "encode_image", counted_encode)
+    monkeypatch.setattr(SD15, "encode_image", counted_encode)
     precompute.run(make_params(batch_size=2))
     assert decoded == encoded == [COUNT]
     assert most[0] <= 2 + 2 * 2
@@ -369,4 +370,40 @@ def test_progress_is_shown(project: Path, capfd: pytest.CaptureFixture[str]) -> 
     precompute.run(make_params())
     shown = capfd.readouterr().err
     assert f"precompute images: {COUNT}/{COUNT}" in shown and "ETA" in shown
-    assert f"precompute prompts: {len(PROMPTS)}/{len(PROMPTS)}" in shown
+    assert f"precompute prompts: {len(PROMPTS) + 1}/{len(PROMPTS) + 1}" in shown
+
+
+def test_the_unconditional_condition_is_a_record_of_the_prompts(project: Path) -> None:
+    """The last one, so that the prompts' own records are where they were; for this family it's the empty prompt's."""
+    precompute.run(make_params())
+    prompts = shards.Shards("data/shards", "prompts")
+    found = prompts.get(shards.UNCONDITIONAL)
+    torch.testing.assert_close(found["hidden"], model().unconditional()["hidden"][0], rtol=1e-3, atol=1e-4)
+    assert torch.equal(found["hidden"], prompts.get(shards.prompt_key(""))["hidden"])
+    assert [s["samples"] for s in prompts.manifest["prompts"]["shards"]] == [4, 1]
+
+
+def test_prompts_cut_by_the_encoder_are_counted(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny encoder reads 12 tokens, two of them its marks: ten letters fit, eleven don't."""
+    shutil.rmtree("data/comparisons")
+    monkeypatch.setattr(f"{__name__}.PROMPTS", ["abcdefghij", "abcdefghijk", "a rather longer prompt"])
+    write_comparisons(Path("data/comparisons"))
+    precompute.run(make_params())
+    assert shards.read_manifest(Path("data/shards"))["cut_prompts"] == {"tokenizer": 2}
+    assert "2 of 4 prompts are longer than the text encoder of tokenizer reads" in capfd.readouterr().err
+
+
+def test_an_encoding_that_is_not_finite_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_prompt = SD15.encode_prompt
+
+    def broken(self: Any, prompts: Any) -> Any:
+        cond = encode_prompt(self, prompts)
+        cond["hidden"][0, 0, 0] = float("nan")
+        return cond
+
+    monkeypatch.setattr(SD15, "encode_prompt", broken)
+    with pytest.raises(UserError, match=r"the text encoder's hidden for .* has 1 of .* NaN or infinite.*model\.path"):
+        precompute.run(make_params())
+    assert not Path("data/shards").exists()

@@ -1,4 +1,4 @@
-"""Writes latent and prompt shards (see `shards.py`): the same samples give the same bytes, and a killed run goes on.
+"""Writes latent and prompt shards (`reader.py` reads them): equal samples give equal bytes, and a killed run goes on.
 
 In a work folder, `out/` gets the shards, one after the other; `<shard>.json` beside it, written after the shard, says
 that it is finished and where its samples lie. The index and the manifest come last.
@@ -40,7 +40,7 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its tensors without a batch dimension, and what it is, for its JSON."""
+    """Holds one sample: its tensors without a batch dimension, and what it is, for its JSON."""
 
     key: str
     tensors: Mapping[str, Tensor]
@@ -48,7 +48,8 @@ class Sample:
 
 
 Record = dict[str, Any]
-"""A finished shard: name, samples, bytes, sha256; and per sample keys, offsets, lengths, crc32s."""
+"""A finished shard: name, samples, bytes, sha256; and per sample `COLUMNS`."""
+COLUMNS = ("keys", "offsets", "lengths", "crc32s")
 
 
 def write_shards(
@@ -80,26 +81,36 @@ def write_shards(
 
 
 def shard_name(kind: Kind, number: int) -> str:
-    """The file name of a shard."""
+    """Returns the file name of a shard."""
     return f"{kind}-{number:05d}.tar"
 
 
 def finished(work: Path, kind: Kind, count: int) -> list[Record]:
-    """The records of the shards 0, 1, ... up to the first that isn't there whole."""
+    """Returns the records of the shards 0, 1, ... up to the first that isn't there whole."""
     records: list[Record] = []
     for number in range(count):
         name = shard_name(kind, number)
         if not (work / f"{name}.json").exists() or not (work / "out" / name).exists():
             break
-        record = json.loads((work / f"{name}.json").read_text())
-        if (work / "out" / name).stat().st_size != record["bytes"]:
+        record = _record(work / f"{name}.json")
+        if record is None or (work / "out" / name).stat().st_size != record["bytes"]:
             break
         records.append(record)
     return records
 
 
+def _record(path: Path) -> Record | None:
+    """Reads a finished shard's record; None for a damaged one, whose shard is then written again."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    whole = isinstance(found, dict) and found.keys() >= {"name", "samples", "bytes", "sha256", *COLUMNS}
+    return found if whole and all(len(found[name]) == found["samples"] for name in COLUMNS) else None
+
+
 def counted(samples: Iterator[Sample], progress: Progress) -> Iterator[Sample]:
-    """The samples, each counted as done when the next is asked for."""
+    """Yields the samples, each counted as done when the next is asked for."""
     for sample in samples:
         yield sample
         progress.update()
@@ -134,14 +145,14 @@ def write_shard(path: Path, samples: Iterator[Sample]) -> Record:
 
 
 def member(name: str, data: bytes) -> bytes:
-    """A file in a tar: its header block, where owner, mode and time are always the same, and its padded data."""
+    """Returns a file in a tar: its header block, with a fixed owner, mode and time, and its padded data."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = len(data), 0o644, 0
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
 
 
 def as_stored(sample: Sample) -> dict[str, Tensor]:
-    """The sample's tensors as stored.
+    """Returns a sample's tensors as stored; raises UserError for values that aren't finite there.
 
     float16, not float32: half the disk and bandwidth. It moves a latent by 1.8e-4 (RMS, measured), half a step of the
     8-bit pixels that were encoded moves it by 1.2e-3; latents and embeddings lie far within its range of 65504.
@@ -154,21 +165,35 @@ def as_stored(sample: Sample) -> dict[str, Tensor]:
     }
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise UserError(
-                f"The model's {name} for {sample.key} has values that are not finite or beyond float16. "
-                "Expected finite encodings: are the model's weights whole, and in a precision that it works in?"
-            )
+            raise UserError(_not_finite(sample, name))
     return tensors
 
 
-def finish(work: Path, records: Mapping[Kind, list[Record]], fingerprint: Mapping[str, Any]) -> None:
-    """Writes the index and, last, the manifest beside the shards in `work/out`."""
+def _not_finite(sample: Sample, name: str) -> str:
+    kind = "the text encoder's" if {"prompt", "unconditional"} & sample.about.keys() else "the autoencoder's latent"
+    found = sample.tensors[name].float()
+    wrong = int((~torch.isfinite(found)).sum())
+    if wrong:
+        what = f"{wrong:,} of {found.numel():,} values that are NaN or infinite"
+    else:
+        what = f"values up to {float(found.abs().max()):.3g}, beyond float16's 65,504"
+    return (
+        f"Expected finite encodings; {kind} {name} for {sample.key} has {what}. "
+        "Are the weights in model.path whole, and in a precision that they work in? Nothing was stored of it."
+    )
+
+
+def finish(
+    work: Path, records: Mapping[Kind, list[Record]], fingerprint: Mapping[str, Any], cut_prompts: Mapping[str, int]
+) -> None:
+    """Writes the index and, last, the manifest beside the shards in `work/out`; see `reader.Manifest`."""
     arrays = {f"{kind}.{name}": value for kind in records for name, value in index_arrays(records[kind]).items()}
     data = safetensors.numpy.save(arrays)
     write_bytes(work / "out" / INDEX, data)
     manifest: dict[str, Any] = {
         "schema": 1,
         "fingerprint": dict(fingerprint),
+        "cut_prompts": dict(cut_prompts),
         "index": {"name": INDEX, "bytes": len(data), "sha256": sha256_bytes(data)},
     }
     for kind, rows in records.items():
@@ -178,7 +203,7 @@ def finish(work: Path, records: Mapping[Kind, list[Record]], fingerprint: Mappin
 
 
 def index_arrays(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """The index of one kind, sorted by key; `shards.read_index` says what is in it."""
+    """Returns the index of one kind, sorted by key; `reader.read_index` says what is in it."""
     text = "".join(key for record in records for key in record["keys"])
     keys = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 32)
     order = np.argsort(keys.view("S32").reshape(-1), kind="stable")
