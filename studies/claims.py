@@ -1,4 +1,4 @@
-"""What a claim expects of some runs, and its verdict: pure functions of win rates with intervals, and of alarms."""
+"""What a claim expects of some runs, and its verdict: pure functions of win rates with intervals, and alarms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,17 +40,17 @@ class Wins:
 
     @property
     def contests(self) -> list[tuple[str, str]]:
-        """Who meets whom."""
+        """Returns the names of both sides of each comparison that the line needs."""
         return [(self.a, self.b)]
 
     def words(self, labels: Labels) -> str:
-        """What is expected."""
+        """Returns the expectation in words."""
         if (self.low, self.high) == (0.5, 1.0):
             return f"{labels[self.a]} beats {labels[self.b]}"
         return f"{labels[self.a]} wins {self.low:.0%} to {self.high:.0%} over {labels[self.b]}"
 
     def holds(self, found: Found) -> bool | None:
-        """True with the interval within the limits, False with it outside, None where a limit is inside of it."""
+        """Returns True with the interval within the limits, False with it outside, None where a limit is inside it."""
         row = found.contests[self.a, self.b]
         if row["win_rate"] is None:
             return None
@@ -59,18 +59,18 @@ class Wins:
         return False if row["ci_high"] < self.low or row["ci_low"] > self.high else None
 
     def seen(self, found: Found, labels: Labels) -> str:
-        """The win rate with its interval."""
+        """Returns the win rate with its interval."""
         row = found.contests[self.a, self.b]
         return f"{percent(row['win_rate'])} ({interval(row)})"
 
 
 def beats(a: str, b: str) -> Wins:
-    """The images of `a` win against those of `b`: the interval is above one half."""
+    """Returns the line that images of `a` win against those of `b`: the interval is above one half."""
     return Wins(a, b, 0.5, 1.0)
 
 
 def near(a: str, b: str) -> Wins:
-    """The images of `a` win about as often as those of `b`: the interval is within CLOSE of one half."""
+    """Returns the line that images of `a` win about as often as `b`'s: the interval is within CLOSE of one half."""
     return Wins(a, b, 0.5 - CLOSE, 0.5 + CLOSE)
 
 
@@ -84,16 +84,16 @@ class AlarmsTell:
 
     @property
     def contests(self) -> list[tuple[str, str]]:
-        """Who meets whom."""
+        """Returns the names of both sides of each comparison that the line needs."""
         return [(name, self.good[0]) for name in (*self.runs, *self.good[1:])]
 
     def words(self, labels: Labels) -> str:
-        """What is expected."""
+        """Returns the expectation in words."""
         quiet = " and ".join(labels[name] for name in self.good)
         return f"an alarm in every run that loses to {labels[self.good[0]]}, and none in {quiet}"
 
     def holds(self, found: Found) -> bool | None:
-        """True if it's so; None if no run lost, a run wasn't watched, or no win rate could be had."""
+        """Returns True if it's so; None if no run lost, a run wasn't watched, or a win rate is missing."""
         watched = [found.runs[name]["alarms"] for name in (*self.good, *self.runs)]
         rates = [found.contests[name, self.good[0]] for name in self.runs]
         if any(alarms is None for alarms in watched) or any(row["win_rate"] is None for row in rates):
@@ -105,7 +105,7 @@ class AlarmsTell:
         return silent and all(found.runs[name]["alarms"] for name in lost)
 
     def seen(self, found: Found, labels: Labels) -> str:
-        """Who had an alarm, and how each did against the good one."""
+        """Returns each run's alarms, and how it did against the good one."""
         told = [f"{labels[name]}: {alarm_words(found.runs[name]['alarms'])}" for name in self.good]
         for name in self.runs:
             row, alarms = found.contests[name, self.good[0]], alarm_words(found.runs[name]["alarms"])
@@ -126,14 +126,14 @@ class Claim:
 
 
 def outcome(held: Sequence[bool | None]) -> Verdict:
-    """The verdict on a claim from whether each of its lines holds (None: it can't be told); RULE in words."""
+    """Returns the verdict on a claim from whether each of its lines holds (None: it can't be told), by RULE."""
     if False in held:
         return "not reproduced"
     return "can't be told" if None in held else "reproduced"
 
 
 def verdict(claim: Claim, found: Found, labels: Labels) -> dict[str, Any]:
-    """A claim with its verdict, and of each line what was expected, what was seen, and whether it holds."""
+    """Returns a claim with its verdict, and of each line what was expected, what was seen, and whether it holds."""
     lines, held = [], []
     for line in claim.lines:
         made = all(names in found.contests for names in line.contests)

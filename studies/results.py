@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics/study.json says: each run's row, and each group's claims with their verdicts.
+    """Returns the contents of metrics/study.json: each run's row, and each group's claims with their verdicts.
 
     `results` by run, the base's among them; `how`: resamples, confidence and seed of the intervals; `about` is kept.
     """
@@ -39,13 +39,13 @@ def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> d
 
 
 def group_row(group: Group, found: Found, labels: Labels) -> dict[str, Any]:
-    """A group with its claims' verdicts."""
+    """Returns a group with its claims' verdicts."""
     judged = [claims.verdict(claim, found, labels) for claim in group.claims]
     return {"name": group.name, "title": group.title, "runs": list(group.runs), "claims": judged}
 
 
 def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's figures: against the base, its score, its implicit reward, the end of its curve, its alarms."""
+    """Returns a run's figures: against the base, its score, its implicit reward, the end of its curve, its alarms."""
     result, run = results[name], RUNS[name]
     implicit = statistics.rate(result["implicit"]["outcomes"], result["implicit"]["prompts"], **how)
     return {
@@ -69,7 +69,7 @@ def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> di
 
 
 def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
-    """Wins, ties, losses and the win rate of one run's images over another's, from the same noise."""
+    """Counts wins, ties, losses and the win rate of one run's images over another's, from the same noise."""
     if a["prompts"] != b["prompts"]:
         raise ValueError("head_to_head: expected images for the same prompts")
     scores = (np.array(result["scores"], np.float64) for result in (a, b))
@@ -79,13 +79,13 @@ def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean(scores: Sequence[float | None]) -> float | None:
-    """The mean of the scores that there are; None without any."""
+    """Returns the mean of the scores that there are; None without any."""
     known = [score for score in scores if score is not None]
     return float(np.mean(known)) if known else None
 
 
 def text(found: Row) -> str:
-    """The study for the terminal: a line for each run, then the claims that have a verdict."""
+    """Returns the study for the terminal: a line for each run, then the claims that have a verdict."""
     width = max((len(row["label"]) for row in found["runs"].values()), default=0)
     lines = [f"Over the base, whose mean score is {number(found['base']['score'])}:"]
     for row in found["runs"].values():
@@ -105,5 +105,5 @@ def text(found: Row) -> str:
 
 
 def number(value: float | None) -> str:
-    """A score with three decimals; a dash for none."""
+    """Returns a score with three decimals; a dash for none."""
     return "–" if value is None else f"{value:.3f}"

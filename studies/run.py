@@ -62,7 +62,7 @@ class Study:
 
     @cached_property
     def judge(self) -> Reward:
-        """The shapes world's oracle."""
+        """Returns the shapes world's oracle."""
         return rewards.load(JUDGE, {}, default_device())
 
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Floats]:
@@ -71,29 +71,29 @@ class Study:
 
     @cached_property
     def references(self) -> dict[Reference, Floats]:
-        """The reference's errors on the held-out pairs, by init and timesteps: computed once."""
+        """Returns the reference's errors on the held-out pairs, by init and timesteps: computed once."""
         return {}
 
     @cached_property
     def inputs(self) -> list[str]:
-        """Checksums of what all runs have in common: comparisons, shards, the base model, the code of their stages."""
+        """Returns checksums of what all runs share: comparisons, shards, the base model, the code of their stages."""
         paths = [self.root / INPUTS[0] / comparisons.COMPARISONS, self.root / INPUTS[1] / "manifest.json"]
         code = [code_hash(stage) for stage in ("train", "generate", "score", "evaluate")]
         return [*map(files.sha256_file, paths), self.hash_model(self.values.model.path), *code]
 
     @cached_property
     def models(self) -> dict[str, str]:
-        """Checksums of model folders, each computed once."""
+        """Returns checksums of model folders, each computed once."""
         return {}
 
     def hash_model(self, path: str) -> str:
-        """A model folder's checksum."""
+        """Returns a model folder's checksum."""
         if path not in self.models:
             self.models[path] = files.hash_folder(self.root / path)
         return self.models[path]
 
     def policy(self, name: str) -> dict[str, Any]:
-        """A run's policy, as it would stand in params.yaml."""
+        """Returns a run's policy, as it would stand in params.yaml."""
         dumped = self.values.model_dump(mode="json")["policies"]
         base = dumped[self.values.evaluate.baseline]
         if name == BASE:
@@ -104,7 +104,7 @@ class Study:
         return found | ({"steps": self.steps} if self.steps else {})
 
     def params(self, names: Sequence[str]) -> Params:
-        """The project's params with some runs, and the base, for policies."""
+        """Returns the project's params with some runs, and the base, for policies."""
         raw = self.values.model_dump(mode="json")
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
         raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1, "overrides": {}}
@@ -114,7 +114,7 @@ class Study:
         return parse(raw, "the study's params")
 
     def key(self, name: str) -> str:
-        """What a run's results depend on: params, inputs, the code of the stages that make them."""
+        """Returns a hash of what a run's results depend on: params, inputs, the code of the stages that make them."""
         raw = self.params([name]).model_dump(mode="json", exclude={"data", "policies", "report"})
         parts = {
             "params": raw,
@@ -126,15 +126,15 @@ class Study:
         return files.sha256_bytes(files.canonical_json(parts).encode())
 
     def folder(self, answers: Answers) -> Path:
-        """The project folder of the runs on somebody's answers."""
+        """Returns the project folder of the runs on somebody's answers."""
         return self.root / FOLDER / answers
 
     def result_file(self, name: str) -> Path:
-        """Where a run's results are."""
+        """Returns the file of a run's results."""
         return self.root / FOLDER / "results" / f"{name}-{self.key(name)[:16]}-{FORMAT}.json"
 
     def results(self) -> dict[str, Result]:
-        """The results that are there, in the order of RUNS, the base first."""
+        """Returns the results that are there, in the order of RUNS, the base first."""
         paths = {}
         for name in (BASE, *RUNS):
             with contextlib.suppress(UserError):  # a run that these params don't admit has no results
@@ -143,12 +143,12 @@ class Study:
 
 
 def answers_of(name: str) -> Answers:
-    """Who answered the comparisons that a run trains on."""
+    """Returns who answered the comparisons that a run trains on."""
     return "raters" if name == BASE else RUNS[name].answers
 
 
 def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
-    """A project folder for the named runs on some answers: params.yaml, links to the project's inputs and models."""
+    """Makes the project folder of runs on some answers: params.yaml, links to the project's inputs and models."""
     folder = job.folder(answers)
     written = job.params([name for name in names if name != BASE and answers_of(name) == answers])
     files.write_text(folder / "params.yaml", yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False))
@@ -165,7 +165,7 @@ def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
 
 
 def relabelled(job: Study, out: Path) -> None:
-    """The comparisons with the judge's answers on the train split, made unless they are there."""
+    """Writes the comparisons with the judge's answers on the train split, unless they are there."""
     source = job.root / INPUTS[0]
     key = files.sha256_file(source / comparisons.COMPARISONS) + f" {job.judge.name} {job.judge.version} {TIE_BELOW}"
     note = out.with_name("relabelled")
@@ -201,7 +201,7 @@ def once(what: str, key: str, work: Callable[[], None]) -> float:
 
 
 def sampled(job: Study, name: str) -> bool:
-    """Whether the images in a run's folder are this study's, not those of one with other prompts."""
+    """Tells whether the images in a run's folder are this study's, not those of one with other prompts."""
     note = job.folder(answers_of(name)) / "done" / f"generate@{name}.json"
     return note.exists() and json.loads(note.read_text())["key"] == job.key(name)
 
@@ -220,7 +220,7 @@ def make(job: Study, name: str) -> Result:
 
 
 def judged(job: Study, values: Params, name: str) -> Result:
-    """A run's scores, its implicit reward's outcomes, what its training ended with. In its project folder."""
+    """Returns a run's scores, its implicit reward's outcomes and its training's end; works in its project folder."""
     gallery = galleries.read(Path("images") / name)
     scores = scoring.score_gallery(gallery, job.score, JUDGE)[JUDGE]
     found: Result = {
@@ -244,13 +244,13 @@ def judged(job: Study, values: Params, name: str) -> Result:
 
 
 def moved(base: galleries.Gallery, gallery: galleries.Gallery) -> float:
-    """Mean absolute difference of pixels from the base's images of the same noise, as a share of their range."""
+    """Returns the mean absolute difference of pixels from the base's of equal noise, as a share of their range."""
     pairs = zip(base.entries, gallery.entries, strict=True)
     return float(np.mean([np.abs(base.pixels(a).astype(float) - gallery.pixels(b)).mean() / 255 for a, b in pairs]))
 
 
 def curve_end(path: Path) -> dict[str, float]:
-    """The means of a training curve's last points."""
+    """Returns the means of a training curve's last points."""
     lines = curve.read(path, path.stem)
     found = {}
     for name in ("loss", "implicit_accuracy", "winner_change", "loser_change"):

@@ -33,7 +33,7 @@ EXPECTED = 190.0
 
 
 def chosen(only: Sequence[str]) -> list[Group]:
-    """The groups of some names; all without any. Raises UserError for one that isn't there."""
+    """Returns the groups of some names; all without any. Raises UserError for one that isn't there."""
     known = {group.name: group for group in STUDY}
     if unknown := sorted(set(only) - set(known)):
         raise UserError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
@@ -41,7 +41,7 @@ def chosen(only: Sequence[str]) -> list[Group]:
 
 
 def listing() -> str:
-    """The groups with their runs and claims."""
+    """Returns the groups with their runs and claims."""
     lines = []
     for group in STUDY:
         lines.append(f"{group.name}: {group.title}")
@@ -79,7 +79,7 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
 
 
 def summary(job: Study) -> dict[str, Any]:
-    """What `metrics/study.json` says of the results that are there."""
+    """Returns the contents of `metrics/study.json` for the results that are there."""
     settings = job.values.evaluate
     how = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": settings.seed}
     about = {
@@ -105,12 +105,12 @@ def remake_report() -> str:
 
 
 def estimate(seconds: Sequence[float]) -> float:
-    """Seconds that a run may take, from those that ran."""
+    """Returns the seconds that a run may take, from those that ran."""
     return float(np.mean(seconds)) if seconds else EXPECTED
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
+    """Writes a line on stderr."""
     sys.stderr.write(f"study: {text}\n")
 
 

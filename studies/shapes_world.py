@@ -1,6 +1,7 @@
-"""The study of the papers' findings on the shapes world: what is run, and what is claimed of it.
+"""The study of the papers' findings on the shapes world: its runs, and its claims. A new claim or run goes here.
 
-`flows/study.py` makes the runs; `claims.py` gives the verdicts.
+A run is an entry of RUNS: a policy of params.yaml with some values changed. A claim is an entry of a Group in STUDY:
+its words, its source, and lines such as `beats("dpo", BASE)`. `runner.py` makes the runs, `claims.py` gives the verdicts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -214,10 +215,10 @@ STUDY = (
 
 
 def labels() -> dict[str, str]:
-    """What each run is called, the base included."""
+    """Returns the label of each run, the base included."""
     return {name: run.label for name, run in RUNS.items()} | {BASE: "the base"}
 
 
 def needed(groups: Sequence[Group]) -> list[str]:
-    """The runs of some groups, each once, in their order."""
+    """Returns the runs of some groups, each once, in their order."""
     return list(dict.fromkeys(name for group in groups for name in group.runs))

@@ -30,11 +30,11 @@ class Store(Protocol):
     """Encoded images or prompts by key; `diffalign.shards.Shards` is one."""
 
     def get(self, key: str) -> dict[str, Tensor]:
-        """The tensors of one sample, without a batch dimension."""
+        """Returns the tensors of one sample, without a batch dimension."""
 
 
 def reward_draw(seed: int, pair_id: str, k: int, shape: tuple[int, ...], times: Times) -> tuple[int | float, Tensor]:
-    """(t, eps [C, h, w]) of a pair's k-th draw: a function of the arguments, shared by both images."""
+    """Returns (t, eps [C, h, w]) of a pair's k-th draw: a function of the arguments, shared by both images."""
     rng = generator(REWARD, seed, text_seed(pair_id), k)
     return times.draw(rng), normal(rng, shape)
 
@@ -53,7 +53,7 @@ def errors(
     device: torch.device | str,
     done: Callable[[int], None] = lambda count: None,
 ) -> Floats:
-    """Denoising errors [N, K, 2] (winner, loser) of pairs at fixed draws; the latents are the posteriors' means.
+    """Measures denoising errors [N, K, 2] (winner, loser) of pairs at fixed draws, on the posteriors' means.
 
     The draws' t are as `times` say; `batch_size` is in images a forward, at least one pair; `done` is told how many
     pair-draws have been finished.
@@ -80,7 +80,7 @@ def errors(
 
 
 def rewards(reference: Floats, policy: Floats) -> Floats:
-    """Implicit rewards [N, 2] (winner, loser) over beta, from both models' errors [N, K, 2] at the same draws."""
+    """Returns implicit rewards [N, 2] (winner, loser) over beta, from both models' errors [N, K, 2] at equal draws."""
     if reference.shape != policy.shape:
         raise ValueError(f"rewards: expected errors of one shape, got {reference.shape} and {policy.shape}")
     return (reference - policy).mean(axis=1)

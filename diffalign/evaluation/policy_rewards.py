@@ -50,7 +50,7 @@ class Setting:
 
     @cached_property
     def stored(self) -> tuple[Shards, Shards]:
-        """The encoded images and prompts; UserError if another model encoded them."""
+        """Returns the encoded images and prompts; UserError if another model encoded them."""
         images, prompts = Shards(self.shards, "images"), Shards(self.shards, "prompts")
         encoder = families.load(self.family, self.model, ())
         check_fingerprint(images.manifest, encoder.fingerprint(), self.resolution)

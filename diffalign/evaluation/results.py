@@ -43,7 +43,7 @@ class Comparison(Record):
 
     @property
     def judged(self) -> int:
-        """Images that count."""
+        """Returns how many images count."""
         return self.wins + self.ties + self.losses
 
 

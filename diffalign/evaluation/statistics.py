@@ -44,7 +44,7 @@ class Interval:
 
 
 def outcomes(a: ArrayLike, b: ArrayLike) -> Floats:
-    """1 where a > b, 0.5 where equal, 0 where a < b, NaN where either is NaN: [N] from two [N]."""
+    """Returns 1 where a > b, 0.5 where equal, 0 where a < b, NaN where either is NaN: [N] from two [N]."""
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"outcomes: expected two vectors of one length, got shapes {first.shape} and {second.shape}")
@@ -55,7 +55,7 @@ def outcomes(a: ArrayLike, b: ArrayLike) -> Floats:
 def rate(
     results: ArrayLike, clusters: Sequence[Hashable], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Rate:
-    """(W + T/2) / N of some outcomes (1, 0.5, 0; NaN is left out and counted), with its interval.
+    """Returns (W + T/2) / N of some outcomes (1, 0.5, 0; NaN is left out and counted), with its interval.
 
     `clusters` [N] names each outcome's prompt; the interval is `cluster_interval`'s.
     """
@@ -75,7 +75,7 @@ def rate(
 def cluster_interval(
     values: Floats, clusters: Sequence[Hashable], *, resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """The percentile interval of a mean [N] under resampling of whole clusters (Davison & Hinkley 1997, 2.4, 3.8).
+    """Returns a mean's percentile interval under resampling of whole clusters (Davison & Hinkley 1997, 2.4, 3.8).
 
     Clusters, not values, are drawn with replacement, so values of one prompt may depend on each other. Where all
     clusters have the same mean (one cluster; a win everywhere) resampling has no width and would claim certainty:
@@ -99,7 +99,7 @@ def cluster_interval(
 
 
 def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of n independent trials (Wilson 1927)."""
+    """Returns Wilson's score interval of a share of n independent trials (Wilson 1927)."""
     z = float(ndtri(0.5 + confidence / 2))
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
@@ -107,7 +107,7 @@ def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable]) -> tuple[float, float]:
-    """sum(numerators) / sum(denominators), each [N], and its standard error over clusters; NaN with a single cluster.
+    """Returns sum(numerators) / sum(denominators), each [N], and its standard error over clusters; NaN with one.
 
     With K clusters that have sums y and x, r = sum y / sum x: sqrt(K / (K - 1) * sum (y - r x)^2) / sum x, the
     linearised one (Cochran 1977, eq. 2.46 and 9A). Denominators of one give the mean.

@@ -36,12 +36,12 @@ class Alarm:
 
     @property
     def explanation(self) -> str:
-        """The alarm in words, at the worst value."""
+        """Returns the alarm in words, at the worst value."""
         return explained(self.name, self.value, self.threshold)
 
     @property
     def when(self) -> str:
-        """The step, or the first and the last one, at which it held."""
+        """Returns the step, or the first and the last one, at which it held."""
         return f"step {self.step}" if self.step == self.last else f"steps {self.step} to {self.last}"
 
 
@@ -74,14 +74,14 @@ def values(point: Point) -> dict[str, float]:
 
 
 def raised(point: Point, thresholds: Thresholds) -> dict[str, float]:
-    """The alarms that hold at a probe, with their values."""
+    """Returns the alarms that hold at a probe, with their values."""
     limits = {name: limit for name in ALARMS if (limit := thresholds[name]) is not None}
     found = values(point)
     return {name: found[name] for name, limit in limits.items() if name in found and found[name] > limit}
 
 
 def listed(history: Sequence[Point], thresholds: Thresholds) -> list[Alarm]:
-    """All alarms that were raised, by the step at which they began."""
+    """Returns all alarms that were raised, by the step at which they began."""
     found: dict[str, list[tuple[float, int]]] = {}
     for point in history:
         for name, value in raised(point, thresholds).items():
@@ -95,7 +95,7 @@ def listed(history: Sequence[Point], thresholds: Thresholds) -> list[Alarm]:
 
 
 def news(history: Sequence[Point], thresholds: Thresholds) -> list[str]:
-    """What is to be said of the newest probe: alarms that begin with it, or got MUCH_WORSE since they were said."""
+    """Returns the lines on alarms that begin with the newest probe, or got MUCH_WORSE since they were last said."""
     said: dict[str, float] = {}
     lines: list[str] = []
     for point in history:
@@ -117,7 +117,7 @@ def explained(name: str, value: float, threshold: float) -> str:
 
 
 def best(history: Sequence[Point], thresholds: Thresholds) -> tuple[int, str]:
-    """The step of the probe whose policy is to be published under `choose: probe`, and why; ValueError without probes.
+    """Chooses the probe's step to publish under `choose: probe`, and says why; ValueError without probes.
 
     The one of the largest margin among those without an alarm: while winners aren't denoised much worse, a larger
     margin is more of what the pairs say. Where all have one, the last: nothing here tells them apart. (The one with the

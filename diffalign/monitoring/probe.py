@@ -43,21 +43,21 @@ class Draws:
 
     @cached_property
     def t(self) -> Floats:
-        """The timesteps [N, K]."""
+        """Returns the timesteps [N, K]."""
         return np.array([[self.at(n, k).t for k in range(self.count)] for n in range(len(self.pairs))], np.float64)
 
     @property
     def edges(self) -> list[float]:
-        """The inner edges of the BINS, in t."""
+        """Returns the inner edges of the BINS, in t."""
         times = self.source.times
         return [times.process.time(times.low + i / BINS * (times.high - times.low)) for i in range(1, BINS)]
 
     def at(self, n: int, k: int) -> PairDraw:
-        """The k-th draw of the n-th pair."""
+        """Returns the k-th draw of the n-th pair."""
         return probe_draw(self.seed, self.pairs[n].pair_id, k, self.count, self.source.shape, self.source.times)
 
     def share(self) -> list[range]:
-        """This rank's micro-batches, all of one size, as slots of the N * K draws; those from N * K on are padding."""
+        """Returns this rank's micro-batches, of one size, as slots of the N * K draws; from N * K on it's padding."""
         each = -(-len(self.pairs) * self.count // self.source.world)
         parts = -(-each // self.source.micro_batch_size)
         size = -(-each // parts)
@@ -65,14 +65,14 @@ class Draws:
         return [range(first + i * size, first + (i + 1) * size) for i in range(parts)]
 
     def batch(self, slots: Sequence[int]) -> PairBatch:
-        """The batch of some slots; padding repeats the first draws."""
+        """Returns the batch of some slots; padding repeats the first draws."""
         places = [divmod(slot % (len(self.pairs) * self.count), self.count) for slot in slots]
         return self.source.drawn([self.pairs[n] for n, _ in places], [self.at(n, k) for n, k in places])
 
 
 @torch.no_grad()
 def measure(draws: Draws, errors: Reference, accelerator: "Accelerator", first: bool = False) -> Floats:
-    """Errors [N, K, 2] at all draws, by all ranks together; with `first` at each rank's first micro-batch, else NaN."""
+    """Measures errors [N, K, 2] at all draws, by all ranks together; `first`: at each rank's first micro-batch only."""
     N, K = len(draws.pairs), draws.count
     sums = torch.zeros(N * K, 3, dtype=torch.float64, device=accelerator.device)
     for slots in draws.share()[: 1 if first else None]:
@@ -93,7 +93,7 @@ def describe(
     edges: Sequence[float],
     pull: Callable[[Tensor], Tensor] | None = None,
 ) -> Point:
-    """What the errors [N, K, 2] of a policy say beside the reference's at the same draws.
+    """Returns the figures of a probe: a policy's errors [N, K, 2] beside the reference's at the same draws.
 
     `prompts` [N] are the clusters of all intervals and standard errors (`_se`); t [N, K]; `pull` says at which rate
     the loss falls with a pair's margin. Changes are policy minus reference, below zero is better; relative ones are
@@ -134,12 +134,12 @@ def describe(
 
 
 def with_error(name: str, numerators: Floats, denominators: Floats, clusters: Sequence[str]) -> dict[str, float]:
-    """The ratio of two sums and its standard error, named."""
+    """Returns the ratio of two sums and its standard error, named."""
     value, error = statistics.ratio(numerators, denominators, clusters)
     return {name: value, f"{name}_se": error}
 
 
 def drift(first: Floats, again: Floats) -> float:
-    """By how much errors [N, K, 2] that should be the same differ: sum |again - first| / sum first, where measured."""
+    """Returns by how much errors [N, K, 2] that should be equal differ: sum |again - first| / sum first."""
     known = ~np.isnan(again)
     return float(np.abs(again[known] - first[known]).sum() / first[known].sum())

@@ -27,14 +27,14 @@ class Series:
 
     @property
     def extent(self) -> Floats:
-        """All heights that are drawn."""
+        """Returns all heights that are drawn."""
         return np.concatenate([part for part in (self.y, self.low, self.high) if part is not None])
 
 
 def interval_bar(
     value: float | None, low: float | None, high: float | None, style: str = "c0", mark: float | None = None
 ) -> Markup:
-    """A share on a line from 0 to 1: its dot and its interval, a thin line at one half, and a tick at `mark`.
+    """Draws a share on a line from 0 to 1: its dot and interval, a thin line at one half, and a tick at `mark`.
 
     As wide as its place (x is in percent), 26 px high. Nothing but the line where the value is missing.
     """
@@ -54,7 +54,7 @@ def interval_bar(
 
 
 def interval_axis() -> Markup:
-    """The scale beneath interval bars, 0% to 100%."""
+    """Draws the scale beneath interval bars, 0% to 100%."""
     anchors = {0: "start", 100: "end"}
     labels = [
         f'<text x="{p}%" y="11" text-anchor="{anchors.get(p, "middle")}">{p}%</text>' for p in (0, 25, 50, 75, 100)
@@ -63,7 +63,7 @@ def interval_axis() -> Markup:
 
 
 def panel(series: Sequence[Series], label: str, level: float | None = None) -> Markup:
-    """Lines over training steps: each series faint as logged, and strong as its running mean; a thin line at `level`.
+    """Draws lines over training steps: each series faint as logged, strong as its running mean; a line at `level`.
 
     A series with intervals is drawn as its points are, a bar at each.
 
@@ -108,7 +108,7 @@ def panel(series: Sequence[Series], label: str, level: float | None = None) -> M
 
 
 def heat(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: Sequence[int], label: str) -> Markup:
-    """A row of cells for each name, a column for each step: the stronger the further from zero, c1 above, c3 below.
+    """Draws a row of cells for each name, a column for each step: stronger further from zero, c1 above, c3 below.
 
     The last column's values stand beside it; each cell tells its own. A missing one is empty.
     """
@@ -139,7 +139,7 @@ def heat(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: 
 
 
 def running_mean(y: Floats) -> Floats:
-    """The centred mean over a tenth of the points (at least three), [N]; narrower at the ends."""
+    """Returns the centred mean over a tenth of the points (at least three), [N]; narrower at the ends."""
     half = max(len(y) // 20, 1)
     total = np.concatenate([[0.0], np.cumsum(y)])
     i = np.arange(len(y))
@@ -148,7 +148,7 @@ def running_mean(y: Floats) -> Floats:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers, at least two, 1, 2 or 5 times a power of ten apart, that cover low..high."""
+    """Returns about `count` round numbers, at least two, 1, 2 or 5 times a power of ten apart, that cover low..high."""
     span = high - low or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span / count))
     step *= next(m for m in (1, 2, 5, 10) if span / (step * m) <= count)
@@ -158,7 +158,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """As many decimals as tell the values apart; powers of ten where they are tiny."""
+    """Returns labels with as many decimals as tell the values apart; powers of ten where they are tiny."""
     gap = min((b - a for a, b in pairwise(values)), default=abs(values[0]) or 1.0)
     finest = math.floor(math.log10(gap) + 1e-9)
     if finest >= -4:
@@ -172,7 +172,7 @@ def _percent(value: float) -> str:
 
 
 def _finite(series: Series) -> Series:
-    """Without points that aren't finite, and averaged down to POINTS."""
+    """Returns a series without points that aren't finite, averaged down to POINTS."""
     known = np.isfinite(series.x) & np.isfinite(series.y)
 
     def kept(values: Floats | None) -> Floats | None:

@@ -5,17 +5,17 @@ from typing import Any
 
 
 def percent(value: float | None) -> str:
-    """A share as `91.2%`; a missing one as a dash."""
+    """Returns a share as `91.2%`; a missing one as a dash."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """A result's interval as `87.0–94.1%`; a dash where it has none."""
+    """Returns a result's interval as `87.0–94.1%`; a dash where it has none."""
     return "–" if row["ci_low"] is None else f"{percent(row['ci_low'])[:-1]}–{percent(row['ci_high'])}"
 
 
 def alarm_words(alarms: Sequence[Mapping[str, Any]] | None) -> str:
-    """Which alarms were raised in a training, each with its first step; that there were none, or no probe."""
+    """Says which alarms were raised in a training, each with its first step; or that there was none, or no probe."""
     if alarms is None:
         return "no probe"
     return ", ".join(f"{alarm['name']} from step {alarm['step']:,}" for alarm in alarms) or "no alarm"

@@ -32,7 +32,7 @@ class Group:
 def choose(
     gains: NDArray[np.float64], prompts: Sequence[int], best: int, worst: int, random: int, seed: int
 ) -> list[Group]:
-    """The groups to show: drawn at random, the largest gains, the largest losses; each prompt at most once a group.
+    """Chooses the groups: random prompts, the largest gains, the largest losses; each prompt at most once a group.
 
     `gains` [N] are differences of scores, NaN where there's none: such images appear among the random ones only.
     `prompts` [N] tells which images share a prompt. Equal gains are taken in the galleries' order.
@@ -53,7 +53,7 @@ def choose(
 
 
 def _distinct(order: Sequence[int], prompts: Sequence[int], count: int) -> tuple[int, ...]:
-    """The first `count` of an order that have different prompts."""
+    """Returns the first `count` of an order that have different prompts."""
     seen: dict[int, int] = {}
     for i in order:
         if len(seen) == count:
@@ -63,7 +63,7 @@ def _distinct(order: Sequence[int], prompts: Sequence[int], count: int) -> tuple
 
 
 def data_uri(data: bytes, largest: int = LARGEST) -> str:
-    """An image's bytes as a data URI: as they are up to `largest` px a side, else shrunk to that and as JPEG."""
+    """Returns an image's bytes as a data URI: as they are up to `largest` px a side, else shrunk to that as JPEG."""
     image = Image.open(io.BytesIO(data))
     kind = "png"
     if max(image.size) > largest:
@@ -77,7 +77,7 @@ def data_uri(data: bytes, largest: int = LARGEST) -> str:
 def picture(
     groups: Sequence[Group], before: Gallery, after: Gallery, names: tuple[str, str], columns: int = 4, side: int = 128
 ) -> bytes:
-    """A PNG of the grid: pairs of images, before and after, the caption beneath, `columns` pairs a row."""
+    """Draws a PNG of the grid: pairs of images, before and after, the caption beneath, `columns` pairs a row."""
     small, normal, large = (_font(size) for size in (15, 17, 22))
     cell, gap, margin = 2 * side + 4, 28, 28
     width = 2 * margin + columns * cell + (columns - 1) * gap
@@ -120,7 +120,7 @@ def _tile(gallery: Gallery, entry: Entry, side: int) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int = 3) -> list[str]:
-    """Text in at most `lines` lines of `width` pixels, cut with an ellipsis; control characters become spaces."""
+    """Wraps text in at most `lines` lines of `width` pixels, cut with an ellipsis; control characters become spaces."""
     rest = " ".join("".join(c if c.isprintable() else " " for c in text[:LONGEST]).split())
     wrapped: list[str] = []
     while rest and len(wrapped) < lines:
@@ -135,5 +135,5 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int = 3) -
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings: no system font is needed."""
+    """Loads DejaVu Sans, which matplotlib brings: no system font is needed."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

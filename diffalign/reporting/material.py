@@ -80,17 +80,17 @@ class Material:
 
     @cached_property
     def roles(self) -> Roles:
-        """Which policy plays which part."""
+        """Gives each policy its part."""
         return roles(self.settings.policies, self.settings.baseline)
 
     @property
     def judge(self) -> str | None:
-        """The headline's judge; None without any."""
+        """Returns the headline's judge; None without any."""
         return next(iter(self.settings.rewards), None)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The policies against the baseline, then the hero against the other trained ones."""
+        """Returns the policies against the baseline, then the hero against the other trained ones."""
         hero, judges = self.roles.hero, self.settings.rewards
         others = [n for n in self.roles.trained if hero in self.roles.trained and n not in (hero, self.roles.baseline)]
         return [

@@ -32,7 +32,7 @@ WANTED: list[tuple[str, float | None, list[tuple[str, str, str]]]] = [
 
 
 def probe_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """The panels of one policy's probes, with 95% intervals; judges' scores where pictures were drawn."""
+    """Returns the panels of one policy's probes, with 95% intervals; judges' scores where pictures were drawn."""
     judged = dict.fromkeys(name for point in points for name in point if name.startswith("score_"))
     scores = [(f"Mean {score_name(name)} score", None, [(name, "score", "c4")]) for name in judged]
     panels: list[dict[str, Any]] = []
@@ -52,7 +52,7 @@ def score_name(figure: str) -> str:
 
 
 def over_probes(points: Sequence[Point], figure: str, name: str, style: str) -> Series | None:
-    """One figure with its interval where it has one; None where no probe has it."""
+    """Returns one figure with its interval where it has one; None where no probe has it."""
     seen = [point for point in points if figure in point]
     if not seen:
         return None
@@ -64,7 +64,7 @@ def over_probes(points: Sequence[Point], figure: str, name: str, style: str) -> 
 
 
 def bin_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Winners' relative error change by part of the timesteps, a row each, the noisiest at the top."""
+    """Returns winners' relative error change by part of the timesteps, a row each, the noisiest at the top."""
     figure = "t{}/winner_relative"
     rows = [
         [point.get(figure.format(bin_)) for point in points]
@@ -80,7 +80,7 @@ def bin_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def gradient_panel(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The gradient's norm before it is clipped, where it was logged."""
+    """Returns the panel of the gradient's norm before clipping, where it was logged."""
     points = [(line["step"], line["grad_norm"]) for line in lines if line.get("grad_norm") is not None]
     if not points:
         return []
@@ -89,7 +89,7 @@ def gradient_panel(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]
 
 
 def raised(points: Sequence[Point], thresholds: Thresholds) -> list[dict[str, str]]:
-    """The alarms of one training, each with when and why."""
+    """Returns the alarms of one training, each with when and why."""
     return [
         {"name": alarm.name, "when": alarm.when, "text": alarm.explanation}
         for alarm in alarms.listed(points, thresholds)
@@ -97,7 +97,7 @@ def raised(points: Sequence[Point], thresholds: Thresholds) -> list[dict[str, st
 
 
 def chosen(choose: str, points: Sequence[Point], thresholds: Thresholds) -> str:
-    """Which step's weights these are, where a probe chose it."""
+    """Says which step's weights were published, where a probe chose it."""
     if choose == "last":
         return ""
     step, why = alarms.best(points, thresholds)
@@ -105,7 +105,7 @@ def chosen(choose: str, points: Sequence[Point], thresholds: Thresholds) -> str:
 
 
 def pictures(folder: Path) -> list[dict[str, str]]:
-    """The pictures that were drawn while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
+    """Returns the pictures drawn while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
     found = sorted(folder.glob("step-*.png"))
     places = np.linspace(len(found) - 1, 0, min(len(found), PICTURES)).round().astype(int)[::-1]
     return [
@@ -118,7 +118,7 @@ def pictures(folder: Path) -> list[dict[str, str]]:
 
 
 def curve_panels(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The panels of one policy's training: loss, implicit accuracy, error changes; those that were logged."""
+    """Returns the panels of one policy's training: loss, implicit accuracy, error changes; those that were logged."""
     panels: list[dict[str, Any]] = []
     wanted: list[tuple[str, float | None, dict[str, tuple[str, str]]]] = [
         ("Loss", None, {"loss": ("loss", "c0")}),

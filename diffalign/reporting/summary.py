@@ -15,7 +15,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def tables() -> list[Table]:
-    """Title, header and rows of each table; raises UserError where nothing was evaluated yet."""
+    """Returns title, header and rows of each table; raises UserError where nothing was evaluated yet."""
     if not EVALUATION.exists():
         raise UserError(f"{EVALUATION} isn't there yet: expected the results of an evaluation. Make them: dvc repro")
     found = results.read(EVALUATION)
@@ -48,7 +48,7 @@ def tables() -> list[Table]:
 
 
 def links() -> list[str]:
-    """Where the report is, and the runs in MLflow as far as they were brought there."""
+    """Returns where the report is, and the runs in MLflow if they were brought there."""
     found = [f"Report: {REPORT}"] if REPORT.exists() else []
     if SYNCED.exists():
         found.append(f"MLflow: {json.loads(SYNCED.read_text())['link']}")
@@ -56,7 +56,7 @@ def links() -> list[str]:
 
 
 def text() -> str:
-    """The tables for a terminal, then the links."""
+    """Returns the tables for a terminal, then the links."""
     blocks = []
     for title, header, rows in tables():
         if rows:
@@ -67,7 +67,7 @@ def text() -> str:
 
 
 def markdown() -> str:
-    """The same as Markdown tables."""
+    """Returns the tables as Markdown, then the links."""
     blocks = []
     for title, header, rows in tables():
         lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]

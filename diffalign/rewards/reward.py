@@ -24,23 +24,23 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in params.yaml and in metrics."""
+        """Returns the name in params.yaml and in metrics."""
 
     @property
     def version(self) -> str:
-        """Changes when the same image would get another score."""
+        """Returns the version, which changes when the same image would get another score."""
 
     @property
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest score; infinite where there is no bound."""
+        """Returns the lowest and the highest score; infinite where there is no bound."""
 
     @property
     def trained_on(self) -> str:
-        """What it learnt from, or was made from: the bias to expect."""
+        """Returns what it learnt from, or was made from: the bias to expect."""
 
     @property
     def differentiable(self) -> bool:
-        """Whether gradients reach the pixels."""
+        """Returns whether gradients reach the pixels."""
 
     def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Returns scores [B], higher is better, of images [B, 3, H, W], float in [-1, 1], for their prompts.

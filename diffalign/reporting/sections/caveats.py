@@ -15,7 +15,7 @@ def context(report: Material) -> dict[str, Any]:
 
 
 def caveats(judges: Sequence[Judge], simulated: bool) -> list[str]:
-    """What is simulated (the comparisons say so of themselves), and what the figures don't say."""
+    """Returns what is simulated (the comparisons say so of themselves), and what the figures don't say."""
     found = []
     if simulated:
         found.append(

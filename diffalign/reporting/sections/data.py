@@ -12,7 +12,7 @@ def context(report: Material) -> dict[str, Any]:
 
 
 def tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Nested counts as tables: the plain values first, then one table a section, deeper levels joined by a slash."""
+    """Returns nested counts as tables: plain values first, then a table a section, deeper levels joined by a slash."""
     plain = [
         (words(name), number(value))
         for name, value in values.items()
@@ -26,7 +26,7 @@ def tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(name, value) of a nested mapping's leaves."""
+    """Returns (name, value) of a nested mapping's leaves."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
         label = f"{prefix}{name}"
@@ -35,13 +35,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def words(name: str) -> str:
-    """A key as words: its underscores are spaces, its first letter is large."""
+    """Returns a key as words: its underscores are spaces, its first letter is large."""
     text = name.replace("_", " ")
     return text[:1].upper() + text[1:]
 
 
 def number(value: Any) -> str:
-    """A value for reading: thousands apart, four figures of a fraction, a dash where there's none."""
+    """Returns a value for reading: thousands apart, four figures of a fraction, a dash where there's none."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
