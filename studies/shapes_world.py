@@ -1,7 +1,7 @@
 """The study of the papers' findings on the shapes world: its runs, and its claims. A new claim or run goes here.
 
 A run is an entry of RUNS: a policy of params.yaml with some values changed. A claim is an entry of a Group in STUDY:
-its words, its source, and lines such as `beats("dpo", BASE)`. `runner.py` makes the runs, `claims.py` gives the verdicts.
+its words, its source, and lines such as `beats("dpo", BASE)`. `runner.py` makes the runs, `claims.py` the verdicts.
 """
 
 from collections.abc import Mapping, Sequence
