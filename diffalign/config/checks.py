@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from diffalign.config import samplers
 
@@ -48,8 +48,7 @@ def of_samplers(params: Params) -> list[str]:
     chosen = {"generate": settings.sampler}
     chosen |= {f"generate.overrides.{n}": own.sampler for n, own in settings.overrides.items() if own.sampler}
     needed = samplers.FAMILIES.get(params.model.family)
-    names = {cls.model_fields["name"].annotation: cls.process for cls in get_args(get_args(samplers.Sampler)[0])}
-    suitable = [get_args(name)[0] for name, process in names.items() if process == needed]
+    suitable = [name for name, process in samplers.SAMPLERS.items() if process == needed]
     return lines + [
         f"{key}.sampler.name: expected one of {', '.join(suitable)}, since {params.model.family} is a {needed} model, "
         f"got {sampler.name!r}"

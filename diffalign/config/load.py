@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from diffalign.config import checks
 from diffalign.config.params import METHODS, Params
+from diffalign.config.samplers import SAMPLERS
 from diffalign.config.training import Training
 from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
@@ -89,11 +90,21 @@ def source(raw: Any, error: Any) -> str:
     return " (from training)" if inherited(raw, error) else ""
 
 
+def key_of(error: Any) -> str:
+    """Returns the key that says which settings are meant: a policy's method, a sampler's name."""
+    return "method" if error["loc"][0] == "policies" else "name"
+
+
+def words_of(error: Any) -> tuple[str, ...]:
+    """Returns what that key may be."""
+    return METHODS if error["loc"][0] == "policies" else tuple(SAMPLERS)
+
+
 def where(error: Any) -> str:
     """Returns an error's path in the YAML; a policy's method stands in pydantic's path, but not there."""
     place = [str(part) for part in error["loc"]]
-    if place[0:1] == ["policies"] and error["type"].startswith("union_tag"):
-        return ".".join([*place, "method"])
+    if error["type"].startswith("union_tag"):
+        return ".".join([*place, key_of(error)])
     if place[0:1] == ["policies"] and len(place) > 2:
         place = place[:2] + place[3:]
     if place[0:1] == ["generate"] and "sampler" in place[:-1]:  # likewise the sampler's name
@@ -110,9 +121,9 @@ def what(error: Any) -> str:
     if kind == "missing":
         return "missing; expected a value (see docs/params.md for its meaning)"
     if kind == "union_tag_not_found":
-        return f"missing; expected one of {', '.join(METHODS)}"
+        return f"missing; expected one of {', '.join(words_of(error))}"
     if kind == "union_tag_invalid":
-        return f"expected one of {', '.join(METHODS)}, got {error['input']['method']!r}"
+        return f"expected one of {', '.join(words_of(error))}, got {error['input'][key_of(error)]!r}"
     if kind == "string_pattern_mismatch":
         return f"expected a name of lower-case letters, digits and _ that begins with a letter, got {got}"
     if kind == "string_type" and isinstance(error["input"], int | float):

@@ -3,7 +3,7 @@
 A sampler NAME is implemented in `diffalign/diffusion/samplers/NAME.py`, whose `build` takes these settings.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -80,6 +80,9 @@ class FlowCPS(Model):
     noise: Annotated[float, Field(gt=0, le=1)]
 
 
-Sampler = Annotated[
-    DDIM | DPMpp2M | Euler | EulerAncestral | FlowEuler | FlowSDE | FlowDance | FlowCPS, Field(discriminator="name")
-]
+Settings = DDIM | DPMpp2M | Euler | EulerAncestral | FlowEuler | FlowSDE | FlowDance | FlowCPS
+Sampler = Annotated[Settings, Field(discriminator="name")]
+SAMPLERS: dict[str, Process] = {
+    get_args(one.model_fields["name"].annotation)[0]: one.process for one in get_args(Settings)
+}
+"""What a sampler's `name` may be, and the kind of model that it samples from."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffalign.core.errors import UserError
 from diffalign.diffusion import sampling
@@ -93,9 +93,9 @@ def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) ->
         uncond = repeated(empty | image, len(prompts))
         output = sampling.guided(denoise, cond, uncond, how.guidance)
         x0 = sampling.sample(output, model.process, how.sampler, noise.to(device), how.steps, added)
-        check_finite(x0, "latents", prompts)
+        check_finite(x0, "latents", prompts, model)
         decoded = picture(model, x0)
-        check_finite(decoded, "pixels", prompts)
+        check_finite(decoded, "pixels", prompts, model)
         return decoded
 
     return make
@@ -112,21 +112,34 @@ def drawer(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> D
     return draw
 
 
-def check_finite(x: Tensor, what: str, prompts: Sequence[str]) -> None:
-    """Raises UserError unless all of x [B, ...] is finite; `what` it is, `prompts` what its rows were made for."""
+def check_finite(x: Tensor, what: str, prompts: Sequence[str], model: Family) -> None:
+    """Raises UserError unless all of x [B, ...] is finite; names what isn't, down to a weight of the model.
+
+    `what` x is: latents or pixels; `prompts` are those its rows were made for.
+    """
     broken = [i for i, finite in enumerate(x.isfinite().flatten(1).all(1).tolist()) if not finite]
     if broken:
+        weight = broken_weight(model)
+        cause = f"So has {weight}: make or fetch that network again." if weight else REMEDIES[what]
         raise UserError(
             f"{what} of generated images: expected finite numbers, found NaN or infinities in {len(broken)} of "
-            f"{len(x)} images, that of the prompt {prompts[broken[0]]!r} among them. {REMEDIES[what]}"
+            f"{len(x)} images, that of the prompt {prompts[broken[0]]!r} among them. {cause}"
         )
 
 
+def broken_weight(model: Family) -> str | None:
+    """Returns the name of a weight of the model that isn't finite, `denoiser.conv_in.weight`; None without one."""
+    for part, network in vars(model).items():
+        for name, value in network.named_parameters() if isinstance(network, nn.Module) else ():
+            if not bool(value.isfinite().all()):
+                return f"the weight {part}.{name}"
+    return None
+
+
 REMEDIES = {
-    "latents": "They come from the denoiser, by the text encoder's states: check the weights of the policy, of its "
-    "init and of model.path, and make or fetch again those that aren't finite.",
-    "pixels": "The latents are finite: they come from the VAE's decoder. Check the weights in vae/ of model.path, and "
-    "fetch the model again.",
+    "latents": "The weights that were looked at are finite. Latents come from the denoiser and the text encoder: does "
+    "this model need a lower generate.guidance, or fewer or more generate.steps?",
+    "pixels": "The latents and the weights that were looked at are finite: the VAE's decoder overflows on them.",
 }
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.errors import UserError
-from diffalign.generation import pipeline
+from diffalign.generation import gallery, pipeline
 from diffalign.generation.writer import chosen_prompts
-from stages import generate, train
+from stages import evaluate, generate, score, train
 from stages.generate import COMPARISONS
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world
 
@@ -185,3 +188,123 @@ def test_pixels_and_png() -> None:
     assert levels.shape == (1, 2, 3, 3)
     assert levels[0, :, :, 0].ravel().tolist() == [0, 0, 128, 255, 255, 191]
     assert pipeline.png(levels[0]) == pipeline.png(levels[0].copy())
+
+
+def with_settings(values: Params, **changes: Any) -> Params:
+    """The params with other values in `generate`."""
+    raw = values.model_dump(mode="json")
+    raw["generate"] |= changes
+    return parse(raw)
+
+
+def test_an_override_is_for_its_policy_alone(world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another sampler, steps and guidance for one policy: the manifest says so; other policies' images stay."""
+    euler = {"name": "euler_ancestral", "spacing": "trailing"}
+    values = with_settings(world[1], overrides={"again": {"sampler": euler, "steps": 3, "guidance": 1.0}})
+    monkeypatch.setattr(generate, "OUT", Path("overridden"))
+    for name in ("base", "again"):
+        generate.run(values, name)
+    assert snapshot(Path("overridden/base")) == snapshot(Path("images/base"))
+    about = json.loads(Path("overridden/again/manifest.json").read_text())
+    assert (about["sampler"], about["steps"], about["guidance"]) == (euler, 3, 1.0)
+    assert not {line["sha256"] for line in about["images"]} & {line["sha256"] for line in manifest("again")["images"]}
+    # noise of the steps, too, is a function of the image: another batch size gives the same images
+    monkeypatch.setattr(generate, "OUT", Path("rebatched"))
+    generate.run(with_settings(values, batch_size=7), "again")
+    for line in about["images"]:
+        one, two = (decoded(Path(folder, "again", line["file"])) for folder in ("overridden", "rebatched"))
+        assert abs(one - two).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"steps": 9, "guidance": 7.5}, r"steps: expected 2, found 9; guidance: expected 4.0, found 7.5"),
+        ({"sampler": {"name": "ddim", "eta": 0.5, "spacing": "leading"}}, r"sampler: expected .*0.0.*found .*0.5"),
+    ],
+)
+def test_images_made_otherwise_than_params_ask_are_not_compared(
+    world: tuple[Path, Params],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    expected: str,
+) -> None:
+    """One policy's images made by hand with other settings: score, evaluate and report refuse them."""
+    shutil.copytree(world[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    generate.run(with_settings(world[1], **changes), "again")
+    message = rf"images/again wasn't made as params.yaml asks for now: {expected}.*--force generate@again"
+    with pytest.raises(UserError, match=message):
+        score.run(world[1], "oracle")
+    with pytest.raises(UserError, match=message):
+        evaluate.run(world[1])
+
+
+def test_images_of_another_resolution_are_not_compared(world: tuple[Path, Params]) -> None:
+    shown = [gallery.read(Path("images", name)) for name in ("base", "again")]
+    gallery.check_comparable(shown)
+    other = replace(shown[1], about={**shown[1].about, "resolution": 32})
+    with pytest.raises(UserError, match="expected one resolution and dtype"):
+        gallery.check_comparable([shown[0], other])
+    gallery.check_made(shown[0], world[1].sampling("base"))
+    with pytest.raises(UserError, match="resolution: expected 64, found 32"):
+        gallery.check_made(other, world[1].sampling("again"))
+
+
+@pytest.mark.parametrize(("part", "what"), [("denoiser", "latents"), ("vae", "pixels"), ("nothing", "latents")])
+def test_nothing_that_is_not_finite_is_published(
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, part: str, what: str
+) -> None:
+    """A NaN in a weight of the denoiser or the decoder, or in an output alone: named, and no image is written."""
+    load = generate.load
+
+    def broken(*arguments: Any) -> Any:
+        model = load(*arguments)
+        if part == "nothing":
+            monkeypatch.setattr(model, "denoise", lambda x_t, t, cond: x_t / 0)
+        else:
+            network = model.denoiser if part == "denoiser" else model.vae.decoder
+            next(network.parameters()).data.view(-1)[0] = float("nan")
+        return model
+
+    monkeypatch.setattr(generate, "load", broken)
+    monkeypatch.setattr(generate, "OUT", Path("broken"))
+    cause = {
+        "denoiser": r"So has the weight denoiser\.\S+",
+        "vae": r"So has the weight vae\.decoder\.\S+",
+        "nothing": r"The weights that were looked at are finite",
+    }[part]
+    with pytest.raises(UserError, match=rf"^{what} of generated images: expected finite.* in 4 of 4 images.*{cause}"):
+        generate.run(world[1], "base")
+    assert not Path("broken/base").exists()
+    (work,) = Path("runs").glob("generate-base-*")
+    assert not list(work.rglob("*.png"))
+
+
+def test_float_pictures_are_the_images_but_for_rounding(world: tuple[Path, Params]) -> None:
+    """Within half a level of 255, in [-1, 1]; gradients reach the noise, those beyond the range too."""
+    model = generate.load(world[1], "base")
+    how = pipeline.sampling_of(world[1].sampling("base"))
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompts = ["a red circle", "a cat"]
+    levels = pipeline.drawer(model, model.denoise, 64, how)(prompts, noise, pipeline.no_noise)
+    start = noise.clone().requires_grad_()
+    found = pipeline.pictures(model, model.denoise, 64, how)(prompts, start, pipeline.no_noise)
+    assert found.min() >= -1 and found.max() <= 1
+    exact = (found.detach().permute(0, 2, 3, 1) + 1) * 127.5
+    assert abs(exact - torch.from_numpy(levels.astype(np.float32))).max() <= 0.5001
+    found.sum().backward()
+    assert start.grad is not None and start.grad.abs().max() > 0
+
+
+def test_a_clipped_pixel_keeps_its_gradient() -> None:
+    class Decoder:
+        def decode(self, x0: torch.Tensor) -> torch.Tensor:
+            return 2 * x0
+
+    x0 = torch.tensor([-3.0, 0.25, 3.0], requires_grad=True)
+    found = pipeline.picture(Decoder(), x0)  # type: ignore[arg-type]
+    found.sum().backward()
+    assert found.tolist() == [-1.0, 0.5, 1.0]
+    assert x0.grad is not None and x0.grad.tolist() == [2.0, 2.0, 2.0]
