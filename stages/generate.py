@@ -41,7 +41,8 @@ def run(params: "Params", policy: str | None = None) -> None:
         **made,
         "dtype": DTYPE,
     }
-    work = files.work_folder(f"generate-{policy}", [about, settings.batch_size, prompts], inputs(params, policy))
+    named = {"model.family": params.model.family}
+    work = files.work_folder(f"generate-{policy}", [about, settings.batch_size, prompts], inputs(params, policy), named)
     with files.lock(work):
         out = work / "out"
         files.remove_unfinished(out)

@@ -44,7 +44,8 @@ def run(params: "Params", policy: str | None = None) -> None:
     def encode_prompts(unfinished: list[list[str]]) -> Iterator[writer.Sample]:
         return encode.prompt_samples(family, prompts, encode.batches(unfinished, settings.batch_size))
 
-    work, size = files.work_folder("precompute", inputs, []), settings.shard_size
+    work = files.work_folder("precompute", inputs, [], {"model.family": model.family})
+    size = settings.shard_size
     with files.lock(work):
         records: dict[reader.Kind, list[writer.Record]] = {
             "images": writer.write_shards(work, "images", keys, size, encode_images),

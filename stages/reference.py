@@ -63,7 +63,7 @@ def measure(params: "Params") -> None:
     pair_ids = [pair.pair_id for pair in measuring.training_pairs(spec)]
     if not pair_ids:
         raise UserError(f"{COMPARISONS} has no untied comparison in the train split under the rule {spec.pairs}")
-    work = files.work_folder("reference", [vars(spec), made_with], [])
+    work = files.work_folder("reference", [vars(spec), made_with], [], {"model.family": params.model.family})
     with files.lock(work) as held:
         files.remove_unfinished(work)
         if world_size() == 1:

@@ -55,7 +55,8 @@ def run(params: "Params", policy: str | None = None) -> None:
     if settings.reference == "cached":
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
         inputs.append(REFERENCE / cached.MANIFEST)
-    work = work_folder(f"train-{policy}", spec.work(), inputs)  # not the machine: another one goes on with it
+    named = {"item.method": settings.method, "model.family": params.model.family}
+    work = work_folder(f"train-{policy}", spec.work(), inputs, named)  # not the machine: another one goes on with it
     if (place := external.place()) and place.rank:
         join(spec, work, place.rank)
         return

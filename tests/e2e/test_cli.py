@@ -15,7 +15,9 @@ from diffalign.reporting import summary
 from diffalign.runtime import timings
 from tests.helpers.scratch import REPO, make, run
 
-COMMANDS = ["stage", "run", "plan", "serve", "summary", "study", "sync", "ui", "preset", "fetch", "pretrain-demo"]
+COMMANDS = [
+    *("stage", "run", "plan", "serve", "summary", "study", "sync", "ui", "show", "preset", "fetch", "pretrain-demo"),
+]
 HEAVY = {"torch", "diffusers", "transformers", "mlflow", "prefect", "pyarrow", "numpy", "pydantic", "dvc", "rich"}
 
 

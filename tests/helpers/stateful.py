@@ -1,7 +1,7 @@
 """A training worker whose method has a state: a running mean of its losses, by which it multiplies them.
 
-It kills itself in the step that the file `kill-at` names, once; with a file `forget` it restores nothing. The steps that it begins
-are added to the file `steps-made`.
+It kills itself in the step that the file `kill-at` names, once; with a file `forget` it restores nothing. The steps
+that it begins are added to the file `steps-made`.
 """
 
 import os
