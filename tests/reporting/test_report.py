@@ -24,6 +24,7 @@ from diffalign.evaluation.results import Comparison
 from diffalign.generation.pipeline import png
 from diffalign.reporting import head, made_by, material, page
 from diffalign.reporting.material import roles
+from diffalign.reporting.sections import data
 from stages import report
 from tests.helpers import browser
 from tests.helpers.project import make_params
@@ -236,6 +237,17 @@ def test_how_the_images_were_made_is_said(project: Params) -> None:
     values = make_params(Path.cwd(), POLICIES, report=SETTINGS, generate={"overrides": overrides})
     text = " ".join(Page(written(values)).text.split())
     assert f"base: {how.format(4)}; base_again: {how.format(4)}; dpo: {how.format(7.5)}; sft: {how.format(4)}." in text
+
+
+def test_counts_of_files_are_a_table_of_their_own() -> None:
+    files = [{"file": "a.parquet", "known_by": "its name", "rows": 1200, "split": "test"}]
+    counts, *others = data.tables(
+        {"schema": 1, "rows": 1200, "file_splits": files, "rejects": {}, "splits": {"test": 3}}
+    )
+    assert counts == {"title": "Counts", "rows": [("Rows", "1,200")]}
+    assert [table["title"] for table in others] == ["File splits", "Rejects", "Splits"]
+    assert others[0]["rows"] == [("a.parquet", "known by its name, rows 1,200, split test")]
+    assert others[1]["rows"] == [("none", "")]
 
 
 def test_every_section_has_a_template_and_a_heading(project: Params) -> None:

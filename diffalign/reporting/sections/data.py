@@ -13,16 +13,24 @@ def context(report: Material) -> dict[str, Any]:
 
 def tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns nested counts as tables: plain values first, then a table a section, deeper levels joined by a slash."""
-    plain = [
-        (words(name), number(value))
-        for name, value in values.items()
-        if not isinstance(value, Mapping) and name != "schema"
-    ]
+    sections = {name: value for name, value in values.items() if isinstance(value, Mapping) or of_rows(value)}
+    plain = [(words(k), number(value)) for k, value in values.items() if k not in sections and k != "schema"]
     found: list[dict[str, Any]] = [{"title": "Counts", "rows": plain}] if plain else []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found.append({"title": words(name), "rows": flat(value) or [("none", "")]})
+    for name, value in sections.items():
+        rows = flat(value) if isinstance(value, Mapping) else [row(one) for one in value]
+        found.append({"title": words(name), "rows": rows or [("none", "")]})
     return found
+
+
+def of_rows(value: Any) -> bool:
+    """Tells whether a value is a list of mappings, which is a table of its own."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+def row(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns a mapping as a line: its first value, and the others with their names."""
+    first, *others = values
+    return number(values[first]), ", ".join(f"{words(name).lower()} {number(values[name])}" for name in others)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
