@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def stage(
 ) -> None:
     """Run one stage, needed or not: what dvc.yaml calls. `dvc repro` runs what is needed."""
     from diffalign.config.load import PARAMS, parse, read
-    from diffalign.runtime import processes, timings
+    from diffalign.runtime import external, processes, timings
     from diffalign.tracking import dag
     from diffalign.tracking.sync import stage_run
 
@@ -59,11 +60,17 @@ def stage(
     values = parse(raw, str(PARAMS))
     dag.check_key(name, raw)
     dag.check_leftovers(values.policies, values.rewards)
-    start = time.monotonic()
-    with stage_run(name, raw):
+    place, start = external.place(), time.monotonic()
+    if place and base != "train":
+        raise UserError(
+            f"stage {name}: DIFFALIGN_LAUNCHER=external is for train, which runs in many processes; unset it."
+        )
+    later = place is not None and place.rank > 0  # the first of a launcher's processes tells of all
+    with nullcontext() if later else stage_run(name, raw):
         work = importlib.import_module(f"stages.{base}").run
         work(values, key) if key else work(values)
-    timings.record(name, time.monotonic() - start)
+    if not later:
+        timings.record(name, time.monotonic() - start)
 
 
 @app.command()

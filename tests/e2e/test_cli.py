@@ -88,6 +88,26 @@ def test_a_port_that_cant_be(project: Path, command: str, port: str) -> None:
     assert "Invalid value for '--port'" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_of_an_external_launchers_processes_the_first_one_tells(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a stage is noted once, and stages that aren't made for many processes refuse them."""
+    folder = shutil.copytree(project, tmp_path / "project")
+    given = {"DIFFALIGN_LAUNCHER": "external", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "DIFFALIGN_TRACKING": "off"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    noted = folder / "runs/timings.jsonl"
+    noted.unlink(missing_ok=True)
+    for rank, lines in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli(folder, "stage", "train@base").returncode == 0
+        assert (len(noted.read_text().splitlines()) if noted.exists() else 0) == lines
+    done = cli(folder, "stage", "ingest")
+    assert done.returncode == 2
+    assert "DIFFALIGN_LAUNCHER=external is for train" in done.stderr
+
+
 def test_a_misspelt_switch_is_refused_by_every_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFALIGN_TRACKNG", "0")
     for command in (("stage", "ingest"), ("sync",)):
