@@ -6,7 +6,7 @@ import pytest
 
 from diffalign.core.errors import UserError
 from diffalign.data.batches.image_labels import Opinion, opinions
-from tests.data.test_comparisons import one, table
+from tests.helpers.comparison_rows import one, table
 
 ROWS = [
     one(1, "a"),  # A won

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -432,3 +434,42 @@ def test_a_repeated_image_is_not_unpacked_all_at_once(monkeypatch):
     rows = source.load(Path("raw"), {"splits": {}}).records()
     assert sum(map(len, rows)) == 3000
     assert pa.default_memory_pool().max_memory() < before + 64 * 2**20
+
+
+def test_mutated_parquet_is_refused_or_accounted_for():
+    """Bytes changed, removed or repeated, by seed: a UserError, or every row has a disposition; nothing else."""
+    whole = write("train-0.parquet", pickapic.rows(12), row_group_size=5, compression="zstd").read_bytes()
+    rng, outcomes = np.random.default_rng(11), Counter()
+    for _ in range(80):
+        mutant = bytearray(whole)
+        start = int(rng.integers(4, len(whole)))
+        match rng.integers(4):
+            case 0:
+                mutant[start] ^= 1 << rng.integers(8)
+            case 1:
+                mutant[start : start + 40] = rng.bytes(40)
+            case 2:
+                del mutant[start : start + 16]
+            case 3:
+                mutant[start:start] = mutant[start : start + 16]
+        Path("raw/train-0.parquet").write_bytes(mutant)
+        shutil.rmtree(OUT, ignore_errors=True)
+        try:
+            metrics = run()
+        except UserError as error:
+            assert "raw" in str(error) or "data.path" in str(error)
+            assert not OUT.exists()
+            outcomes["refused"] += 1
+        else:
+            assert metrics["rows"] == metrics["comparisons"] + metrics["rejected"]
+            outcomes["read"] += 1
+    assert outcomes["refused"] > 40 and outcomes["read"] > 2
+
+
+@pytest.mark.parametrize("split", ["val", "", "TEST"])
+def test_a_setting_that_the_source_does_not_know_is_named(split):
+    write("train-0.parquet", pickapic.rows(2))
+    with pytest.raises(UserError, match=r"data\.settings\.splits\.a: "):
+        run(settings={"splits": {"a": split}})
+    with pytest.raises(UserError, match=r"data\.settings\.split: "):
+        run(settings={"splits": {}, "split": {}})

@@ -11,7 +11,7 @@ import pytest
 from diffalign.config.pairs import Pairs
 from diffalign.core.errors import UserError
 from diffalign.training import dataset
-from tests.data.test_comparisons import one, table
+from tests.helpers.comparison_rows import one, table
 
 
 def spec(folder: Path, **changes: Any) -> Any:

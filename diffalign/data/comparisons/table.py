@@ -26,6 +26,8 @@ COMPARISONS, REJECTS, IMAGES = "comparisons.parquet", "rejects.parquet", "images
 AGAIN = "Make it again: dvc repro --force ingest"
 
 _TEXT = ["comparison_id", "prompt", "image_a", "image_b", "answer", "rater_id", "source", "model_a", "model_b"]
+REQUIRED = ("comparison_id", "prompt", "image_a", "image_b", "source")
+"""Columns of text that every row has, beside answer and split."""
 COMPARISON_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT]
     + [("created_at", pa.timestamp("us", "UTC")), ("split", pa.string()), ("flags", pa.list_(pa.string()))]
@@ -41,7 +43,7 @@ IMAGE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One answer of one rater: which of two images, shown as a and b, is better for the prompt.
+    """Holds one answer of one rater: which of two images, shown as a and b, is better for the prompt.
 
     Images are named by the SHA-256 of their bytes. What the source doesn't say is None. `created_at` is in UTC.
     """
@@ -61,7 +63,7 @@ class Comparison:
 
 
 def read(folder: Path) -> pa.Table:
-    """The comparisons of a folder, in the source's order; raises UserError if they aren't there or are damaged."""
+    """Reads the comparisons of a folder, in the source's order; raises UserError if they are missing or damaged."""
     path = Path(folder) / COMPARISONS
     try:
         table = pq.read_table(path, page_checksum_verification=True)
@@ -74,17 +76,25 @@ def read(folder: Path) -> pa.Table:
             f"{path}: expected the columns {', '.join(COMPARISON_SCHEMA.names)}, found "
             f"{', '.join(table.schema.names)}. {AGAIN}"
         )
+    known: dict[str, tuple[str, ...]] = {**dict.fromkeys(REQUIRED, ()), "answer": ANSWERS, "split": SPLITS}
+    for column, values in known.items():
+        found = table[column]
+        if found.null_count:
+            raise UserError(f"{path}: {column}: expected text in every row, {found.null_count} have none. {AGAIN}")
+        others = set(found.unique().to_pylist()).difference(values) if values else set()
+        if others:
+            raise UserError(f"{path}: {column}: expected {', '.join(values)}, found {min(others)!r}. {AGAIN}")
     return table
 
 
 def prompts(table: pa.Table, split: Split) -> list[str]:
-    """The distinct prompts of a split, ordered by the SHA-256 of their UTF-8 text."""
+    """Returns the distinct prompts of a split, ordered by the SHA-256 of their UTF-8 text."""
     found = table.filter(pc.equal(table["split"], split))["prompt"].unique().to_pylist()
     return sorted(found, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
 
 
 def iter_images(folder: Path, wanted: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """The images `wanted` (None: all) as (sha256, bytes), in the order in which they are stored, each once.
+    """Yields the images `wanted` (None: all) as (sha256, bytes), in the order in which they are stored, each once.
 
     Holds one row group of about 32 MB in memory. Raises UserError: an image isn't there, a file can't be
     read, an image's bytes aren't those of its name.

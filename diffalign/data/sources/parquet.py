@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from diffalign.core.errors import UserError
 
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a damaged Parquet file raises."""
+"""Errors that reading a damaged Parquet file raises."""
 
 
 def check(path: Path, columns: dict[str, pa.DataType]) -> int:
-    """The rows of a file in the right columns; raises UserError, without the file's name."""
+    """Returns the number of rows of a file with the right columns; raises UserError, without the file's name."""
     try:
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
@@ -40,14 +40,14 @@ def check(path: Path, columns: dict[str, pa.DataType]) -> int:
 
 
 def note(path: Path, key: str) -> str | None:
-    """What a checked file's own metadata says under a key."""
+    """Returns the text under a key of a checked file's own metadata, None if there is none."""
     with pq.ParquetFile(path) as file:
         found = (file.schema_arrow.metadata or {}).get(key.encode())
     return None if found is None else found.decode("utf-8", "replace")
 
 
 def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
-    """The distinct texts of each few thousand rows of a column, as bytes; raises UserError if the file is damaged."""
+    """Yields the distinct texts of each few thousand rows of a column, as bytes; raises UserError if the file is damaged."""
     with _damage(path), _open(path, read_dictionary=[column]) as file:
         # As a dictionary, so that a huge text repeated is one in memory.
         for batch in file.iter_batches(8192, columns=[column], use_threads=False):
@@ -55,7 +55,7 @@ def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
 
 
 def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """The rows of a file as dicts, at most 16 at a time, with their bytes in memory; raises UserError if damaged.
+    """Yields the rows of a file as dicts, at most 16 at a time, with their bytes in memory; raises UserError if damaged.
 
     Text comes as bytes and times as microseconds, as they lie in the file: nothing says that they are valid. A small
     file may unpack to gigabytes (a dictionary of one image, repeated): so only as many rows are unpacked at a time as
@@ -97,7 +97,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _same(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether a type is the expected one, or the same with 64-bit offsets or another unit of time."""
+    """Tells whether a type is the expected one, perhaps with 64-bit offsets or another unit of time."""
     if pa.types.is_timestamp(expected):
         return bool(pa.types.is_timestamp(found))
     return found == expected or found == {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(expected)
