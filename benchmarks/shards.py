@@ -37,7 +37,7 @@ def write(work: Path, count: int, size: int, shard_size: int) -> list[str]:
                 yield Sample(key, {"mean": mean, "logvar": logvar}, {"width": 8 * size, "height": 8 * size})
 
     records = shard_writer.write_shards(work, "images", keys, shard_size, samples)
-    shard_writer.finish(work, {"images": records, "prompts": []}, shards.fingerprint({}, 8 * size, flips=False))
+    shard_writer.finish(work, {"images": records, "prompts": []}, shards.fingerprint({}, 8 * size, flips=False), {})
     return keys
 
 

@@ -47,7 +47,7 @@ def note(path: Path, key: str) -> str | None:
 
 
 def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
-    """Yields the distinct texts of each few thousand rows of a column, as bytes; raises UserError if the file is damaged."""
+    """Yields the distinct texts of each few thousand rows of a column, as bytes; UserError if the file is damaged."""
     with _damage(path), _open(path, read_dictionary=[column]) as file:
         # As a dictionary, so that a huge text repeated is one in memory.
         for batch in file.iter_batches(8192, columns=[column], use_threads=False):
@@ -55,7 +55,7 @@ def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
 
 
 def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Yields the rows of a file as dicts, at most 16 at a time, with their bytes in memory; raises UserError if damaged.
+    """Yields the rows of a file as dicts, at most 16 at a time, with their bytes in memory; UserError if damaged.
 
     Text comes as bytes and times as microseconds, as they lie in the file: nothing says that they are valid. A small
     file may unpack to gigabytes (a dictionary of one image, repeated): so only as many rows are unpacked at a time as
