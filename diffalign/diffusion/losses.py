@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 
 def errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Per-sample denoising error [B] (Ho et al. 2020, arXiv 2006.11239, eq. 14), in float32 at least.
+    """Returns each sample's denoising error [B] (Ho et al. 2020, arXiv 2006.11239, eq. 14), in float32 at least.
 
     The mean (not the sum) of squares over C, h, w; the target is what the process says: noise, v or velocity.
     """
@@ -19,7 +19,7 @@ def errors(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def precise(x: Tensor) -> Tensor:
-    """x in float32; float64 stays as it is, for what checks gradients."""
+    """Returns x in float32; float64 stays as it is, for gradient checks."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -32,7 +32,7 @@ def diffusion_dpo(
     strength: Tensor | None = None,
     link: str = "sigmoid",
 ) -> tuple[Tensor, Tensor]:
-    """Diffusion-DPO's loss and implicit margin, each [B] (Wallace et al. 2023, arXiv 2311.12908, eq. 14).
+    """Returns Diffusion-DPO's loss and implicit margin, each [B] (Wallace et al. 2023, arXiv 2311.12908, eq. 14).
 
     All errors are [B] means over C, h, w; beta enters as beta / 2, as in the official code, so the paper's beta for
     sums (S9) is beta / 2 divided by the number of latent elements. `margin` is by how much more the policy improved on
@@ -48,7 +48,7 @@ def diffusion_dpo(
 
 
 def conventions(beta: float, elements: int) -> dict[str, float]:
-    """What a Diffusion-DPO beta is in other code's terms, and the paper's learning rate for it.
+    """Returns a Diffusion-DPO beta in other code's terms, and the paper's learning rate for it.
 
     `summed`: for errors summed over the C * h * w `elements` of a latent, without a half (the paper's S9);
     `diffusers_sd15` and `diffusers_sdxl`: its two example scripts' --beta_dpo, of which the first takes no half;
@@ -75,7 +75,7 @@ TERMS = {
 
 
 def told(beta: float, lr: float, found: dict[str, float]) -> str:
-    """A beta in other code's terms, and a learning rate beside the paper's rule where there is one, as a line."""
+    """Returns a line of text: beta in other code's terms, the learning rate beside the paper's rule if there is one."""
     betas = ", ".join(f"{found[name]:.4g} {words}" for name, words in TERMS.items() if name in found)
     if "lr_printed" not in found:
         return f"beta {beta:g} is {betas}"
@@ -84,7 +84,7 @@ def told(beta: float, lr: float, found: dict[str, float]) -> str:
 
 
 def hinge(logits: Tensor) -> Tensor:
-    """relu(1 - z): flat where a pair is won by 1 (Zhao et al. 2023, SLiC-HF, arXiv 2305.10425).
+    """Returns relu(1 - z), flat where a pair is won by 1 (Zhao et al. 2023, SLiC-HF, arXiv 2305.10425).
 
     That's its calibration loss, max(0, delta - z), with delta = 1 and DPO's logit for the sequences' log ratio.
     """
@@ -92,7 +92,7 @@ def hinge(logits: Tensor) -> Tensor:
 
 
 def ipo(logits: Tensor) -> Tensor:
-    """(z - 1/2)^2 (Azar et al. 2023, arXiv 2310.12036, eq. 17): pulls the margin to a finite value, 1 / beta.
+    """Returns (z - 1/2)^2 (Azar et al. 2023, arXiv 2310.12036, eq. 17): it pulls the margin to 1 / beta.
 
     That's the published (m - 1 / (2 b))^2, b = beta / 2, times b^2: the same minimum and direction for every b, at the
     other links' size.
@@ -105,7 +105,7 @@ LINKS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": lambda z: -logsigmoid
 
 
 def gradient_weight(logits: Tensor, link: str) -> Tensor:
-    """|d link / d logit|, how much a pair still pulls: sigmoid(-z) for the sigmoid, 1 or 0 for the hinge."""
+    """Returns |d link / d logit|, a pair's weight in the gradient: sigmoid(-z), or 1 or 0 for the hinge."""
     z = logits.detach().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(LINKS[link](z).sum(), z)
@@ -113,7 +113,7 @@ def gradient_weight(logits: Tensor, link: str) -> Tensor:
 
 
 def loser_scale(residual_w: Tensor, residual_l: Tensor, mu: float) -> Tensor:
-    """Diffusion-SDPO's factor [B] in [0, 1] on the loser's gradient (Fu et al. 2025, arXiv 2511.03317).
+    """Returns Diffusion-SDPO's factor [B] in [0, 1] on the loser's gradient (Fu et al. 2025, arXiv 2511.03317).
 
     No gradient flows through it.
 
@@ -131,13 +131,13 @@ def loser_scale(residual_w: Tensor, residual_l: Tensor, mu: float) -> Tensor:
 
 
 def with_gradient_scaled(value: Tensor, scale: Tensor) -> Tensor:
-    """The value, with `scale` times its gradient."""
+    """Returns the value unchanged, with its gradient multiplied by `scale`."""
     kept = value.detach()
     return kept + scale * (value - kept)
 
 
 def diffusion_kto(error: Tensor, error_ref: Tensor, desirable: Tensor, beta: float, z: Tensor) -> Tensor:
-    """Diffusion-KTO's loss [N] of images by themselves, N of them (Li et al. 2024, arXiv 2404.04465, eq. 8).
+    """Returns Diffusion-KTO's loss [N] of N unpaired images (Li et al. 2024, arXiv 2404.04465, eq. 8).
 
     1 - sigmoid(w * beta / 2 * ((E_ref - E) - z)), w = 1 for a `desirable` image, -1 for another one; 1/2 at the
     reference. Errors [N] are means over C, h, w. beta enters as beta / 2, as in `diffusion_dpo`, so that one beta ties
@@ -150,7 +150,7 @@ def diffusion_kto(error: Tensor, error_ref: Tensor, desirable: Tensor, beta: flo
 
 
 def reference_point(improvement: Tensor) -> Tensor:
-    """Diffusion-KTO's z: the mean of E_ref - E over the global batch (a scalar), at least 0.
+    """Returns Diffusion-KTO's z: the mean of E_ref - E over the global batch (a scalar), at least 0.
 
     beta times it is the paper's Q_ref, an estimate of the policy's KL divergence from the reference. The paper takes
     the mean over unrelated images and prompts; this is the authors' default (--bce_offset none), over the very batch.
@@ -159,7 +159,7 @@ def reference_point(improvement: Tensor) -> Tensor:
 
 
 def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor | None = None) -> Tensor:
-    """MaPO [B], which needs no reference (Hong et al. 2024, arXiv 2406.06424 v2, eq. 9 and 10, as its code has them).
+    """Returns MaPO's loss [B], which has no reference (Hong et al. 2024, arXiv 2406.06424 v2, eq. 9, 10, as coded there).
 
     E_w - beta * log sigmoid(T * (phi(E_w) - phi(E_l))). phi(E) = E / 2 / (exp(E / 2) - 1) falls from 1 at E = 0; errors
     [B] are means over C, h, w; T is the number of timesteps; beta (0.1 as published) weighs the preference against
@@ -173,21 +173,21 @@ def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor
 
 
 def odds(error: Tensor) -> Tensor:
-    """MaPO's link phi(E) = x / (exp(x) - 1), x = E / 2, [B], with the 1/2 of its code (eq. 11 has a beta)."""
+    """Returns MaPO's link phi(E) = x / (exp(x) - 1), x = E / 2, [B], with the 1/2 of its code (eq. 11 has a beta)."""
     x = 0.5 * error.clamp(min=1e-12)
     return x / torch.expm1(x)
 
 
 def implicit_margin(error_w: Tensor, error_l: Tensor, error_w_ref: Tensor, error_l_ref: Tensor) -> Tensor:
-    """By how much more the policy improved on the winner's error than on the loser's, [B]."""
+    """Returns by how much more the policy improved on the winner's error than on the loser's, [B]."""
     return (error_l - error_l_ref) - (error_w - error_w_ref)
 
 
 def implicit_accuracy(margin: Tensor) -> Tensor:
-    """Per pair [B]: 1 where the implicit reward ranks the winner above the loser, 1/2 where it ties, else 0."""
+    """Returns, per pair [B], 1 where the implicit reward ranks the winner above the loser, 1/2 at a tie, else 0."""
     return (margin > 0).float() + 0.5 * (margin == 0).float()
 
 
 def sft(error_w: Tensor) -> Tensor:
-    """Supervised fine-tuning on the winners: their denoising error itself, [B] (Ho et al. 2020, eq. 14)."""
+    """Returns the loss [B] of supervised fine-tuning: the winners' denoising error (Ho et al. 2020, eq. 14)."""
     return error_w

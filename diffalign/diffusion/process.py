@@ -27,7 +27,7 @@ CLEAN = -math.inf
 
 
 class Process(Protocol):
-    """How images become noise. A time t grows with the noise; its unit and type are the process's own."""
+    """Says how images become noise. A time t grows with the noise; its unit and type are the process's own."""
 
     @property
     def T(self) -> int:
@@ -42,22 +42,22 @@ class Process(Protocol):
         """The name and settings of the deterministic sampler that the model's own scheduler config describes."""
 
     def time(self, share: float) -> int | float:
-        """The time t at a share in [0, 1] of the schedule: 0 is clean, at 1 all is noise."""
+        """Returns the time t at a share in [0, 1] of the schedule: 0 is clean, at 1 all is noise."""
 
     def span(self, shares: Sequence[float]) -> range | None:
-        """The timesteps between two shares of the schedule in [0, 1], at least one; None where t is a float."""
+        """Returns the timesteps between two shares of the schedule in [0, 1], at least one; None where t is a float."""
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] from clean latents, noise and t [B]."""
+        """Returns x_t [B, C, h, w] from clean latents, noise and t [B]."""
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should output at x_t, [B, C, h, w]."""
+        """Returns the network's target at x_t, [B, C, h, w]."""
 
     def coefficients(self, t: Tensor, t_prev: Tensor, noise: float) -> Coefficients:
-        """The transitions from times t to t_prev, each [B], at a noise level: 0 is deterministic."""
+        """Returns the transitions from times t to t_prev, each [B], at a noise level: 0 is deterministic."""
 
     def step(self, output: Tensor, x_t: Tensor, t: float, t_prev: float) -> Tensor:
-        """x at t_prev [B, C, h, w] from the network's output at x_t, without noise."""
+        """Returns x at t_prev [B, C, h, w] from the network's output at x_t, without noise."""
 
 
 def transition(
@@ -73,7 +73,7 @@ def transition(
 
 
 def scaled_linear(beta_start: float, beta_end: float, T: int) -> Tensor:
-    """alpha_bar [T] of Stable Diffusion's schedule: betas linear in their square roots (Rombach et al. 2022)."""
+    """Returns Stable Diffusion's alpha_bar [T]: betas linear in their square roots (Rombach et al. 2022)."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
 
@@ -119,34 +119,34 @@ class Diffusion:
         return {"name": "ddim", "eta": 0.0, "spacing": "leading"}
 
     def time(self, share: float) -> int:
-        """The timestep 0..T-1 at a share in [0, 1] of the schedule."""
+        """Returns the timestep 0..T-1 at a share in [0, 1] of the schedule."""
         return min(int(share * self.T), self.T - 1)
 
     def span(self, shares: Sequence[float]) -> range:
-        """The timesteps between two shares of the schedule in [0, 1], e.g. (0.4, 1): 400..999 of 1000; at least one."""
+        """Returns the timesteps between two shares in [0, 1], at least one: 400..999 of 1000 for (0.4, 1)."""
         low, high = (round(share * self.T) for share in shares)
         low = min(low, self.T - 1)
         return range(low, max(high, low + 1))
 
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t), each [B, 1, 1, 1] in `like`'s device and dtype, for integer t [B]."""
+        """Returns (alpha_t, sigma_t), each [B, 1, 1, 1] in `like`'s device and dtype, for integer t [B]."""
         alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] from clean latents, noise and integer t [B]."""
+        """Returns x_t [B, C, h, w] from clean latents, noise and integer t [B]."""
         alpha, sigma = self.scales(t, x0)
         return alpha * x0 + sigma * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should output at x_t, [B, C, h, w]."""
+        """Returns the network's target at x_t, [B, C, h, w]."""
         if self.prediction == "epsilon":
             return eps
         alpha, sigma = self.scales(t, x0)
         return alpha * eps - sigma * x0
 
     def split(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0, eps), each [B, C, h, w], that a network output at x_t stands for."""
+        """Returns (x0, eps), each [B, C, h, w], computed from a network's output at x_t."""
         alpha, sigma = self.scales(t, x_t)
         if self.prediction == "epsilon":
             return (x_t - sigma * output) / alpha, output
@@ -211,19 +211,19 @@ class Flow:
         return {"name": "flow_euler"}
 
     def time(self, share: float) -> float:
-        """The share itself. Nothing is divided by t or 1 - t anywhere, so neither end is cut off."""
+        """Returns the share itself. Nothing is divided by t or 1 - t anywhere, so neither end is cut off."""
         return share
 
     def span(self, shares: Sequence[float]) -> None:
-        """None: t is a float."""
+        """Returns None: t is a float."""
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] from clean latents, noise and t [B] in [0, 1]."""
+        """Returns x_t [B, C, h, w] from clean latents, noise and t [B] in [0, 1]."""
         t = broadcast(t, x0)
         return (1 - t) * x0 + t * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """The velocity eps - x0, [B, C, h, w], the same at every t.
+        """Returns the velocity eps - x0, [B, C, h, w], equal at every t.
 
         Diffusion-DPO's loss on errors against it is Flow-DPO (Liu et al. 2025, arXiv 2501.13918, eq. 6) with a constant
         beta, as in its experiments. The derivation gives beta (1 - t)^2 instead, which the paper reports to
@@ -265,5 +265,5 @@ class Flow:
 
 
 def broadcast(t: Tensor, like: Tensor) -> Tensor:
-    """t [B] as [B, 1, 1, 1] in `like`'s device and dtype."""
+    """Returns t [B] as [B, 1, 1, 1] in `like`'s device and dtype."""
     return t.to(like.device, like.dtype).view(-1, 1, 1, 1)

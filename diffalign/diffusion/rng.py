@@ -21,17 +21,17 @@ ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE, STEP =
 
 
 def generator(stream: int, seed: int, *where: int) -> np.random.Generator:
-    """A counter-based generator that is a function of its arguments, integers >= 0."""
+    """Returns a counter-based generator that is a function of its arguments, integers >= 0."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([stream, seed, *where])))
 
 
 def text_seed(text: str) -> int:
-    """A text as one of a generator's integers: the first 64 bits of its SHA-256."""
+    """Returns a text as an integer for a generator: the first 64 bits of its SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise, float32, on the CPU."""
+    """Returns standard normal noise, float32, on the CPU."""
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
 
@@ -46,7 +46,7 @@ class PairDraw:
     posterior_w: Tensor
     """Noise [C, h, w] of the VAE's posterior for the winner's latents."""
     posterior_l: Tensor
-    """The same for the loser's."""
+    """Noise [C, h, w] of the VAE's posterior for the loser's latents."""
     flip_w: bool
     """Whether the winner is mirrored."""
     flip_l: bool
@@ -58,7 +58,7 @@ class PairDraw:
 def pair_draw(
     seed: int, step: int, slot: int, shape: tuple[int, ...], times: Times, flip: str, drop: float
 ) -> PairDraw:
-    """The draw of one slot of one step's global batch.
+    """Returns the draw of one slot of one step's global batch.
 
     `shape` is (C, h, w); `flip` is none, pair (both mirrored together) or independent (the official code's); `drop` is
     the probability in [0, 1] of the empty prompt.
@@ -79,7 +79,7 @@ class FixedDraws:
     swapped: bool = False
 
     def at(self, pair_id: str, epoch: int, shape: tuple[int, ...], times: Times, flip: str, drop: float) -> PairDraw:
-        """The draw of a pair in an epoch; the other arguments as for `pair_draw`."""
+        """Returns the draw of a pair in an epoch; the other arguments as for `pair_draw`."""
         rng = generator(REFERENCE, self.seed, text_seed(pair_id), epoch % self.count)
         drawn = _pair_draw(rng, times.draw(rng), shape, flip, drop)
         if not self.swapped:
@@ -112,7 +112,7 @@ class ImageDraw:
 def image_draw(
     seed: int, step: int, slot: int, side: int, shape: tuple[int, ...], times: Times, flip: bool, drop: float
 ) -> ImageDraw:
-    """The draw of one slot's desirable (`side` 0) or undesirable (1) image; nothing is shared between the two.
+    """Returns the draw of one slot's desirable (`side` 0) or undesirable (1) image; nothing is shared between the two.
 
     `flip`: whether images are mirrored, half of them; the others as in `pair_draw`.
     """
@@ -124,7 +124,7 @@ def image_draw(
 
 
 def probe_draw(seed: int, pair_id: str, k: int, count: int, shape: tuple[int, ...], times: Times) -> PairDraw:
-    """The k-th of a pair's `count` fixed draws to be watched: t from the k-th stratum, the latents' posterior means.
+    """Returns the k-th of a pair's `count` draws for probes: t from the k-th stratum, the latents' posterior means.
 
     A function of the arguments: not of the step, of other pairs, of ranks. Nothing is mirrored, no prompt is dropped.
     """
@@ -135,18 +135,18 @@ def probe_draw(seed: int, pair_id: str, k: int, count: int, shape: tuple[int, ..
 
 
 def pair_index(seed: int, step: int, slot: int, batch_size: int, count: int) -> int:
-    """Which of `count` pairs stands in a slot: every epoch is a permutation of its own, epochs follow without a gap."""
+    """Returns which of `count` pairs stands in a slot: every epoch is a permutation, epochs follow without a gap."""
     return pair_place(seed, step, slot, batch_size, count)[0]
 
 
 def pair_place(seed: int, step: int, slot: int, batch_size: int, count: int) -> tuple[int, int]:
-    """`pair_index`, and the epoch (0, 1, ...) that the slot is in."""
+    """Returns the pair of a slot, as `pair_index` does, and the epoch (0, 1, ...) that the slot is in."""
     epoch, position = divmod(step * batch_size + slot, count)
     return int(_permutation(count, ORDER, seed, epoch)[position]), epoch
 
 
 def image_index(seed: int, step: int, slot: int, side: int, batch_size: int, count: int) -> int:
-    """`pair_index` for the `count` images of a side, each side in an order of its own."""
+    """Returns which of a side's `count` images stands in a slot, as `pair_index` does; each side has its own order."""
     epoch, position = divmod(step * batch_size + slot, count)
     return int(_permutation(count, IMAGE_ORDER, seed, epoch, side)[position])
 

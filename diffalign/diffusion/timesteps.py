@@ -1,4 +1,4 @@
-"""How t is drawn in training: over which part of the schedule, how densely, in strata or not.
+"""Draws the times t of training: over a part of the schedule, by a density, in strata or not.
 
 A share u in [0, 1] of the schedule stands for a timestep; the process says for which (`Process.time`).
 """
@@ -18,7 +18,7 @@ NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Times:
-    """t between two shares of a process's schedule.
+    """Draws t between two shares of a process's schedule.
 
     `density`: uniform, or logit_normal: sigmoid of a standard normal, which spares both ends (Esser et al. 2024, arXiv
     2403.03206, sec. 3.1), cut to the range; logit_normal_shifted: the same after the process's shift towards the noise
@@ -33,7 +33,7 @@ class Times:
     strata: int = 0
 
     def draw(self, rng: np.random.Generator, slot: int = 0) -> int | float:
-        """The t of a slot of the global batch, in the process's unit."""
+        """Returns the t of a slot of the global batch, in the process's unit."""
         span = self.process.span((self.low, self.high)) if self.density == "uniform" and not self.strata else None
         if span is not None:
             return int(rng.integers(span.start, span.stop))
@@ -41,7 +41,7 @@ class Times:
         return self.process.time(self.share((slot + u) / self.strata if self.strata else u))
 
     def share(self, u: float) -> float:
-        """The share of the schedule below which a part u in [0, 1) of the density lies: its quantile function."""
+        """Returns the share of the schedule below which a part u in [0, 1) of the density lies: its quantile."""
         if self.density == "uniform":
             return self.low + u * (self.high - self.low)
         mean = math.log(self.process.shift) if self.density == "logit_normal_shifted" else 0.0
@@ -50,10 +50,10 @@ class Times:
 
 
 def distribution(share: float, mean: float) -> float:
-    """The part of the logit-normal density, its normal with this mean, below a share in [0, 1]."""
+    """Returns the part of the logit-normal density, its normal with this mean, below a share in [0, 1]."""
     return share if share in (0, 1) else NORMAL.cdf(math.log(share / (1 - share)) - mean)
 
 
 def quantile(part: float, mean: float) -> float:
-    """The inverse of `distribution`: sigmoid of the normal quantile."""
+    """Returns the share below which a part lies, the inverse of `distribution`: sigmoid of the normal quantile."""
     return part if part in (0, 1) else 1 / (1 + math.exp(-mean - NORMAL.inv_cdf(part)))
