@@ -2,11 +2,12 @@
 
 import graphlib
 import hashlib
+import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,24 @@ def known() -> dict[str, str]:
     for stage in lock().values():
         found.update(checksums(stage.get("outs", [])))
     for folder in ("diffalign", "stages"):
-        for path in sorted(Path(folder).rglob("*.py")):
-            found[path.as_posix()] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        files = [path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        code = {path: _md5(path.read_bytes()) for path in files}
+        found |= {path.as_posix(): md5 for path, md5 in code.items()}
+        for parent in {parent for path in files for parent in path.parents if parent != Path()}:
+            found[parent.as_posix()] = folder_md5(
+                {p.relative_to(parent): code[p] for p in files if parent in p.parents}
+            )
     return found
+
+
+def folder_md5(files: Mapping[Path, str]) -> str:
+    """Returns the checksum that DVC gives to a folder whose files have these MD5s, by paths relative to it."""
+    rows = [{"md5": md5, "relpath": path.as_posix()} for path, md5 in files.items()]
+    return _md5(json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True).encode()) + ".dir"
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def lookup(params: dict[str, Any], keys: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """dvc.yaml agrees with the stages and with params.yaml, and DVC can read it."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,22 @@ def test_outs_are_declared_for_the_mirror(repo: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(repo)
     assert dag.declared("train@dpo")["outs"] == ["models/policies/dpo", "curves/dpo.jsonl"]
     assert "policies.dpo" in dag.declared("train@dpo")["params"]
+
+
+def test_checksums_of_code_are_dvcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dvc.yaml names files and folders of our code: a live run notes the checksums that dvc.lock will have for them."""
+    monkeypatch.chdir(tmp_path)
+    texts = {"diffalign/a.py": "x = 1\n", "diffalign/b/c.py": "", "diffalign/b/t/d.html": "<p>", "stages/s.py": "y"}
+    for name, text in {**texts, "diffalign/b/__pycache__/c.pyc": "z"}.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    Path(".dvcignore").write_text("__pycache__/\n")
+    Path("dvc.yaml").write_text(
+        "stages:\n  s:\n    cmd: echo\n    deps: [diffalign/a.py, diffalign/b, diffalign, stages/s.py]\n"
+    )
+    subprocess.run([*dag.DVC, "repro", "-q"], check=True)
+    expected = dag.checksums(dag.lock()["s"]["deps"])
+    assert len(expected) == 4
+    assert {path: dag.known()[path] for path in expected} == expected
