@@ -159,7 +159,7 @@ def reference_point(improvement: Tensor) -> Tensor:
 
 
 def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor | None = None) -> Tensor:
-    """Returns MaPO's loss [B], which has no reference (Hong et al. 2024, arXiv 2406.06424 v2, eq. 9, 10, as coded there).
+    """Returns MaPO's loss [B], which has no reference (Hong et al. 2024, arXiv 2406.06424 v2, eq. 9, 10, as coded).
 
     E_w - beta * log sigmoid(T * (phi(E_w) - phi(E_l))). phi(E) = E / 2 / (exp(E / 2) - 1) falls from 1 at E = 0; errors
     [B] are means over C, h, w; T is the number of timesteps; beta (0.1 as published) weighs the preference against
