@@ -1,4 +1,4 @@
-"""The DAG of dvc.yaml as a Prefect flow: Prefect decides when, DVC decides whether, the stage decides what."""
+"""Runs the DAG of dvc.yaml as a Prefect flow: Prefect decides when, DVC decides whether, the stage decides what."""
 
 import os
 import re
@@ -28,7 +28,7 @@ RETRY_DELAY = 10.0
 
 
 class StageFailed(Exception):
-    """A stage ended with an error: its name, its exit code (2: the user's to mend; 75: stopped), its last lines."""
+    """Says that a stage failed: its name, its exit code (2: the user's to mend; 75: stopped), its last lines."""
 
     def __init__(self, stage: str, code: int | None, lines: list[str]) -> None:
         self.stage, self.code, self.lines = stage, code, lines
@@ -37,7 +37,7 @@ class StageFailed(Exception):
 
 
 class PipelineFailed(Exception):
-    """One or more stages failed; `code` is 2 if the user can mend all of it, 75 if all were stopped, else 1."""
+    """Says that stages failed; `code` is 2 if the user can mend all of it, 75 if all were stopped, else 1."""
 
     def __init__(self, failed: list[BaseException], left: list[str]) -> None:
         codes = {e.code if isinstance(e, StageFailed) else None for e in failed}
@@ -47,7 +47,7 @@ class PipelineFailed(Exception):
 
 
 def may_retry(task: Task, run: TaskRun, state: State) -> bool:
-    """Whether a failed stage is worth another try: not where the user has to mend something.
+    """Tells whether a failed stage is worth another try: not where the user has to mend something.
 
     One that was stopped (75) goes on where it was: its machine was taken from it. A cancelled flow doesn't get here.
     """

@@ -1,17 +1,17 @@
-"""The errors that are the user's to mend: one message, no traceback, exit code 2; and an end on request, code 75."""
+"""Errors that the user can mend (one message, no traceback, exit code 2) and the end on request (exit code 75)."""
 
 import os
 
 STOPPED = os.EX_TEMPFAIL
-"""The exit code, 75, of what ended on request with its work saved: the same command goes on from there."""
+"""The exit code, 75, of a command that ended on request: the same command goes on from what was saved."""
 
 
 class UserError(Exception):
-    """Input, parameters or the environment are wrong: says what was expected, what was found, what to do.
+    """Says that input, params or the environment are wrong: what was expected, what was found, what to do.
 
     `pipeline.py` prints the message and exits with 2; Prefect doesn't retry it.
     """
 
 
 class Stopped(Exception):
-    """A SIGTERM or Ctrl-C was obeyed and what was done is saved. `pipeline.py` prints the message and exits with 75."""
+    """Says that a SIGTERM or Ctrl-C was obeyed, and what is saved. `pipeline.py` prints it and exits with 75."""

@@ -1,4 +1,4 @@
-"""Atomic writes, checksums, locks and work folders: what survives a kill or a full disk."""
+"""Writes files atomically, checks and locks them, and finds work folders: all that survives a kill or a full disk."""
 
 import errno
 import fcntl
@@ -29,29 +29,29 @@ PATIENCE = 10.0
 
 
 def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, in hex."""
+    """Returns the SHA-256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex; reads it in 1 MiB pieces."""
+    """Returns the SHA-256 of a file's bytes, in hex; reads it in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checksum_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest but for its own `checksum`, in hex."""
+    """Returns the SHA-256 of a manifest without its own `checksum`, in hex."""
     return sha256_bytes(canonical_json({key: value for key, value in manifest.items() if key != "checksum"}).encode())
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files in a folder."""
+    """Returns the SHA-256, in hex, over the names and contents of the files in a folder."""
     lines = [f"{file.relative_to(folder)}:{sha256_file(file)}" for file in sorted(folder.rglob("*")) if file.is_file()]
     return sha256_bytes("\n".join(lines).encode())
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """Returns JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""Progress with an ETA: one line that moves on a terminal, a line now and then in a log."""
+"""Shows progress with an ETA: one line that moves on a terminal, a line now and then in a log."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss, `?` where it isn't finite."""
+    """Returns seconds as h:mm:ss or m:ss, `?` where they aren't finite."""
     if seconds == float("inf") or seconds != seconds:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

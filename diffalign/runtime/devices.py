@@ -1,4 +1,4 @@
-"""What makes training fast on a device, and changes nothing but the last digits there; on a CPU, nothing."""
+"""Makes training fast on a GPU, by what changes nothing but the last digits; does nothing on a CPU."""
 
 import gc
 import resource
@@ -14,7 +14,7 @@ and without gradients, in training and in evaluation, of two batch sizes. Beyond
 
 
 def set_up(device: torch.device, precision: str) -> None:
-    """The process's settings: on a CPU equal bits for equal work; on a GPU the fastest kernels of the precision.
+    """Sets the process up: on a CPU equal bits for equal work; on a GPU the fastest kernels of the precision.
 
     TF32 stands in for fp32's products where forward passes are in bf16, which is coarser still; fp32 stays fp32.
     """
@@ -27,7 +27,7 @@ def set_up(device: torch.device, precision: str) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory so far: on a GPU what tensors took, on a CPU all that this process had, PyTorch itself too."""
+    """Returns the peak memory so far, in bytes: on a GPU of tensors, on a CPU of all the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in kibibytes
@@ -40,7 +40,7 @@ def to_channels_last(network: nn.Module) -> None:
 
 
 def compile_blocks(network: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-    """The network with its repeated blocks compiled, in place: once for all of a kind and shape.
+    """Compiles a network's repeated blocks, in place, once for all of a kind and shape; returns the network.
 
     Of blocks within each other the inner ones. DDP cuts none of them up: a policy's blocks round as its reference's do.
     """

@@ -1,4 +1,4 @@
-"""What comes from the environment, not from params.yaml: the device, the number of processes, the precision."""
+"""Reads what the environment decides, not params.yaml: the device, the number of processes, the precision."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Processes that an external launcher started: torchrun, accelerate launch, srun. Joined only where a switch says so.
+"""Joins processes that an external launcher started (torchrun, accelerate launch, srun), where a switch says so only.
 
 A shell may have such variables left over from other work (Kubernetes, SageMaker, a notebook), so they are never taken
 as a hint: without `DIFFALIGN_LAUNCHER=external` they are ignored and no worker gets to see them.
@@ -21,7 +21,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Place:
-    """This process's place among those of a launcher, over all nodes, and the address at which they meet."""
+    """Says this process's place among those of a launcher, over all nodes, and the address at which they meet."""
 
     rank: int
     processes: int

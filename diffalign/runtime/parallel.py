@@ -1,4 +1,4 @@
-"""How networks are spread over the processes of a training run: a copy on each (DDP), or a share on each (FSDP2)."""
+"""Spreads networks over the processes of a training run: a copy on each (DDP), or a share on each (FSDP2)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,42 +26,42 @@ class Parallel(Protocol):
 
     @property
     def accelerator(self) -> "Accelerator":
-        """The processes."""
+        """Returns accelerate's view of the processes."""
 
     def policy(self, network: nn.Module) -> nn.Module:
-        """The network that trains, as its forward must be called from now on; raises RuntimeError if it isn't spread.
+        """Spreads the network that trains; returns it as its forward must be called. RuntimeError if it isn't spread.
 
         Its parameters may be others than before.
         """
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The same for a network without gradients."""
+        """Spreads a network without gradients; returns it as its forward must be called."""
 
     def micro_step(self, network: nn.Module, last: bool) -> "AbstractContextManager[None]":
-        """Around a micro-batch's forward and backward: processes exchange gradients after a step's last one only."""
+        """Wraps a micro-batch's forward and backward: processes exchange gradients after a step's last one only."""
 
 
 @dataclass(frozen=True)
 class Replicated:
-    """Every process has all weights; gradients are averaged by DDP."""
+    """Gives every process all weights; DDP averages gradients."""
 
     accelerator: "Accelerator"
     compiled: bool = False
 
     def policy(self, network: nn.Module) -> nn.Module:
-        """The network in DDP, or itself in a single process."""
+        """Returns the network in DDP, or itself in a single process."""
         wrapped = cast(nn.Module, self.accelerator.prepare(prepared(network, self.compiled)))
         if self.accelerator.num_processes > 1 and not isinstance(wrapped, DistributedDataParallel):
             raise RuntimeError(f"expected DistributedDataParallel, got {type(wrapped).__name__}")
         return wrapped
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network itself: a copy on each process."""
+        """Returns the network itself: each process has a copy."""
         return frozen(network, self.accelerator.mixed_precision == "bf16", self.compiled)
 
     @contextmanager
     def micro_step(self, network: nn.Module, last: bool) -> Iterator[None]:
-        """Without DDP's reduction before the last one."""
+        """Holds back DDP's reduction before the last micro-batch."""
         if last:
             yield
         else:
@@ -71,7 +71,7 @@ class Replicated:
 
 @dataclass(frozen=True)
 class Sharded:
-    """Every process has a share of each weight, gradient and moment (FSDP2, Zhao et al. 2023, arXiv 2304.11277).
+    """Gives every process a share of each weight, gradient and moment (FSDP2, Zhao et al. 2023, arXiv 2304.11277).
 
     A block's weights are gathered when it is due: in bf16 where training's forward passes are, from fp32 shares;
     gradients are reduced in fp32. Inputs aren't cast, autocast does that: a time in bf16 would be another time.
@@ -81,7 +81,7 @@ class Sharded:
     compiled: bool = False
 
     def policy(self, network: nn.Module) -> nn.Module:
-        """The network, sharded in place."""
+        """Shards the network in place and returns it."""
         self._shard(network)
         left = [name for name, p in network.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
         if left:
@@ -89,14 +89,14 @@ class Sharded:
         return network
 
     def frozen(self, network: nn.Module) -> nn.Module:
-        """The network, sharded in place. What FSDP notes of a forward for a backward is let go."""
+        """Shards the network in place and returns it; frees what FSDP keeps of a forward for a backward."""
         self._shard(network)
         network.register_forward_hook(lambda module, *_: cast(FSDPModule, module).reset_iter_state())
         return network
 
     @contextmanager
     def micro_step(self, network: nn.Module, last: bool) -> Iterator[None]:
-        """Without FSDP's reduction before the last one: a process keeps its own gradients in full until then."""
+        """Holds back FSDP's reduction before the last micro-batch: a process has its own in full until then."""
         sharded = cast(FSDPModule, network)
         sharded.set_requires_gradient_sync(last)
         sharded.set_is_last_backward(last)
@@ -121,13 +121,13 @@ STRATEGIES: dict[str, Callable[["Accelerator", bool], Parallel]] = {"ddp": Repli
 
 
 def prepared(network: nn.Module, compiled: bool) -> nn.Module:
-    """A network that every process has a copy of, laid out and, where asked for, compiled for its device, in place."""
+    """Lays a network out for its device and, where asked for, compiles its blocks, in place; returns it."""
     devices.to_channels_last(network)
     return devices.compile_blocks(network, blocks(network)) if compiled else network
 
 
 def frozen(network: nn.Module, bf16: bool, compiled: bool) -> nn.Module:
-    """The same without gradients, in place; in bf16 what autocast would make bf16 in every forward pass."""
+    """Prepares a network without gradients, in place; in bf16 what autocast would make bf16 in every forward pass."""
     if bf16:
         for module in network.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -136,21 +136,21 @@ def frozen(network: nn.Module, bf16: bool, compiled: bool) -> nn.Module:
 
 
 def make_mesh(accelerator: "Accelerator") -> DeviceMesh:
-    """All processes in one dimension; a single process becomes a group of its own."""
+    """Returns a mesh of all processes in one dimension; a single process becomes a group of its own."""
     if not dist.is_initialized():
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     return init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """The modules that a denoiser of diffusers repeats, and that it names as not to be split; outer ones first."""
+    """Lists the modules that a denoiser of diffusers repeats or names as not to be split, outer ones first."""
     names = {*(getattr(network, "_repeated_blocks", None) or ()), *(getattr(network, "_no_split_modules", None) or ())}
     return [module for module in network.modules() if type(module).__name__ in names]
 
 
 @torch.no_grad()
 def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The tensors in full: all processes must call it. Gathered ones are on the CPU, and only there where `keep`."""
+    """Returns the tensors in full; all processes must call it. Gathered ones are on the CPU, kept only where `keep`."""
     found = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
@@ -164,7 +164,7 @@ def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def share(tensor: Tensor, like: Tensor) -> Tensor:
-    """A copy of this process's part of a full tensor, where `like` is; laid out as `like` if their shapes agree."""
+    """Copies this process's part of a full tensor to where `like` is; laid out as `like` if their shapes agree."""
     if tensor.shape != like.shape:
         return tensor.to(like.device, copy=True)
     if isinstance(like, DTensor):
@@ -173,6 +173,6 @@ def share(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scales all gradients down to a global norm of `max_norm` at most; what it was, a scalar, on every process."""
+    """Scales gradients to a global norm of `max_norm` at most; returns what it was, a scalar, on every process."""
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

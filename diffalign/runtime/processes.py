@@ -1,4 +1,4 @@
-"""Commands in a group of their own, so that none is left running when who started it is stopped or killed."""
+"""Runs commands in groups of their own, so that none is left running when its starter is stopped or killed."""
 
 import ctypes
 import os
@@ -26,14 +26,14 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent() -> None:
     """Asks the kernel (Linux only) for a SIGKILL to this process when its parent ends, however it ends.
 
-    For who takes a SIGTERM as a wish, and would go on for a while.
+    For a process that only notes a SIGTERM, and would go on for a while.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def bound(command: list[str]) -> list[str]:
-    """A command that gets a SIGTERM when who starts it ends, however it ends; as it is where setpriv isn't there.
+    """Returns a command that gets a SIGTERM when its starter ends, however it ends; unchanged where setpriv is missing.
 
     In a process that is killed nothing can be cleaned up: setpriv (util-linux) asks the kernel to do it.
     """
@@ -42,7 +42,7 @@ def bound(command: list[str]) -> list[str]:
 
 
 def dvc_above() -> psutil.Process | None:
-    """The process of DVC that this one is run by, if there is one."""
+    """Returns the process of DVC that runs this one, None if there is none."""
     return next((p for p in psutil.Process().parents() if any(Path(w).name == "dvc" for w in _command(p)[:3])), None)
 
 
@@ -125,7 +125,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def _members(group: int) -> list[int]:
-    """The processes of a group; zombies don't count: nobody may be there to reap them."""
+    """Lists the processes of a group, without zombies: nobody may be there to reap them."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The wish to end (SIGTERM, Ctrl-C): noted instead of obeyed at once, and agreed on by all processes of a run."""
+"""Notes requests to stop (SIGTERM, Ctrl-C) instead of obeying them at once; all processes of a run agree on them."""
 
 import signal
 from collections.abc import Iterator
@@ -18,22 +18,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class StopRequest:
-    """How often this process was asked to end, and whether any process of the run was, as all of them know."""
+    """Counts requests to stop this process; `agreed`: any process of the run was asked, and all know it."""
 
     asked: int = 0
     agreed: bool = False
 
     def listen(self) -> None:
-        """From here on SIGTERM and Ctrl-C are only noted, a second one too. For the main thread."""
+        """Makes SIGTERM and Ctrl-C be noted only, from here on, a second one too. For the main thread."""
         for number in SIGNALS:
             signal.signal(number, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The signals' handler."""
+        """Handles the signals: counts them."""
         self.asked += 1
 
     def agree(self, accelerator: "Accelerator", value: Tensor) -> float:
-        """A scalar on the host; with it, at the cost of one wait for the device, comes whether any process was asked.
+        """Returns a scalar on the host and learns, in the same wait for the device, whether any process was asked.
 
         A collective operation where there are several processes: all call it at the same step and agree.
         """
@@ -47,7 +47,7 @@ class StopRequest:
 
 @contextmanager
 def noted() -> Iterator[StopRequest]:
-    """A request that listens while the block runs; afterwards, too, once it was asked: the process is about to end."""
+    """Gives a request that listens while the block runs; afterwards, too, once it was asked: the process will end."""
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     request.listen()

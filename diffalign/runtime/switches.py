@@ -14,7 +14,7 @@ ON, OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a switch accepts: in words for the user, and as a function that gives None for anything else."""
+    """Says what a switch accepts: in words for the user, and as a function that gives None for anything else."""
 
     expected: str
     read: Callable[[str], Any]

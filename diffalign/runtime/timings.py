@@ -1,6 +1,6 @@
-"""Wall times of the stages and training's rates, `runs/timings.jsonl`: untracked.
+"""Notes wall times of stages and rates of trainings in `runs/timings.jsonl`, untracked.
 
-An out with a time in it would never be the same.
+An out with a time in it would differ with every run.
 """
 
 import json
@@ -29,7 +29,7 @@ def record_rate(policy: str, pairs_per_second: float, waited: float, peak_bytes:
 
 
 def append(values: dict[str, Any]) -> None:
-    """Adds a line, after mending one that a crash cut short."""
+    """Appends a line, after ending one that a crash cut short."""
     line = json.dumps(values)
     FILE.parent.mkdir(parents=True, exist_ok=True)
     with open(FILE, "a+") as file:
@@ -39,17 +39,17 @@ def append(values: dict[str, Any]) -> None:
 
 
 def read() -> list[dict[str, Any]]:
-    """The stages' lines, oldest first: `{"stage", "seconds", "cached", "at"}`."""
+    """Returns the lines of stages, oldest first: `{"stage", "seconds", "cached", "at"}`."""
     return [line for line in lines() if "stage" in line]
 
 
 def rates() -> list[dict[str, Any]]:
-    """Training's rates, oldest first: `{"rate", "pairs_per_second", "waited", "peak_bytes", "about", "at"}`."""
+    """Returns trainings' rates, oldest first: `{"rate", "pairs_per_second", "waited", "peak_bytes", "about", "at"}`."""
     return [line for line in lines() if "rate" in line]
 
 
 def lines() -> list[dict[str, Any]]:
-    """All lines, oldest first; a line cut short by a crash is left out."""
+    """Returns all lines, oldest first, without one that a crash cut short."""
     if not FILE.exists():
         return []
     found = []
@@ -62,7 +62,7 @@ def lines() -> list[dict[str, Any]]:
 
 
 def newest() -> dict[str, dict[str, Any]]:
-    """Of each stage the last time that it ran; `cached` tells whether it has since come from the cache."""
+    """Returns for each stage the last time it ran; `cached` tells whether it has since come from the cache."""
     found: dict[str, dict[str, Any]] = {}
     for line in read():
         ran = found.get(line["stage"])

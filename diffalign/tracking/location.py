@@ -1,4 +1,4 @@
-"""Where MLflow is: the address that is set, else SQLite and a folder of artifacts in this project, `.mlflow/`.
+"""Finds MLflow: at the address that is set, else in this project, `.mlflow/`: SQLite and a folder of artifacts.
 
 The database names its artifacts' folders by absolute paths. In a project that was moved or copied they would lead to
 the old place, so `rehome` corrects them.

@@ -51,7 +51,7 @@ def reaching() -> Iterator[None]:
 
 
 class Store:
-    """The runs of our experiment in MLflow; every method raises Unreachable if it's away."""
+    """Reads and writes our experiment's runs in MLflow; every method raises Unreachable if it's away."""
 
     def __init__(self) -> None:
         """Connects; makes the experiment, and for the default the database."""
