@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.project import REPO, make_inputs, make_params
 
@@ -21,7 +22,7 @@ POLICIES = {
     "dpo": {"method": "dpo", "beta": 2000, "steps": 30},
     "sft": {"method": "sft"},
 }
-STAGES = {"ingest", "precompute", "reference", "evaluate", "report"} | {
+STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "report"} | {
     f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES
 }
 OUTS = ["data/comparisons", "data/shards", "models", "curves", "images", "metrics", "reports"]
@@ -69,7 +70,7 @@ def clone(folder: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((REPO / name).read_bytes())
     make_inputs(folder)
-    make_params(folder, POLICIES)
+    make_params(folder, POLICIES, probe={"rewards": []})
     run("git", "init", "-q", cwd=folder)
     run("git", "add", "-A", cwd=folder)
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "all", cwd=folder)
@@ -106,7 +107,7 @@ def test_a_file_outside_a_stages_closure_runs_nothing(project: Path) -> None:
 
 def test_an_edit_of_what_only_evaluation_needs_trains_nothing(project: Path) -> None:
     before = digest(project)
-    file = project / "diffalign/contests.py"
+    file = project / "diffalign/evaluation/win_rates.py"
     file.write_text(file.read_text() + "\n# changed\n")
     assert ran(run("dvc", "repro", cwd=project)) <= {"evaluate", "report"}
     assert digest(project, ["models", "images", "metrics"]) == {
@@ -114,9 +115,36 @@ def test_an_edit_of_what_only_evaluation_needs_trains_nothing(project: Path) -> 
     }
 
 
+def test_an_edit_of_a_reward_runs_its_own_scoring_only(project: Path) -> None:
+    """What comes out is the same, so that what reads it isn't run either."""
+    file = project / "diffalign/rewards/oracle.py"
+    file.write_text(file.read_text() + "\n# changed\n")
+    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle"}
+
+
+def test_without_rewards_the_rest_runs(project: Path) -> None:
+    """Nobody scores, as in the presets: the folder of the scores is there all the same."""
+    params = project / "params.yaml"
+    before = params.read_text()
+    values = yaml.safe_load(before)
+    values["rewards"] = {}
+    params.write_text(yaml.safe_dump(values))
+    for path in (project / "metrics/scores").glob("oracle.*"):
+        path.unlink()
+    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "report"}
+    params.write_text(before)
+    run("dvc", "repro", cwd=project)
+
+
 def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> None:
     edit(project / "params.yaml", "beta: 2000", "beta: 1000")
-    assert ran(run("dvc", "repro", cwd=project)) == {"train@dpo", "generate@dpo", "evaluate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {
+        "train@dpo",
+        "generate@dpo",
+        "score@oracle",
+        "evaluate",
+        "report",
+    }
 
 
 def test_a_kill_in_mid_training_changes_nothing(project: Path) -> None:
