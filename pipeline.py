@@ -79,6 +79,9 @@ def run(
     timeout: Annotated[float, typer.Option(min=0, help="Hours that a stage may take; 0 is no limit.")] = 0,
 ) -> None:
     """Run what is needed, as a Prefect flow. Uses the API that is set, else a temporary server."""
+    from diffalign.config.load import load
+
+    load()  # first: its errors don't wait for Prefect
     from flows.align import PipelineFailed, align
     from flows.serving import check_api
 
@@ -95,9 +98,12 @@ def run(
 def plan() -> None:
     """Print what training will take, before anything starts. FLOPs, pairs a second, memory, hours, disk."""
     from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    sys.stderr.write("plan: loads PyTorch and measures this machine\n")
     from diffalign.planning import planner
 
-    typer.echo(planner.text(load(), planner.this_machine()))
+    typer.echo(planner.text(params, planner.this_machine()))
 
 
 @app.command()
@@ -125,12 +131,14 @@ def study(
 ) -> None:
     """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
     from diffalign.config.load import load
+
+    params = None if list_ else load()  # first: its errors don't wait for PyTorch
     from studies import runner
 
-    if list_:
+    if params is None:
         typer.echo(runner.listing())
         return
-    typer.echo(runner.run(load(), only or (), prompts, steps))
+    typer.echo(runner.run(params, only or (), prompts, steps))
     typer.echo(runner.remake_report())
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import yaml
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
@@ -13,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
 from pydantic import BaseModel, ValidationError, field_validator
 
+from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
 
 
@@ -65,11 +65,9 @@ class File(BaseModel):
 def read(path: Path) -> list[Deployment]:
     """Reads a prefect.yaml; raises UserError that lists all errors with their places."""
     try:
-        return File.model_validate(yaml.safe_load(path.read_text("utf-8"))).deployments
+        return File.model_validate(yaml_file.read(path)).deployments
     except FileNotFoundError:
         raise UserError(f"{path} is missing: expected the deployments to serve there") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {error}") from None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {_what(e)}" for e in error.errors()]
         raise UserError("\n  ".join([f"{path}: correct this, and serve again:", *lines])) from None

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from diffalign.config.load import parse
 from diffalign.config.params import Params
-from diffalign.core import files
+from diffalign.core import files, yaml_file
 from diffalign.core.code import ROOT, code_hash
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import held_out_pairs
@@ -151,7 +150,7 @@ def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
     """Makes the project folder of runs on some answers: params.yaml, links to the project's inputs and models."""
     folder = job.folder(answers)
     written = job.params([name for name in names if name != BASE and answers_of(name) == answers])
-    files.write_text(folder / "params.yaml", yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False))
+    files.write_text(folder / "params.yaml", yaml_file.dump(written.model_dump(mode="json")))
     inits = [policy.init for policy in written.policies.values()]
     linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits])]
     if answers != "raters":

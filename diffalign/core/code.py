@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
+from diffalign.core import yaml_file
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of this project's code."""
@@ -21,7 +21,7 @@ def code_hash(stage: str, chosen: Mapping[str, str] | None = None) -> str:
     now. `chosen` fills in dvc.yaml's templates (`{"model.family": "sd15"}`); a template that it doesn't fill in stands
     for all files that match.
     """
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = yaml_file.read(ROOT / "dvc.yaml")["stages"]
     if stage in stages:
         found = set(listed(stages[stage].get("do", stages[stage])["deps"], chosen or {}))
     else:

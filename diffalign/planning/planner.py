@@ -5,6 +5,7 @@ sizes of SD1.5 or SDXL need neither weights nor memory.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     found = []
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
+            sys.stderr.write(f"plan {name}\n")
             bones = policy_skeleton(params, policy.init)
             dumped, log_every = policy.model_dump(), params.runtime.log_every
             key = speed_key(params.model.family, params.precompute.resolution, dumped, vars(machine), log_every)
@@ -310,12 +312,14 @@ def shards_text(params: Params) -> str:
     """What the shards take on disk, as a line."""
     bones = policy_skeleton(params, params.model.path)
     prompt, flips = list(bones.prompt.values()), params.precompute.flips
-    known = counts(COMPARISONS)
+    source = Path(params.data.path)
+    known = counts(COMPARISONS) if source.exists() else None  # what was made of other data says nothing of these
     if known is None:
         image = estimates.shard_bytes(1, 0, bones.latent, prompt, flips)
         text = estimates.shard_bytes(0, 1, bones.latent, prompt, flips)
         each = f"{image / 1e3:.4g} kB an image, {text / 1e3:.4g} a prompt"
-        return f"Shards: {each}. How many there are isn't known before `dvc repro ingest` has run."
+        missing = "" if source.exists() else f" {source} (data.path) isn't there: python pipeline.py fetch."
+        return f"Shards: {each}. How many there are isn't known before `dvc repro ingest` has run.{missing}"
     images, prompts, length = known
     size = estimates.shard_bytes(images, prompts, bones.latent, prompt, flips, round(length))
     return f"Shards: {si(size)}B for {images} images and {prompts} prompts; as much again where DVC copies."

@@ -1,13 +1,14 @@
 """params.yaml: typed, frozen, and all errors at once, each with its path, what was expected and what was got."""
 
-import copy
+import random
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from diffalign.config.load import load, parse
@@ -16,7 +17,7 @@ from diffalign.config.pairs import Pairs
 from diffalign.config.params import BaseModelParams, Data, Rewards
 from diffalign.config.training import Lora, Trained
 from diffalign.config.values import Density, Model
-from diffalign.core import axes
+from diffalign.core import axes, yaml_file
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Rule, Weight
 from diffalign.diffusion import timesteps
@@ -28,7 +29,7 @@ from diffalign.training.optimizers import OPTIMIZERS
 @pytest.fixture
 def raw(repo: Path) -> dict[str, Any]:
     """The default params.yaml, parsed, to be broken."""
-    return copy.deepcopy(yaml.safe_load((repo / "params.yaml").read_text()))
+    return yaml_file.read(repo / "params.yaml")
 
 
 def message(raw: Any) -> str:
@@ -257,17 +258,77 @@ def test_what_the_library_admits_too_is_the_same() -> None:
     assert set(get_args(estimates.Optimizer)) == set(OPTIMIZERS) == literals(Trained, "optimizer")
 
 
-def test_a_misspelt_key_is_one_message_and_exit_code_2(repo: Path, tmp_path: Path, raw: dict[str, Any]) -> None:
+@pytest.mark.parametrize("command", ["fetch", "plan", "run", "stage train@dpo", "study", "show"])
+def test_errors_in_params_do_not_wait_for_heavy_imports(
+    command: str, repo: Path, tmp_path: Path, raw: dict[str, Any]
+) -> None:
+    """One message and exit code 2; PyTorch, Prefect and MLflow can't even be imported here."""
     raw["generate"]["stepss"] = 3
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
-    (tmp_path / "diffalign").symlink_to(repo / "diffalign")
-    (tmp_path / "stages").symlink_to(repo / "stages")
-    (tmp_path / "pipeline.py").write_text((repo / "pipeline.py").read_text())
+    (tmp_path / "params.yaml").write_text(yaml_file.dump(raw))
+    for name in ("diffalign", "stages", "studies", "flows"):
+        (tmp_path / name).symlink_to(repo / name)
+    for name in ("pipeline.py", "dvc.yaml"):
+        shutil.copy(repo / name, tmp_path)
+    for name in ("torch", "prefect", "mlflow"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')\n")
     run = subprocess.run(
-        [sys.executable, "pipeline.py", "fetch"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "pipeline.py", *command.split()], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert run.returncode == 2
+    assert run.returncode == 2, run.stderr
     assert run.stderr == (
         "error: params.yaml has 1 error:\n  generate.stepss: unknown key (misspelt?), got 3; "
         "remove it or correct its name\n"
     )
+
+
+def test_mutated_files_are_read_or_one_message_at_once(repo: Path) -> None:
+    """400 seeded damages of the default file, by bytes and by lines: params, or a UserError; nothing else, no wait."""
+    text = (repo / "params.yaml").read_text("utf-8")
+    rng, refused = random.Random(0), 0
+    start = time.process_time()
+    for _ in range(400):
+        try:
+            parse(yaml_file.parse(mutated(text, rng), "params.yaml"), "params.yaml")
+        except UserError as error:
+            refused += 1
+            assert len(str(error)) < 20_000
+    assert refused > 200
+    assert time.process_time() - start < 120
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """A file with a few damages."""
+    bits = [
+        "!!int ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "[",
+        "{",
+        "- ",
+        ": ",
+        "\t",
+        '"',
+        "~",
+        "0300",
+        "1e999",
+        "-1",
+        "on",
+        "null",
+        "%",
+        "|\n",
+    ]
+    lines = text.splitlines()
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(lines))
+        kind = rng.randrange(4)
+        if kind == 0:
+            lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)] + rng.choice(bits) + lines[at][at % 7 :]
+        elif kind == 1:
+            lines.insert(at, lines[rng.randrange(len(lines))])
+        elif kind == 2:
+            del lines[at]
+        else:
+            key, colon, _ = lines[at].partition(":")
+            lines[at] = f"{key}{colon} {rng.choice(bits)}"
+    return "\n".join(lines)

@@ -175,7 +175,7 @@ def test_a_broken_prefect_yaml_is_a_users_error(
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("deployments: [", "is not readable YAML"), ("x: 1", "deployments: missing")]
+    ("text", "found"), [("deployments: [", "line 1: while parsing"), ("x: 1", "deployments: missing")]
 )
 def test_a_prefect_yaml_that_isnt_one(tmp_path: Path, text: str, found: str) -> None:
     path = tmp_path / "prefect.yaml"

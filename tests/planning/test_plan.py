@@ -306,10 +306,14 @@ def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = planner.text(project, MACHINE)
     assert [line.split()[0] for line in said.splitlines()[1:6]] == list(POLICIES)
     assert "pairs/s assumes 35%" in said and "measured now" in said
-    for name in ("model",):
+    for name in ("model", "raw"):
         (tmp_path / name).symlink_to(Path(name).resolve())
+    comparisons = Path("data").resolve()
     monkeypatch.chdir(tmp_path)
-    assert "isn't known before `dvc repro ingest`" in planner.shards_text(project)
+    assert planner.shards_text(project).endswith("isn't known before `dvc repro ingest` has run.")
+    (tmp_path / "data").symlink_to(comparisons)
+    (tmp_path / "raw").unlink()  # comparisons of other data say nothing of these
+    assert planner.shards_text(project).endswith("raw (data.path) isn't there: python pipeline.py fetch.")
 
 
 def test_a_measured_rate_is_used_for_the_same_work_only(project: Params) -> None:
