@@ -48,8 +48,8 @@ def measure(params: "Params") -> None:
     spec = measuring.Spec(
         family=params.model.family,
         model=params.model.path,
-        settings=params.reference.model_dump(mode="json"),
-        pairs=cached.which(params.pairs.model_dump()),
+        settings=params.reference,
+        pairs=params.pairs.model_copy(update={"weights": []}),
         comparisons=str(COMPARISONS),
         shards=str(SHARDS),
         device=default_device(),
@@ -59,17 +59,22 @@ def measure(params: "Params") -> None:
     )
     init = files.hash_folder(weights)
     inputs, how = (spec.model, COMPARISONS, SHARDS), (spec.precision, spec.compiled)
-    made_with = cached.fingerprint(spec.settings, spec.pairs, init, *inputs, *how)
+    settings, pairs = spec.settings.model_dump(mode="json"), spec.pairs.model_dump(mode="json")
+    made_with = cached.fingerprint(settings, pairs, init, *inputs, *how)
     pair_ids = [pair.pair_id for pair in measuring.training_pairs(spec)]
     if not pair_ids:
-        raise UserError(f"{COMPARISONS} has no untied comparison in the train split under the rule {spec.pairs}")
-    work = files.work_folder("reference", [vars(spec), made_with], [], {"model.family": params.model.family})
+        raise UserError(
+            f"{COMPARISONS} has no untied comparison in the train split under the rule {cached.which(pairs)}"
+        )
+    work = files.work_folder(
+        "reference", [spec.model_dump(mode="json"), made_with], [], {"model.family": params.model.family}
+    )
     with files.lock(work) as held:
         files.remove_unfinished(work)
         if world_size() == 1:
             measuring.run(spec, work)
         else:
-            files.write_json(work / "spec.json", vars(spec))
+            files.write_json(work / "spec.json", spec.model_dump(mode="json"))
             launch("diffalign.reference.worker", [str(work / "spec.json")], world_size(), work / "error.txt", held)
         cached.write(work / "out", made_with, pair_ids, measuring.collect(spec, work, len(pair_ids)))
         publishing.publish(work / "out", OUT)

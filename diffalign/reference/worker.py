@@ -1,16 +1,14 @@
 """Measures the reference's errors at the pairs' own draws, part by part, in 1..N processes that share nothing.
 
-`python -m diffalign.measuring WORK/spec.json` is one worker of several that `stages/reference.py` launches.
+`python -m diffalign.reference.worker WORK/spec.json` is one worker of several that `stages/reference.py` launches.
 A part is a file WORK/part-*.safetensors, written whole: what a killed attempt finished isn't computed again, and how
 many processes there are changes nothing. Shapes: N pairs, K draws a pair.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,9 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from diffalign.config.pairs import Pairs
+from diffalign.config.reference import Reference
+from diffalign.config.values import Model
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes, write_text
 from diffalign.core.progress import Progress
@@ -39,15 +40,14 @@ PART = 4096
 """Draws a part, about: whole batches."""
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What to measure, as plain values; paths are relative to the working folder."""
+class Spec(Model):
+    """What to measure; paths are relative to the working folder."""
 
     family: str
     model: str
-    settings: dict[str, Any]
-    """The section `reference` of the params."""
-    pairs: dict[str, Any]
+    settings: Reference
+    pairs: Pairs
+    """Which pairs; their weights don't matter."""
     comparisons: str
     shards: str
     device: str
@@ -61,14 +61,14 @@ def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
     device = torch.device(spec.device, rank) if spec.device == "cuda" else torch.device(spec.device)
     devices.set_up(device, spec.precision)
     model = families.load(spec.family, spec.model, (), device)
-    model.load_denoiser(Path(spec.settings["init"]))
+    model.load_denoiser(Path(spec.settings.init))
     model.denoiser = frozen(model.denoiser, spec.precision == "bf16", spec.compiled)  # as training has its reference
     reference, source = live(model.denoise), make_source(spec, model, device)
     # Shared out before looking at what is there: meanwhile, the others finish some.
     share = parts(spec, len(source.pairs))[rank::world]
     mine = [part for part in share if not part_file(work, part[0].start).exists()]
     progress = Progress(f"reference {rank + 1}/{world}" if world > 1 else "reference", sum(map(count, mine)))
-    made = (source.batch([Place(*divmod(i, spec.settings["draws"])) for i in each]) for part in mine for each in part)
+    made = (source.batch([Place(*divmod(i, spec.settings.draws)) for i in each]) for part in mine for each in part)
     batches = ahead(made, 2) if device.type == "cuda" else made  # on a CPU a thread would take what it gives
     for part in mine:
         found = []
@@ -82,30 +82,30 @@ def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
 def make_source(spec: Spec, model: families.Family, device: torch.device) -> PairSource:
     """The pairs of the train split with their own draws, for `batch` alone: there are no steps here."""
     how = spec.settings
-    size, (low, high) = how["batch_size"], how["timesteps"]
+    size, (low, high) = how.batch_size, how.timesteps
     return PairSource(
         pairs=training_pairs(spec),
         images=Shards(Path(spec.shards), "images"),
         prompts=Shards(Path(spec.shards), "prompts"),
-        times=Times(model.process, low, high, how["timestep_density"]),
-        seed=how["seed"],
+        times=Times(model.process, low, high, how.timestep_density),
+        seed=how.seed,
         batch_size=size,
         micro_batch_size=size,
-        prompt_drop=how["prompt_drop"],
-        flip=how["flip"],
+        prompt_drop=how.prompt_drop,
+        flip=how.flip,
         device=device,
-        fixed=FixedDraws(how["seed"], how["draws"]),
+        fixed=FixedDraws(how.seed, how.draws),
     )
 
 
 def training_pairs(spec: Spec) -> list[Pair]:
     """The train split's pairs by the rule, in their order."""
-    return make_pairs(comparisons.read(Path(spec.comparisons)), "train", **spec.pairs)
+    return make_pairs(comparisons.read(Path(spec.comparisons)), "train", spec.pairs.rule, spec.pairs.raters)
 
 
 def parts(spec: Spec, pairs: int) -> list[list[range]]:
     """All N * K draws, draw k of pair n being number n * K + k, in batches, in parts of whole batches."""
-    total, size = pairs * spec.settings["draws"], spec.settings["batch_size"]
+    total, size = pairs * spec.settings.draws, spec.settings.batch_size
     batches = [range(start, min(start + size, total)) for start in range(0, total, size)]
     each = max(spec.part // size, 1)
     return [batches[start : start + each] for start in range(0, len(batches), each)]
@@ -125,7 +125,7 @@ def save_part(path: Path, errors: Errors, spec: Spec) -> None:
     """Writes a part [n, 2] atomically."""
     if not np.isfinite(errors).all():
         raise UserError(
-            f"The reference {spec.settings['init']} has errors that are no numbers or infinite, computed in "
+            f"The reference {spec.settings.init} has errors that are no numbers or infinite, computed in "
             f"{spec.precision}: are its weights whole, and in a precision that it works in?"
         )
     write_bytes(path, safetensors.numpy.save({"errors": errors}))
@@ -136,7 +136,7 @@ def collect(spec: Spec, work: Path, pairs: int) -> Errors:
     found: Iterator[Errors] = (
         safetensors.numpy.load_file(part_file(work, part[0].start))["errors"] for part in parts(spec, pairs)
     )
-    return np.concatenate(list(found)).reshape(pairs, spec.settings["draws"], 2)
+    return np.concatenate(list(found)).reshape(pairs, spec.settings.draws, 2)
 
 
 def autocast(spec: Spec) -> AbstractContextManager[Any]:
@@ -150,7 +150,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        run(Spec(**json.loads(path.read_text())), path.parent, rank, world)
+        run(Spec.model_validate_json(path.read_text()), path.parent, rank, world)
     except UserError as error:
         write_text(path.parent / "error.txt", str(error))
         sys.exit(2)

@@ -119,9 +119,8 @@ def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:
         if (file := work / "spec.json").is_file():
             first = read_spec(file)
             ours, theirs = (plain_run(run) for run in (spec, first))
-            wrong = ", ".join(
-                f"{key} {ours[key]!r} instead of {theirs[key]!r}" for key in ours if ours[key] != theirs[key]
-            )
+            other = [key for key, value in ours.items() if value != theirs[key]]
+            wrong = ", ".join(f"{key} {ours[key]!r} instead of {theirs[key]!r}" for key in other)
         else:
             wrong = f"no {file}, which the first process wrote: the work folder must be on a file system of all nodes"
     count = accelerator.gather(torch.tensor([float(bool(wrong))], device=accelerator.device)).sum().item()

@@ -88,9 +88,18 @@ def opened(run: Spec, learner: Learner) -> PairSource:
 
 def measurement(folder: Path, **changes: Any) -> measuring.Spec:
     values = settings(folder, **changes)
-    how = values.reference.model_dump(mode="json")
-    where = "data/comparisons", "data/shards", "cpu", "fp32", False
-    return measuring.Spec("sd15", "model", how, values.pairs.model_dump(), *where, part=8)
+    return measuring.Spec(
+        family="sd15",
+        model="model",
+        settings=values.reference,
+        pairs=values.pairs,
+        comparisons="data/comparisons",
+        shards="data/shards",
+        device="cpu",
+        precision="fp32",
+        compiled=False,
+        part=8,
+    )
 
 
 def moved(learner: Learner) -> Learner:
@@ -347,7 +356,7 @@ def test_margins_agree_to_the_last_digits(project: Path) -> None:
 
 def test_margins_of_another_precision_are_further_off(project: Path, tmp_path: Path) -> None:
     """Errors kept in bf16 are exact for a training in bf16, in the same shape; errors kept in fp32 aren't."""
-    found, half = spec("dpo"), replace(measurement(project), precision="bf16")
+    found, half = spec("dpo"), measurement(project).model_copy(update={"precision": "bf16"})
     learner = build(found, Accelerator(cpu=True))
     source = opened(found, learner)
     network = live_reference(found, learner.model, learner.denoiser, learner.parallel)
