@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DPO(PairMethod):
-    """Wallace et al. 2023; `beta` in the official code's convention (mean errors, beta / 2).
+    """Trains on pairs by Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908).
 
-    With a `safeguard` mu the loser's gradient is scaled so that, on the outputs and at first order, the winner's error
+    `beta` is in the official code's convention: mean errors, beta / 2. With a `safeguard` mu the loser's gradient is scaled so that, on the outputs and at first order, the winner's error
     falls (SDPO).
     """
 
@@ -42,7 +42,7 @@ class DPO(PairMethod):
 
     @property
     def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """The link's slope at beta / 2 * margin. IPO's is None: it pulls the more the further a margin is off."""
+        """Returns the link's slope at beta / 2 * margin; None for IPO, which pulls more the further a margin is off."""
         if self.link == "ipo":
             return None
         return lambda margin: gradient_weight(0.5 * self.beta * margin, self.link)
@@ -50,7 +50,7 @@ class DPO(PairMethod):
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Winner and loser in one forward of the policy; the reference's errors on both."""
+        """Runs winner and loser in one forward of the policy, and compares their errors with the reference's."""
         if reference is None:
             raise ValueError("Diffusion-DPO: expected a reference, got none")
         prediction = policy(batch.x_t, batch.t, batch.cond)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KTOBatch:
-    """A micro-batch with what the loss compares it with."""
+    """Holds a micro-batch, the reference's errors on it and the reference point."""
 
     images: PairBatch
     """B desirable images, then B undesirable ones; unlike a pair's, their draws have nothing in common."""
@@ -35,7 +35,7 @@ class KTOBatch:
 
 
 def over_processes(value: Tensor) -> Tensor:
-    """The sum over all processes of training, where there are several."""
+    """Sums a tensor over all processes of training, in place; returns it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(value)
     return value
@@ -43,7 +43,7 @@ def over_processes(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class KTO:
-    """`beta` as in DPO, where the authors' code takes no half; `desirable_share` is the paper's gamma.
+    """Trains on labelled images. `beta` is as in DPO (the authors' code takes no half), `desirable_share` their gamma.
 
     The paper draws a desirable image with probability gamma, an undesirable one otherwise. Here both come in equal
     numbers and count gamma and 1 - gamma, in the loss and in z: the same expectation, with less variance.
@@ -62,7 +62,7 @@ class KTO:
 
     @property
     def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """None: there are no pairs."""
+        """Returns None: there are no pairs."""
         return None
 
     def state(self) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ class KTO:
         """Does nothing, as there is no state."""
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[KTOBatch]:
-        """The images of a step, after a first pass over all of them, without gradients, for z.
+        """Yields the images of a step, after a first pass over all of them, without gradients, for z.
 
         The first pass keeps the reference's errors, so the reference runs once and the policy twice. Micro-batches are
         made again, not kept: the source is a function of the step.
@@ -98,14 +98,14 @@ class KTO:
         return improvements, kept
 
     def z(self, improvements: Tensor) -> Tensor:
-        """The reference point of the sums [2] of E_ref - E over the global batch: desirable, undesirable."""
+        """Returns the reference point from the sums [2] of E_ref - E over the global batch: desirable, undesirable."""
         means = improvements / self.source.batch_size
         return reference_point(self.desirable_share * means[0] + (1 - self.desirable_share) * means[1])
 
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: KTOBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both kinds in one forward of the policy.
+        """Runs both kinds of images in one forward of the policy.
 
         The logs are as those of methods on pairs, of images that have nothing in common: `implicit_accuracy` is how
         often a desirable one's reward is above an undesirable one's.

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaPO(PairMethod):
-    """`beta` weighs the preference against the winner's own error."""
+    """Trains on pairs without a reference; `beta` weighs the preference against the winner's own error."""
 
     beta: float
 
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Winner and loser in one forward of the policy; the reference is looked at for the logs only."""
+        """Runs winner and loser in one forward of the policy; the reference is asked for the logs only."""
         error_w, error_l = pair_errors(policy, batch)
         losses = mapo(error_w, error_l, self.beta, self.source.process.T, batch.strength)
         return (batch.weight * losses).sum(), watched(error_w, error_l, reference, batch) if log else {}

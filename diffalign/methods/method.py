@@ -19,7 +19,7 @@ Source = TypeVar("Source")
 
 
 class Context(Protocol):
-    """What a training run offers a method that is built; nothing of it is read before it's asked for."""
+    """Offers a method what a training run has; a source is opened when a method asks for it."""
 
     def source(self, kind: type[Source], passes: int = 1) -> Source:
         """Returns this rank's share of the global batches, from the source that is a class: `PairSource`, say.
@@ -29,7 +29,7 @@ class Context(Protocol):
 
 
 class Method(Protocol):
-    """A way to train a policy, a denoiser (x_t, t, cond) -> [B, C, h, w], held to a reference or to none."""
+    """Trains a policy, a denoiser (x_t, t, cond) -> [B, C, h, w], held to a reference or to none."""
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[Any]:
         """Yields this rank's micro-batches of an optimizer step: from shards, or from rollouts of the policy.
@@ -45,9 +45,9 @@ class Method(Protocol):
 
     @property
     def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """From pairs' margins to the rates, 1 at most, at which the loss falls with them; None: they never fade.
+        """Returns a function from pairs' margins to the rates, at most 1, at which the loss falls with them.
 
-        A probe counts the pairs whose rate is nearly 0: what they could teach is learnt.
+        A probe counts the pairs whose rate is nearly 0, as they train nothing any more. None: rates never get small.
         """
 
     def state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What methods on pairs from shards have in common: their batches, and what is watched beside any loss.
+"""Parts that methods on pairs share: their batches, and the metrics that are logged beside any loss.
 
 Shapes: B pairs in a micro-batch.
 """
@@ -17,12 +17,12 @@ from diffalign.reference.reference import Reference
 
 @dataclass(frozen=True)
 class PairMethod:
-    """A method whose batches are pairs; its own `loss` makes it one."""
+    """Reads batches of pairs; a subclass adds the loss."""
 
     source: PairSource
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
-        """The pairs of a step, from the shards."""
+        """Yields the pairs of a step, from the shards."""
         return self.source.at(step)
 
     def about(self) -> dict[str, float]:
@@ -31,7 +31,7 @@ class PairMethod:
 
     @property
     def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """None: the loss isn't one that stops pulling where a pair is won by much."""
+        """Returns None: the loss keeps pulling however large a margin is."""
         return None
 
     def state(self) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ class PairMethod:
 
 @torch.no_grad()
 def watched(error_w: Tensor, error_l: Tensor, reference: Reference | None, batch: PairBatch) -> dict[str, Tensor]:
-    """`changes` for a loss that doesn't need the reference, which is asked for the log alone; nothing without one."""
+    """Returns `changes` for a loss that needs no reference, which is asked for the logs alone; empty without one."""
     if reference is None:
         return {}
     four = (error_w, error_l, *reference(batch))
@@ -54,7 +54,7 @@ def watched(error_w: Tensor, error_l: Tensor, reference: Reference | None, batch
 def changes(
     error_w: Tensor, error_l: Tensor, error_w_ref: Tensor, error_l_ref: Tensor, margin: Tensor
 ) -> dict[str, Tensor]:
-    """What to watch beside the loss, as sums over the batch.
+    """Returns the metrics logged beside the loss, as sums over the batch.
 
     The winner's and the loser's error change against the reference, apart: a margin that grows because both get worse,
     the loser faster, looks fine in the loss and in the accuracy while the images get worse.

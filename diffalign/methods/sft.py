@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SFT(PairMethod):
-    """The denoising error on the winners of the same pairs, with the same draws as DPO's."""
+    """Minimises the denoising error on the winners of pairs, with the draws that DPO has for them."""
 
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One forward on the winners; losers and the reference are looked at for the logs only."""
+        """Runs the policy on the winners; losers and the reference are asked for the logs only."""
         error_w = self._errors(policy, batch.winners())
         logs = {}
         if log and reference is not None:

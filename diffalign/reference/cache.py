@@ -37,7 +37,7 @@ def fingerprint(
     precision: str,
     compiled: bool,
 ) -> dict[str, Any]:
-    """What the errors depend on, files and weights by their checksums.
+    """Returns what the errors depend on, files and weights by their checksums.
 
     `settings` is the section `reference`, `pairs` the params that choose the pairs (`which`), `weights` the hash of the
     denoiser's folder. `precision` of the forwards, and whether blocks are `compiled`, must be training's: else the
@@ -57,7 +57,7 @@ def fingerprint(
 
 
 def which(pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the params of pairs those that choose them: their weights are none of the reference's business."""
+    """Returns the params that choose pairs; their weights don't affect the reference."""
     return {"rule": pairs["rule"], "raters": pairs["raters"]}
 
 
@@ -77,7 +77,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest; UserError if it is missing or damaged."""
+    """Reads the manifest; UserError if it is missing or damaged."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
@@ -107,7 +107,7 @@ def check_fingerprint(manifest: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 
 def read(folder: Path, pair_ids: Sequence[str]) -> Errors:
-    """The errors [N, K, 2] of some pairs, in their order.
+    """Reads the errors [N, K, 2] of some pairs, in their order.
 
     Raises UserError for a file that isn't the manifest's, and for pairs that aren't in it.
     """
@@ -133,6 +133,6 @@ def read(folder: Path, pair_ids: Sequence[str]) -> Errors:
 
 
 def keys(pair_ids: Sequence[str]) -> NDArray[np.uint8]:
-    """The pairs' keys, uint8 [N, 16]."""
+    """Returns the pairs' keys, uint8 [N, 16]."""
     text = b"".join(hashlib.sha256(pair_id.encode()).digest()[:KEY] for pair_id in pair_ids)
     return np.frombuffer(text, np.uint8).reshape(-1, KEY)

@@ -33,14 +33,14 @@ beta = 5000 and SD's errors is most of a logit. Other shapes in bf16 were 5e-4 (
 
 
 def pair_errors(denoise: Denoise, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Errors [B] of a denoiser on winners and on losers, in one forward."""
+    """Returns the errors [B] of a denoiser on winners and on losers, in one forward."""
     error_w, error_l = errors(denoise(batch.x_t, batch.t, batch.cond), batch.target).chunk(2)
     return error_w, error_l
 
 
 @dataclass(frozen=True)
 class LiveReference:
-    """A reference that is a network at hand; without gradients, whatever the context it's called in."""
+    """Runs the reference as a network that is in memory, always without gradients."""
 
     denoise: Denoise
 

@@ -41,7 +41,7 @@ PART = 4096
 
 
 class Spec(Model):
-    """What to measure; paths are relative to the working folder."""
+    """Says what to measure; paths are relative to the working folder."""
 
     family: str
     model: str
@@ -80,7 +80,7 @@ def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
 
 
 def make_source(spec: Spec, model: families.Family, device: torch.device) -> PairSource:
-    """The pairs of the train split with their own draws, for `batch` alone: there are no steps here."""
+    """Returns the train split's pairs with their own draws, for `batch` alone: there are no steps here."""
     how = spec.settings
     size, (low, high) = how.batch_size, how.timesteps
     return PairSource(
@@ -99,12 +99,12 @@ def make_source(spec: Spec, model: families.Family, device: torch.device) -> Pai
 
 
 def training_pairs(spec: Spec) -> list[Pair]:
-    """The train split's pairs by the rule, in their order."""
+    """Returns the train split's pairs by the rule, in their order."""
     return make_pairs(comparisons.read(Path(spec.comparisons)), "train", spec.pairs.rule, spec.pairs.raters)
 
 
 def parts(spec: Spec, pairs: int) -> list[list[range]]:
-    """All N * K draws, draw k of pair n being number n * K + k, in batches, in parts of whole batches."""
+    """Returns all N * K draws, draw k of pair n being number n * K + k, in batches, in parts of whole batches."""
     total, size = pairs * spec.settings.draws, spec.settings.batch_size
     batches = [range(start, min(start + size, total)) for start in range(0, total, size)]
     each = max(spec.part // size, 1)
@@ -112,12 +112,12 @@ def parts(spec: Spec, pairs: int) -> list[list[range]]:
 
 
 def count(part: list[range]) -> int:
-    """How many draws a part has."""
+    """Returns how many draws a part has."""
     return part[-1].stop - part[0].start
 
 
 def part_file(work: Path, start: int) -> Path:
-    """Where the part that begins with a draw is kept."""
+    """Returns the file of the part that begins with a draw."""
     return work / f"part-{start:012d}.safetensors"
 
 
@@ -132,7 +132,7 @@ def save_part(path: Path, errors: Errors, spec: Spec) -> None:
 
 
 def collect(spec: Spec, work: Path, pairs: int) -> Errors:
-    """The errors [N, K, 2] from all parts."""
+    """Returns the errors [N, K, 2] from all parts."""
     found: Iterator[Errors] = (
         safetensors.numpy.load_file(part_file(work, part[0].start))["errors"] for part in parts(spec, pairs)
     )
@@ -140,12 +140,12 @@ def collect(spec: Spec, work: Path, pairs: int) -> Errors:
 
 
 def autocast(spec: Spec) -> AbstractContextManager[Any]:
-    """The precision of training's forwards."""
+    """Returns a context in the precision of training's forwards."""
     return torch.autocast(spec.device, torch.bfloat16, enabled=spec.precision == "bf16")
 
 
 def main() -> None:
-    """One worker of several; a user's error goes to WORK/error.txt for the stage to raise."""
+    """Runs one worker of several; a user's error goes to WORK/error.txt for the stage to raise."""
     die_with_parent()
     path = Path(sys.argv[1])
     try:

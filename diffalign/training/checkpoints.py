@@ -1,6 +1,7 @@
 """Checkpoints of training: safetensors and JSON with checksums, atomic, the newest good one is used.
 
-Draws and order are functions of the step, so weights, optimizer moments and the step are all there is to keep.
+Random numbers and order are functions of the step, so a checkpoint holds the step, the weights, the optimizer's
+moments, and a method's own state.
 """
 
 import json
@@ -28,7 +29,7 @@ STATE, META = "state.safetensors", "checkpoint.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps of one piece of work."""
+    """Holds the state after `step` steps of one piece of work."""
 
     step: int
     owner: str
@@ -39,7 +40,7 @@ class Checkpoint:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints that are there, oldest first."""
+    """Lists the steps of the checkpoints in a folder, oldest first."""
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
@@ -68,7 +69,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """The two files of a checkpoint, on the disk when this returns."""
+    """Writes the two files of a checkpoint; they are on the disk when this returns."""
     folder.mkdir(parents=True)
     file = folder / STATE
     save_file(apart(checkpoint.tensors), file)
@@ -84,7 +85,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, none of them sharing its memory with another, as a file wants them."""
+    """Returns the tensors on the CPU, none sharing its memory with another, as safetensors requires."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -97,7 +98,7 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def newest(folder: Path, owner: str) -> Checkpoint | None:
-    """The newest whole checkpoint of the work that `owner` names; None if there is none.
+    """Returns the newest whole checkpoint of the work that `owner` names; None if there is none.
 
     A broken checkpoint is reported in the log and passed over. Raises UserError for another work's.
     """
@@ -120,7 +121,7 @@ def newest(folder: Path, owner: str) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """One checkpoint; raises one of the errors that `newest` knows where anything isn't as it was written."""
+    """Reads one checkpoint; raises one of the errors that `newest` knows where anything isn't as it was written."""
     written = json.loads((path / META).read_text())
     meta = written["content"]
     if checksum(meta) != written["checksum"]:
@@ -133,7 +134,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def checksum(meta: Any) -> str:
-    """SHA-256 of what a checkpoint says about itself."""
+    """Returns the SHA-256 of a checkpoint's metadata."""
     return sha256_bytes(canonical_json(meta).encode())
 
 
@@ -149,9 +150,9 @@ def check_shapes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat named tensors, `optimizer.<parameter index>.<name>`; counters as int64 scalars.
+    """Returns an optimizer's state as flat tensors named `optimizer.<parameter index>.<name>`.
 
-    Read from the state itself: in `state_dict`, bitsandbytes hides its tensors in another dictionary.
+    Counters are int64 scalars. Read from the state itself: in `state_dict`, bitsandbytes hides its tensors in another dictionary.
     """
     return {
         f"optimizer.{index}.{name}": as_tensor(value)
@@ -161,12 +162,12 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
-    """What an optimizer trains, in its own order."""
+    """Returns the parameters that an optimizer trains, in its own order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def as_tensor(value: Tensor | int) -> Tensor:
-    """A tensor as it is, a whole number as an int64 scalar; TypeError for what a file wouldn't keep exactly."""
+    """Returns a tensor as it is, a whole number as an int64 scalar; TypeError for what a file wouldn't keep exactly."""
     if not isinstance(value, Tensor | int):
         raise TypeError(f"an optimizer's state: expected tensors and whole numbers, got {value!r}")
     return torch.as_tensor(value)

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.data.batches import pairs
-from diffalign.data.batches.image_labels import Opinion, opinions
+from diffalign.data.batches.image_labels import ImageLabel, image_labels
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.data.batches.pairs import Pair, make_pairs
-from diffalign.data.batches.prefetch import Ahead, when_asked
+from diffalign.data.batches.prefetch import Prefetcher, when_asked
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards
@@ -22,7 +22,7 @@ from diffalign.diffusion.timesteps import Times
 from diffalign.reference import cache as cached
 from diffalign.training.learner import Learner
 from diffalign.training.spec import Spec
-from diffalign.training.throughput import Pace, Read
+from diffalign.training.throughput import Read, Throughput
 
 Source = TypeVar("Source")
 
@@ -48,11 +48,11 @@ SOURCES: dict[type[Any], Callable[[Spec, Learner, Read[Any]], Any]] = {
 
 @dataclass
 class Sources:
-    """The sources that a training's method has asked for (`methods.method.Context`)."""
+    """Opens the sources that a training's method asks for, each once (`methods.method.Context`)."""
 
     spec: Spec
     learner: Learner
-    pace: Pace = field(default_factory=Pace)
+    pace: Throughput = field(default_factory=Throughput)
     """Times what is read from any of them."""
     opened: dict[type[Any], Any] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class Sources:
         """
         if kind not in self.opened:
             on_gpu = self.learner.accelerator.device.type == "cuda"
-            reader: Read[Any] = Ahead(self.spec.policy.steps, passes=passes) if on_gpu else when_asked
+            reader: Read[Any] = Prefetcher(self.spec.policy.steps, passes=passes) if on_gpu else when_asked
             self.opened[kind] = SOURCES[kind](self.spec, self.learner, self.pace.timed(reader))
         found: Source = self.opened[kind]
         return found
@@ -139,10 +139,10 @@ def training_pairs(spec: Spec) -> list[Pair]:
     return pairs
 
 
-def training_images(spec: Spec) -> tuple[list[Opinion], list[Opinion]]:
+def training_images(spec: Spec) -> tuple[list[ImageLabel], list[ImageLabel]]:
     """Returns the train split's desirable and undesirable images by the rule, exchanged where the policy says so."""
     table = comparisons.read(Path(spec.comparisons))
-    found = opinions(table, "train", spec.pairs.rule, spec.pairs.raters)
+    found = image_labels(table, "train", spec.pairs.rule, spec.pairs.raters)
     desirable, undesirable = ([each for each in found if each.desirable is wanted] for wanted in (True, False))
     if not (desirable and undesirable):
         raise UserError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EMA:
-    """average <- decay * average + (1 - decay) * weight after each step, from the init's weights on; in fp32.
+    """Keeps average <- decay * average + (1 - decay) * weight after each step, from the init's weights on; in fp32.
 
     After n steps a weight w_i has the share (1 - decay) * decay^(n - i), the init decay^n: with 0.9999 that's 37%
     after 10,000 steps.
@@ -25,5 +25,5 @@ class EMA:
 
 
 def start(weights: dict[str, Tensor], decay: float) -> EMA:
-    """The average before the first step: copies of the weights."""
+    """Returns the average before the first step: copies of the weights."""
     return EMA(decay, {name: weight.detach().float().clone() for name, weight in weights.items()})

@@ -1,4 +1,4 @@
-"""What a training process holds: the policy, its reference, the optimizer, on the processes and devices there are."""
+"""The state of a training process: the policy, its reference and the optimizer, spread over processes and devices."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ all others at once (`launch.launch`).
 
 @dataclass
 class Skips:
-    """Optimizer steps left out for a gradient that was no number or far too large."""
+    """Counts optimizer steps left out because a gradient was no number or far too large."""
 
     total: int = 0
     in_a_row: int = 0
@@ -43,7 +43,7 @@ class Skips:
 
 @dataclass
 class Learner:
-    """The family with the policy's denoiser, the reference if there is one, the optimizer."""
+    """Holds the model with the policy's denoiser, the reference if there is one, and the optimizer."""
 
     accelerator: "Accelerator"
     model: families.Family
@@ -60,7 +60,7 @@ class Learner:
 
 
 def make_accelerator(device: str, processes: int, precision: str) -> "Accelerator":
-    """The distributed context; raises RuntimeError unless it has the number of processes that was asked for."""
+    """Returns the distributed context; raises RuntimeError unless it has the number of processes that was asked for."""
     from accelerate import Accelerator  # takes seconds, and only workers need it
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
@@ -115,7 +115,7 @@ def dropout(network: nn.Module) -> float:
 
 
 def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference | None:
-    """The reference that the policy's `reference` asks for; a LoRA policy is its own, with its adapters off."""
+    """Returns the reference that the policy's `reference` asks for; a LoRA policy's is itself with its adapters off."""
     kind = spec.policy.reference
     if kind == "none":
         return None
@@ -123,7 +123,7 @@ def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 
 
 def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference:
-    """The reference as a network: the policy's own, unwrapped, with its adapters off, or a frozen copy of the init."""
+    """Returns the reference as a network: the policy's with its adapters off, or a frozen copy of the init."""
     if spec.policy.adapter == "lora":
         return live(without_adapter(denoiser, model))
     init = load_init(spec, parallel.accelerator.device)
@@ -132,14 +132,14 @@ def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 
 
 def load_init(spec: Spec, device: torch.device) -> families.Family:
-    """The model with the denoiser of the policy's init, nothing else loaded."""
+    """Loads the denoiser of the policy's init and no other part of the model."""
     model = families.load(spec.family, spec.model, (), device)
     model.load_denoiser(Path(spec.policy.init))
     return model
 
 
 def load_trainable(spec: Spec, device: torch.device) -> families.Family:
-    """The same as training starts from it: with adapters if there are any; what trains requires gradients."""
+    """Loads the initial model, adds LoRA if configured, and marks the trainable weights."""
     model, policy = load_init(spec, device), spec.policy
     if (lora := policy.lora) is not None:
         targets, key = lora.targets or model.lora_targets, f"policies.{spec.name}.lora.targets"
@@ -150,7 +150,7 @@ def load_trainable(spec: Spec, device: torch.device) -> families.Family:
 
 
 def without_adapter(denoiser: Any, model: families.Family) -> Denoise:
-    """The reference of a LoRA policy: the same network with its adapters off."""
+    """Returns the reference of a LoRA policy: its network with the adapters off."""
 
     def reference(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         wrapped, model.denoiser = model.denoiser, denoiser
@@ -177,7 +177,7 @@ def state_tensors(learner: Learner, method: Method) -> dict[str, Tensor]:
 
 
 def shared_tensors(learner: Learner) -> dict[str, Tensor]:
-    """The weights and their average by their names in a checkpoint; this process's shares, where they are sharded."""
+    """Returns the weights and their average by their names in a checkpoint; this process's shares where sharded."""
     averages = learner.average.averages if learner.average else {}
     weights: dict[str, Tensor] = {f"weights.{name}": p for name, p in learner.trainable.items()}
     return weights | {f"average.{name}": average for name, average in averages.items()}
@@ -196,18 +196,18 @@ def restore(learner: Learner, method: Method, tensors: dict[str, Tensor]) -> Non
 
 
 def published(learner: Learner) -> dict[str, Tensor]:
-    """What of a policy is published: its weights, or their moving average, by name; this process's shares of them."""
+    """Returns the weights that are published, or their moving average, by name; this process's shares of them."""
     return learner.average.averages if learner.average else dict(learner.trainable)
 
 
 def published_weights(learner: Learner) -> dict[str, Tensor]:
-    """The same, in full on the first process: all must call this."""
+    """Returns the weights that are published, in full on the first process: all must call this."""
     return whole(published(learner), learner.accelerator.is_main_process)
 
 
 @contextmanager
 def as_published(learner: Learner) -> Iterator[None]:
-    """In the block the denoiser has the weights that would be published; those that train are put aside meanwhile."""
+    """Gives the denoiser the weights that would be published while the block runs, then those that train again."""
     swap(learner)
     try:
         yield
@@ -227,7 +227,7 @@ def swap(learner: Learner) -> None:
 
 @torch.no_grad()
 def model_with(spec: Spec, weights: dict[str, Tensor]) -> families.Family:
-    """The policy's model on the CPU, its denoiser not spread, with trained weights."""
+    """Returns the policy's model on the CPU, its denoiser not spread, with trained weights."""
     model = load_trainable(spec, torch.device("cpu"))
     parameters = dict(model.denoiser.named_parameters())
     for name, weight in weights.items():

@@ -64,7 +64,7 @@ NO_DROPOUT = (
 
 @dataclass
 class Job:
-    """One policy's training on this process: what its steps need, and what is said of them."""
+    """Holds one policy's training on this process."""
 
     spec: Spec
     work: Path
@@ -73,7 +73,7 @@ class Job:
     sources: Sources
     environments: list[dict[str, Any]]
     """From the first step on; the last one is this process's."""
-    watching: monitor.Watch | None
+    watching: monitor.Monitor | None
 
 
 def run(spec: Spec, work: Path) -> None:
@@ -201,7 +201,7 @@ def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
 def optimizer_step(
     learner: Learner, method: methods.Method, policy: Trained, step: int, logging: bool
 ) -> dict[str, float] | None:
-    """One step on the global batch; the averages over it that are logged, where `logging`.
+    """Takes one step on the global batch; returns the averages over it that are logged, None unless `logging`.
 
     The loss is the sum over the global batch divided by its size, so that neither the number of processes nor the
     micro-batch enters. Gradients are averaged over processes, hence their number as a factor.
@@ -237,7 +237,7 @@ def optimizer_step(
 
 
 def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[Any]) -> Iterator[Any]:
-    """The items, each made within a context of its own; what is done with an item is outside of it.
+    """Yields the items, each made within a context of its own, and used outside of it.
 
     A method may need forwards to make its batches, in the loss's precision.
     """
@@ -252,7 +252,7 @@ def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[A
 
 
 def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """Each item, and whether it is the last one."""
+    """Yields each item, and whether it is the last one."""
     ahead = iter(items)
     item = next(ahead)
     for following in ahead:
@@ -281,7 +281,7 @@ def resume(spec: Spec, learner: Learner, method: methods.Method, work: Path) -> 
 def continued(
     spec: Spec, step: int, environments: list[dict[str, Any]], accelerator: "Accelerator"
 ) -> list[dict[str, Any]]:
-    """The environments of a run with the present one; a change is said on stderr."""
+    """Returns the environments of a run with the present one; a change is reported on stderr."""
     present = spec.machine.model_dump()
     if environments:
         before = {key: value for key, value in environments[-1].items() if key != "from_step"}
@@ -352,13 +352,13 @@ def append(accelerator: "Accelerator", path: Path, line: dict[str, float]) -> No
 
 
 def shown(logs: dict[str, float]) -> str:
-    """The numbers behind the progress bar."""
+    """Returns the numbers behind the progress bar."""
     names = ("loss", "implicit_accuracy", "winner_change", "loser_change")
     return " ".join(f"{name} {logs[name]:.4g}" for name in names if name in logs)
 
 
 def say(accelerator: "Accelerator", text: str) -> None:
-    """A line on stderr, from the first process."""
+    """Writes a line on stderr, from the first process."""
     if accelerator.is_main_process:
         sys.stderr.write(text + "\n")
 

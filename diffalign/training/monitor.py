@@ -1,4 +1,4 @@
-"""The loop's watch: probes every so many steps, raises alarms, keeps the weights of the best one.
+"""Monitors a training: probes every so many steps, raises alarms, keeps the weights of the best probe.
 
 In WORK: reference-MACHINE.safetensors, the reference's errors at the fixed draws as first measured on a machine;
 best/step-*.safetensors; pictures/step-*.png. The probes so far are the curve's lines: a resume restores no more.
@@ -27,15 +27,15 @@ from diffalign.runtime import devices
 from diffalign.runtime.parallel import share
 from diffalign.training.dataset import held_out_pairs, pair_source
 from diffalign.training.learner import Learner, as_published, live_reference, published, published_weights
-from diffalign.training.previews import Pictures, open_pictures
+from diffalign.training.previews import Previews, open_previews
 from diffalign.training.spec import Spec
 
 REFERENCE, BEST, PICTURES = "reference-{}.safetensors", "best", "pictures"
 
 
 @dataclass
-class Watch:
-    """The probes of one training, on every rank; all ranks make the same calls."""
+class Monitor:
+    """Probes one training, on every rank; all ranks make the same calls."""
 
     spec: Spec
     settings: Probe
@@ -45,20 +45,20 @@ class Watch:
     reference: Floats
     """The reference's errors [N, K, 2]."""
     history: list[Point]
-    pictures: Pictures | None
+    pictures: Previews | None
     work: Path
 
     @property
     def thresholds(self) -> alarms.Thresholds:
-        """The alarms' thresholds by name; None: that alarm is off."""
+        """Returns the alarms' thresholds by name; None: that alarm is off."""
         return {name: getattr(self.settings, name) for name in alarms.ALARMS}
 
     def due(self, step: int) -> bool:
-        """Whether a step, counted from 1, is probed: every so many, and the last one."""
+        """Tells whether a step, counted from 1, is probed: every so many, and the last one."""
         return step % self.settings.every == 0 or step == self.spec.policy.steps
 
     def look(self, step: int) -> dict[str, float]:
-        """Probes what would be published after a step, says new alarms, keeps it if it's best; the curve's figures."""
+        """Runs a probe, reports new alarms, saves the weights if best; returns the metrics for the curve."""
         with as_published(self.learner):
             point = self.seen()
             if self.pictures is not None:
@@ -72,7 +72,7 @@ class Watch:
         return dict(points.named(point))
 
     def seen(self) -> Point:
-        """The figures of a probe of the denoiser as it is."""
+        """Returns the metrics of a probe of the denoiser as it is."""
         learner, accelerator, draws = self.learner, self.learner.accelerator, self.draws
         policy = probe.measure(draws, partial(pair_errors, learner.model.denoise), accelerator)
         prompts = [pair.prompt for pair in draws.pairs]
@@ -83,7 +83,7 @@ class Watch:
         return point
 
     def alarm(self) -> str | None:
-        """What ends the run, where the newest probe raised an alarm and `probe.on_alarm` says to stop."""
+        """Returns the message that ends the run where the newest probe raised an alarm and `probe.on_alarm` is stop."""
         if self.settings.on_alarm != "stop" or not self.history:
             return None
         held = alarms.raised(self.history[-1], self.thresholds)
@@ -131,20 +131,20 @@ class Watch:
         return {"step": step, "why": why}
 
     def facts(self) -> dict[str, Any]:
-        """What policy.json says of it: the alarms, and which step's weights these are."""
+        """Returns what policy.json says of the probes: the alarms, and which step's weights are published."""
         found = alarms.listed(self.history, self.thresholds)
         return {"alarms": [asdict(alarm) for alarm in found], "chosen": self.choose()}
 
     def say(self, text: str) -> None:
-        """A line on stderr, from the first process."""
+        """Writes a line on stderr, from the first process."""
         if self.learner.accelerator.is_main_process:
             sys.stderr.write(text + "\n")
 
 
-def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[dict[str, float]]) -> Watch | None:
-    """The watch on a training that begins or goes on after `lines` of its curve; None where it isn't watched.
+def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[dict[str, float]]) -> Monitor | None:
+    """Returns the monitor of a training that begins, or goes on after `lines` of its curve; None without probes.
 
-    Where no pairs are held out that's said on stderr; UserError if the run depends on probes then.
+    Reports on stderr where no pairs are held out; UserError if the run depends on probes then.
     """
     settings = spec.probe
     if settings is None:
@@ -163,14 +163,14 @@ def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[
     draws = Draws(pair_source(spec, learner, pairs), pairs, settings.draws, settings.seed)
     machine = sha256_bytes(canonical_json(spec.machine.model_dump()).encode())[:16]  # another one rounds otherwise
     reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
-    pictures = open_pictures(spec, settings, learner, draws, work / PICTURES) if settings.images else None
-    return Watch(spec, settings, learner, method, draws, reference, points.points(lines), pictures, work)
+    pictures = open_previews(spec, settings, learner, draws, work / PICTURES) if settings.images else None
+    return Monitor(spec, settings, learner, method, draws, reference, points.points(lines), pictures, work)
 
 
 def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> Floats:
-    """The reference's errors [N, K, 2] as they were measured when the training began.
+    """Returns the reference's errors [N, K, 2] as they were measured when the training began.
 
-    A method without the network at hand has the init's loaded for this, and let go again.
+    Loads the init for this where the reference isn't in memory, and frees it again.
     """
     accelerator = learner.accelerator
     if not file.is_file():
@@ -189,15 +189,15 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
 
 
 def read_lines(curve: Path) -> list[dict[str, float]]:
-    """The lines of a curve."""
+    """Reads the lines of a curve."""
     return [json.loads(line) for line in curve.read_text().splitlines()]
 
 
 def best_file(work: Path, step: int) -> Path:
-    """Where the weights of the best probe are kept."""
+    """Returns the file of a probe's weights."""
     return work / BEST / f"step-{step:08d}.safetensors"
 
 
 def last(spec: Spec) -> dict[str, Any]:
-    """What is said where the last step's weights are published."""
+    """Returns what policy.json says where the last step's weights are published."""
     return {"step": spec.policy.steps, "why": "the last one (choose: last)"}

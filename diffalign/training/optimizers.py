@@ -12,12 +12,12 @@ Make = Callable[[list[nn.Parameter], float, float], Optimizer]
 
 
 def adamw(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-    """AdamW in one kernel; two moments in fp32, 8 bytes a weight (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+    """Returns fused AdamW; two moments in fp32, 8 bytes a weight (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
     return AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def adafactor(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-    """Adafactor as Diffusion-DPO's train.py has it for SDXL: the given rate, not relative to weights or steps.
+    """Returns Adafactor as Diffusion-DPO's train.py sets it for SDXL: the given rate, not relative to weights or steps.
 
     A matrix's second moments are kept as a row's and a column's, a convolution's over its kernel (Shazeer & Stern 2018,
     arXiv 1804.04235).
@@ -28,7 +28,7 @@ def adafactor(parameters: list[nn.Parameter], lr: float, weight_decay: float) ->
 
 
 def adamw8bit(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-    """AdamW with moments in 8 bits, blockwise, 2 bytes a weight (Dettmers et al. 2022, arXiv 2110.02861)."""
+    """Returns AdamW with moments in 8 bits, blockwise, 2 bytes a weight (Dettmers et al. 2022, arXiv 2110.02861)."""
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:

@@ -1,4 +1,4 @@
-"""A few held-out prompts drawn with what would be published, from fixed noise, and what judges say of them.
+"""Images for a few held-out prompts from fixed noise, made during training and scored by rewards.
 
 Shapes: n prompts, H W pixel height and width.
 """
@@ -31,8 +31,8 @@ ACROSS = 8
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is drawn at every probe; each rank draws its share, equally many."""
+class Previews:
+    """Makes images at every probe; each rank makes its share, equally many."""
 
     prompts: list[str]
     noise: Tensor
@@ -62,7 +62,7 @@ class Pictures:
         return point
 
     def images(self, accelerator: "Accelerator") -> NDArray[np.uint8]:
-        """All images, uint8 [n, H, W, 3], on every rank."""
+        """Returns all images, uint8 [n, H, W, 3], on every rank."""
         n = len(self.prompts)
         each = -(-n // accelerator.num_processes)
         mine = [i % n for i in range(accelerator.process_index * each, (accelerator.process_index + 1) * each)]
@@ -79,14 +79,14 @@ class Pictures:
         return images
 
 
-def open_pictures(spec: Spec, settings: Probe, learner: Learner, draws: Draws, folder: Path) -> Pictures:
-    """The first prompts of the probe's pairs, with the noise that the generate stage gives them."""
+def open_previews(spec: Spec, settings: Probe, learner: Learner, draws: Draws, folder: Path) -> Previews:
+    """Returns the previews of the probe's first prompts, from the noise that the generate stage gives them."""
     prompts = list(dict.fromkeys(pair.prompt for pair in draws.pairs))[: settings.images]
     model = families.load(spec.family, spec.model, ("vae", "text"), learner.accelerator.device)
     resolution = draws.source.images.manifest["fingerprint"]["resolution"]
     shape, seed = draws.source.shape, spec.policy.noise_seed
     how = plain(model.process, settings.image_steps, settings.guidance)
-    return Pictures(
+    return Previews(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
         draw=drawer(model, learner.model.denoise, resolution, how),

@@ -24,7 +24,7 @@ memory goes on with smaller pieces."""
 
 
 class Machine(Model):
-    """What must be the same for a bitwise resume."""
+    """Describes what computes a run: it must be the same for a bitwise resume."""
 
     device: str
     """cpu or cuda."""
@@ -44,7 +44,7 @@ class Machine(Model):
 
 
 class Spec(Model):
-    """One training run. Paths are relative to the working folder."""
+    """Describes one training run. Paths are relative to the working folder."""
 
     name: str
     """The policy's name in params."""

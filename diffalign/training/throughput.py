@@ -1,4 +1,4 @@
-"""How fast a training steps, without probes and saves, and what share of that it waits for batches."""
+"""Measures how fast a training steps, without probes and saves, and what share of that it waits for batches."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Read = Callable[[Make[T], int], Iterator[T]]
 """(how a step's batches are made, the step) -> its batches."""
 
 
-class Pace:
+class Throughput:
     """Times optimizer steps, and how long they wait for batches; the first one warms up and isn't counted."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Pace:
         self.warm = True
 
     def facts(self) -> dict[str, float]:
-        """The steps, their seconds, and the share of these that was spent waiting for batches."""
+        """Returns the steps, their seconds, and the share of these that was spent waiting for batches."""
         return {
             "steps": self.steps,
             "seconds": self.seconds,

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.data.batches.image_labels import Opinion, opinions
+from diffalign.data.batches.image_labels import ImageLabel, image_labels
 from tests.helpers.comparison_rows import one, table
 
 ROWS = [
@@ -22,17 +22,22 @@ ROWS = [
 
 def test_preferred_once_is_desirable() -> None:
     """C only lost, was called bad, and tied; E was called bad; D only tied, F and G got no answer."""
-    expected = [Opinion("p", "A", True), Opinion("p", "B", True), Opinion("p", "C", False), Opinion("p", "E", False)]
-    expected += [Opinion("q", "A", True), Opinion("q", "B", False)]
+    expected = [
+        ImageLabel("p", "A", True),
+        ImageLabel("p", "B", True),
+        ImageLabel("p", "C", False),
+        ImageLabel("p", "E", False),
+    ]
+    expected += [ImageLabel("q", "A", True), ImageLabel("q", "B", False)]
     rows = list(ROWS)
-    assert opinions(table(*rows), "train") == expected
+    assert image_labels(table(*rows), "train") == expected
     random.Random(0).shuffle(rows)
-    assert opinions(table(*rows), "train") == expected
+    assert image_labels(table(*rows), "train") == expected
 
 
 def test_by_majority() -> None:
     """A won two of three; B one of two, which says nothing; C: 0, 1/2, 0; D: 1/2; E: 0."""
-    found = opinions(table(*ROWS), "train", "majority")
+    found = image_labels(table(*ROWS), "train", "majority")
     assert [(o.prompt, o.image, o.desirable) for o in found] == [
         ("p", "A", True),
         ("p", "C", False),
@@ -43,6 +48,9 @@ def test_by_majority() -> None:
 
 
 def test_of_some_raters() -> None:
-    assert opinions(table(*ROWS), "train", raters=["r2"]) == [Opinion("p", "A", False), Opinion("p", "B", True)]
+    assert image_labels(table(*ROWS), "train", raters=["r2"]) == [
+        ImageLabel("p", "A", False),
+        ImageLabel("p", "B", True),
+    ]
     with pytest.raises(UserError, match="r9"):
-        opinions(table(*ROWS), "train", raters=["r9"])
+        image_labels(table(*ROWS), "train", raters=["r9"])

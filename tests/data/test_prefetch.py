@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from diffalign.data.batches.prefetch import Ahead, ahead, when_asked
+from diffalign.data.batches.prefetch import Prefetcher, ahead, when_asked
 from tests.methods.test_methods import source
 
 
@@ -57,7 +57,7 @@ def test_an_error_comes_up_in_its_items_place() -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 3], [1, 1, 3, 0]])
 def test_steps_are_what_they_are_without_it(order: list[int]) -> None:
-    reader: Ahead[tuple[int, int]] = Ahead(end=4)
+    reader: Prefetcher[tuple[int, int]] = Prefetcher(end=4)
     for step in order:
         assert list(reader(items, step)) == list(when_asked(items, step))
 
@@ -71,7 +71,7 @@ def test_a_step_read_twice_is_made_ahead_twice(order: list[int]) -> None:
         made.append(step)
         return items(step)
 
-    reader: Ahead[tuple[int, int]] = Ahead(end=4, passes=2)
+    reader: Prefetcher[tuple[int, int]] = Prefetcher(end=4, passes=2)
     for step in order:
         assert list(reader(make, step)) == list(items(step))
     if order[:4] == [0, 0, 1, 1]:
@@ -79,7 +79,7 @@ def test_a_step_read_twice_is_made_ahead_twice(order: list[int]) -> None:
 
 
 def test_a_step_left_in_the_middle_begins_anew() -> None:
-    reader: Ahead[tuple[int, int]] = Ahead(end=4)
+    reader: Prefetcher[tuple[int, int]] = Prefetcher(end=4)
     first = reader(items, 0)
     assert next(first) == (0, 0)
     assert list(reader(items, 1)) == [(1, 0), (1, 1), (1, 2)]
@@ -92,7 +92,7 @@ def test_the_next_step_is_made_while_this_one_is_used() -> None:
         made.append(step)
         yield step
 
-    reader: Ahead[int] = Ahead(end=2)
+    reader: Prefetcher[int] = Prefetcher(end=2)
     assert next(reader(make, 0)) == 0
     deadline = time.monotonic() + 10
     while made != [0, 1] and time.monotonic() < deadline:
@@ -101,7 +101,7 @@ def test_the_next_step_is_made_while_this_one_is_used() -> None:
 
 
 def test_batches_made_ahead_are_the_same_bits() -> None:
-    plain, threaded = source(micro_batch_size=2), source(micro_batch_size=2, read=Ahead(end=3))
+    plain, threaded = source(micro_batch_size=2), source(micro_batch_size=2, read=Prefetcher(end=3))
     for step in range(3):
         for one, other in zip(plain.at(step), threaded.at(step), strict=True):
             for name in ("x_t", "t", "target", "strength", "weight"):
@@ -112,7 +112,7 @@ def test_batches_made_ahead_are_the_same_bits() -> None:
 def test_a_reader_that_its_batches_refer_to_is_collected() -> None:
     """A source has its reader, whose stream has the source; nothing is said when the collector takes them."""
     for _ in range(20):
-        threaded = source(micro_batch_size=2, read=Ahead(end=3))
+        threaded = source(micro_batch_size=2, read=Prefetcher(end=3))
         for step in range(3):
             assert list(threaded.at(step))
         del threaded

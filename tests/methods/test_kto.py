@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffalign.data.batches.image_labels import Opinion
+from diffalign.data.batches.image_labels import ImageLabel
 from diffalign.data.batches.pair_batches import latents
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.data.shards.reader import prompt_key
@@ -29,8 +29,8 @@ POLICY, REFERENCE = 0, 1
 def unpaired(**changes) -> UnpairedSource:  # type: ignore[no-untyped-def]
     """Ten desirable and seven undesirable images of test_methods' world."""
     values = {name: value for name, value in vars(source()).items() if name in UnpairedSource.__dataclass_fields__}
-    liked = [Opinion(f"p{i}", f"w{i}", True) for i in range(10)]
-    disliked = [Opinion(f"p{i}", f"l{i}", False) for i in range(7)]
+    liked = [ImageLabel(f"p{i}", f"w{i}", True) for i in range(10)]
+    disliked = [ImageLabel(f"p{i}", f"l{i}", False) for i in range(7)]
     return UnpairedSource(**{"desirable": liked, "undesirable": disliked} | values | changes)
 
 

@@ -24,7 +24,7 @@ def test_steps_are_timed_without_the_first_and_without_what_lies_between(monkeyp
             clock.now += 2 if step else 50
             yield 10 * step + n
 
-    pace, seen = throughput.Pace(), []
+    pace, seen = throughput.Throughput(), []
     timed = pace.timed(read)
     assert pace.facts() == {"steps": 0, "seconds": 0.0, "waited": 0.0}
     for step in range(4):

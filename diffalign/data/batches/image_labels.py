@@ -1,4 +1,4 @@
-"""What raters said of images one by one: comparisons seen without their pairs."""
+"""Labels of single images, made from comparisons: which images raters liked or disliked for a prompt."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -10,20 +10,20 @@ from diffalign.data.batches.pairs import Rule, select
 from diffalign.data.comparisons.table import Split
 
 VOTES = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5), "both_bad": (0.0, 0.0)}
-"""By answer: what it says of image a and of image b."""
+"""The votes of each answer for image a and for image b."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """An image that was liked or disliked for a prompt."""
+class ImageLabel:
+    """Labels an image as liked or disliked for a prompt."""
 
     prompt: str
     image: str
     desirable: bool
 
 
-def opinions(table: pa.Table, split: Split, rule: Rule = "each", raters: Collection[str] = ()) -> list[Opinion]:
-    """An opinion for each prompt and image of a split, in the order of both; the order of the rows doesn't matter.
+def image_labels(table: pa.Table, split: Split, rule: Rule = "each", raters: Collection[str] = ()) -> list[ImageLabel]:
+    """Returns a label for each prompt and image of a split, in the order of both; the order of rows doesn't matter.
 
     An image gets a vote of 1 from an answer that prefers it, 0 from one that prefers the other image or says that both
     are bad, 1/2 from a tie; `none` is no vote. Rule `each`: desirable if preferred at least once, undesirable if it
@@ -42,5 +42,5 @@ def opinions(table: pa.Table, split: Split, rule: Rule = "each", raters: Collect
     for (prompt, image), given in sorted(votes.items()):
         score = max(given, key=lambda vote: (vote != 0.5, vote)) if rule == "each" else sum(given) / len(given)
         if score != 0.5:
-            found.append(Opinion(prompt, image, score > 0.5))
+            found.append(ImageLabel(prompt, image, score > 0.5))
     return found

@@ -25,7 +25,7 @@ Cond = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B pairs, noised: winners are the first B rows of the [2B, ...] tensors, losers the last B."""
+    """Holds B noised pairs: winners are the first B rows of the [2B, ...] tensors, losers the last B."""
 
     x_t: Tensor
     """Noisy latents [2B, C, h, w]; a pair shares its timestep and noise."""
@@ -46,36 +46,36 @@ class PairBatch:
         return len(self.strength)
 
     def winners(self) -> "PairBatch":
-        """The same with the winners' rows only."""
+        """Returns this batch with the winners' rows only."""
         count = len(self)
         cond = {name: value[:count] for name, value in self.cond.items()}
         return PairBatch(self.x_t[:count], self.t[:count], self.target[:count], cond, self.strength, self.weight)
 
     def losers(self) -> "PairBatch":
-        """The same with the losers' rows only."""
+        """Returns this batch with the losers' rows only."""
         count = len(self)
         cond = {name: value[count:] for name, value in self.cond.items()}
         return PairBatch(self.x_t[count:], self.t[count:], self.target[count:], cond, self.strength, self.weight)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
-        """The same with each tensor changed."""
+        """Returns this batch with each tensor changed."""
         x_t, t, target, strength, weight = map(change, (self.x_t, self.t, self.target, self.strength, self.weight))
         cond = {name: change(value) for name, value in self.cond.items()}
         error_ref = None if self.error_ref is None else (change(self.error_ref[0]), change(self.error_ref[1]))
         return PairBatch(x_t, t, target, cond, strength, weight, error_ref)
 
     def pinned(self, device: torch.device) -> "PairBatch":
-        """The same in memory that a GPU copies from by itself, where the device is one."""
+        """Returns this batch in pinned memory, which a GPU copies from asynchronously, where `device` is a GPU."""
         return self.mapped(Tensor.pin_memory) if device.type == "cuda" else self
 
     def to(self, device: torch.device) -> "PairBatch":
-        """The same on a device; neither it nor the host waits, where the batch is `pinned`."""
+        """Returns this batch on a device; neither it nor the host waits where the batch is `pinned`."""
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a pair is used: which of the pairs, in which epoch, in which slot of which step's global batch."""
+    """Says where a pair is used: which of the pairs, in which epoch, in which slot of which step's global batch."""
 
     index: int
     epoch: int
@@ -85,7 +85,7 @@ class Place:
 
 @dataclass(frozen=True)
 class PairSource:
-    """Where one rank's share of every global batch comes from; what it gives is a function of the step alone.
+    """Makes one rank's share of every global batch of pairs; a step's batches are a function of its number alone.
 
     The global batch of `batch_size` pairs has as many slots; rank r of `world` has the r-th run of them. Batches are
     made on the CPU, the same for every device.
@@ -104,7 +104,7 @@ class PairSource:
     rank: int = 0
     world: int = 1
     read: Callable[[Make[PairBatch], int], Iterator[PairBatch]] = when_asked
-    """How a step's micro-batches are read: made when asked for, or before (`ahead.Ahead`)."""
+    """How a step's micro-batches are read: made when asked for, or before (`prefetch.Prefetcher`)."""
     fixed: FixedDraws | None = None
     """The pairs' own draws, where the reference's errors at them are kept; None: draws by `seed`, step and slot."""
     errors_ref: NDArray[np.float32] | None = None
@@ -112,34 +112,34 @@ class PairSource:
 
     @property
     def process(self) -> Process:
-        """The process that noises the latents."""
+        """Returns the process that noises the latents."""
         return self.times.process
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """(C, h, w) of a latent."""
+        """Returns the shape (C, h, w) of a latent."""
         return tuple(self.images.get(self.pairs[0].image_w)["mean"].shape)
 
     @property
     def elements(self) -> int:
-        """How many numbers a latent has, C * h * w."""
+        """Returns how many numbers a latent has, C * h * w."""
         return math.prod(self.shape)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much there is to learn from, by kind."""
+        """Returns how much there is to learn from, by kind."""
         return {"pairs": len(self.pairs)}
 
     def at(self, step: int) -> Iterator[PairBatch]:
-        """This rank's micro-batches of an optimizer step (0, 1, ...)."""
+        """Yields this rank's micro-batches of an optimizer step (0, 1, ...)."""
         return (batch.to(self.device) for batch in self.read(self._made, step))
 
     def batch(self, places: Sequence[Place]) -> PairBatch:
-        """The pairs at some places, a row each."""
+        """Returns the pairs at some places, a row each."""
         return self._batch(places).to(self.device)
 
     def drawn(self, pairs: Sequence[Pair], draws: Sequence[PairDraw]) -> PairBatch:
-        """A batch of any pairs that are in the shards, at these draws."""
+        """Returns a batch of any pairs that are in the shards, at these draws."""
         return self._drawn(pairs, draws).to(self.device)
 
     def _made(self, step: int) -> Iterator[PairBatch]:
@@ -181,7 +181,7 @@ class PairSource:
 
 
 def micro_batches(batch_size: int, micro_batch_size: int, rank: int, world: int) -> Iterator[range]:
-    """The slots of the global batch that are a rank's, a micro-batch at a time."""
+    """Yields the slots of the global batch that belong to a rank, a micro-batch at a time."""
     share = batch_size // world
     slots = range(rank * share, (rank + 1) * share)
     for start in range(0, share, micro_batch_size):
@@ -189,18 +189,18 @@ def micro_batches(batch_size: int, micro_batch_size: int, rank: int, world: int)
 
 
 def kept(errors: NDArray[np.float32], places: Sequence[Place]) -> tuple[Tensor, Tensor]:
-    """The kept errors [N, K, 2] of the pairs at some places: winners' and losers', a row each."""
+    """Selects from kept errors [N, K, 2] those of the pairs at some places: winners' and losers', a row each."""
     rows = errors[[p.index for p in places], [p.epoch % errors.shape[1] for p in places]]
     error_w, error_l = torch.from_numpy(rows).unbind(1)
     return error_w, error_l
 
 
 def conditions(prompts: Shards, keys: Sequence[str]) -> Cond:
-    """The conditions of the prompts with these keys, a row each."""
+    """Returns the conditions of the prompts with these keys, a row each."""
     return stacked([prompts.get(key) for key in keys])
 
 
 def latents(moments: dict[str, Tensor], noise: Tensor, flip: bool) -> Tensor:
-    """A sample [C, h, w] of the VAE's posterior: mean + exp(logvar / 2) * noise, of the mirrored image if `flip`."""
+    """Samples the VAE's posterior [C, h, w]: mean + exp(logvar / 2) * noise, of the mirrored image if `flip`."""
     suffix = "_flip" if flip else ""
     return moments[f"mean{suffix}"] + (0.5 * moments[f"logvar{suffix}"]).exp() * noise

@@ -1,4 +1,4 @@
-"""Work prepared in a background thread before it is asked for."""
+"""Prefetching: items are made in a background thread before they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 Make = Callable[[int], Iterable[T]]
-"""What a step (0, 1, ...) consists of; a function of the step alone."""
+"""From a step (0, 1, ...) to its items; a function of the step alone."""
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The items, each made in a thread up to `depth` before it is asked for; an error comes up in its item's place."""
+    """Yields the items, made in a thread up to `depth` in advance; an error is raised in its item's place."""
     source, end = iter(items), object()
     thread = ThreadPoolExecutor(1, "ahead")
     try:
@@ -23,11 +23,11 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-class Ahead(Generic[T]):
-    """The items of steps, made in a thread that goes on into the next step, up to step `end`.
+class Prefetcher(Generic[T]):
+    """Makes the items of steps in a thread that goes on into the next step, up to step `end`.
 
-    For one `make` and one reader, who reads each step `passes` times before the next. Asked for another step than is
-    due, it begins anew there.
+    For one `make` and one reader, who reads each step `passes` times before the next. If a different
+    step is requested, prefetching restarts from it.
     """
 
     def __init__(self, end: int, depth: int = 2, passes: int = 1) -> None:
@@ -36,7 +36,7 @@ class Ahead(Generic[T]):
         self.next: int | None = None  # the due one of all readings, `passes` a step
 
     def __call__(self, make: Make[T], step: int) -> Iterator[T]:
-        """The items of a step."""
+        """Yields the items of a step."""
         if self.next is None or self.next // self.passes != step:
             self.next = step * self.passes
             steps = (reading // self.passes for reading in range(self.next, self.end * self.passes))
@@ -48,12 +48,12 @@ class Ahead(Generic[T]):
 
 
 def marked(make: Make[T], steps: Iterable[int]) -> Iterator[T | None]:
-    """The items of all steps, None after each step's."""
+    """Yields the items of all steps, and None after each step's."""
     for step in steps:
         yield from make(step)
         yield None
 
 
 def when_asked(make: Make[T], step: int) -> Iterator[T]:
-    """The items of a step, each made when it is asked for."""
+    """Yields the items of a step, each made when it is requested."""
     return iter(make(step))

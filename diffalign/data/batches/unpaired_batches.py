@@ -1,4 +1,4 @@
-"""Micro-batches of images by themselves from the shards, the liked and the disliked in equal numbers.
+"""Micro-batches of single images from the shards, liked and disliked ones in equal numbers.
 
 Shapes: B slots in a micro-batch, C latent channels, h w latent height and width.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffalign.data.batches.image_labels import Opinion
+from diffalign.data.batches.image_labels import ImageLabel
 from diffalign.data.batches.pair_batches import PairBatch, conditions, latents, micro_batches
 from diffalign.data.batches.prefetch import Make, when_asked
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key, stacked
@@ -19,14 +19,14 @@ from diffalign.diffusion.timesteps import Times
 
 @dataclass(frozen=True)
 class UnpairedSource:
-    """`PairSource` for opinions: a slot of the global batch has a desirable image and an unrelated undesirable one.
+    """Makes global batches of labelled images: each slot has a desirable image and an unrelated undesirable one.
 
     The two have nothing in common: each its own prompt, timestep and noise, each side its own order. What it gives has
     a `PairBatch`'s form, the desirable ones first.
     """
 
-    desirable: Sequence[Opinion]
-    undesirable: Sequence[Opinion]
+    desirable: Sequence[ImageLabel]
+    undesirable: Sequence[ImageLabel]
     images: Shards
     prompts: Shards
     times: Times
@@ -39,25 +39,25 @@ class UnpairedSource:
     rank: int = 0
     world: int = 1
     read: Callable[[Make[PairBatch], int], Iterator[PairBatch]] = when_asked
-    """How a step's micro-batches are read: made when asked for, or before (`ahead.Ahead`)."""
+    """How a step's micro-batches are read: made when asked for, or before (`prefetch.Prefetcher`)."""
 
     @property
     def process(self) -> Process:
-        """The process that noises the latents."""
+        """Returns the process that noises the latents."""
         return self.times.process
 
     @property
     def elements(self) -> int:
-        """How many numbers a latent has, C * h * w."""
+        """Returns how many numbers a latent has, C * h * w."""
         return self.images.get(self.desirable[0].image)["mean"].numel()
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much there is to learn from, by kind."""
+        """Returns how much there is to learn from, by kind."""
         return {"desirable": len(self.desirable), "undesirable": len(self.undesirable)}
 
     def at(self, step: int) -> Iterator[PairBatch]:
-        """This rank's micro-batches of an optimizer step (0, 1, ...)."""
+        """Yields this rank's micro-batches of an optimizer step (0, 1, ...)."""
         return (batch.to(self.device) for batch in self.read(self._made, step))
 
     def _made(self, step: int) -> Iterator[PairBatch]:
@@ -65,7 +65,7 @@ class UnpairedSource:
             yield self._batch(step, slots).pinned(self.device)
 
     def _batch(self, step: int, slots: Sequence[int]) -> PairBatch:
-        chosen: list[Opinion] = []
+        chosen: list[ImageLabel] = []
         for side, of_side in enumerate((self.desirable, self.undesirable)):
             where = (image_index(self.seed, step, slot, side, self.batch_size, len(of_side)) for slot in slots)
             chosen += [of_side[i] for i in where]
