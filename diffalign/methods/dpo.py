@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class DPO(PairMethod):
     """Trains on pairs by Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908).
 
-    `beta` is in the official code's convention: mean errors, beta / 2. With a `safeguard` mu the loser's gradient is scaled so that, on the outputs and at first order, the winner's error
-    falls (SDPO).
+    `beta` is in the official code's convention: mean errors, beta / 2. With a `safeguard` mu the loser's gradient is
+    scaled so that, on the outputs and at first order, the winner's error falls (SDPO, arXiv 2511.03317).
     """
 
     beta: float

@@ -152,7 +152,8 @@ def check_shapes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Returns an optimizer's state as flat tensors named `optimizer.<parameter index>.<name>`.
 
-    Counters are int64 scalars. Read from the state itself: in `state_dict`, bitsandbytes hides its tensors in another dictionary.
+    Counters are int64 scalars. Read from the state itself: in `state_dict`, bitsandbytes hides its tensors in another
+    dictionary.
     """
     return {
         f"optimizer.{index}.{name}": as_tensor(value)
