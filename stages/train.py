@@ -27,6 +27,7 @@ from diffalign.runtime.environment import (
 )
 from diffalign.runtime.launch import launch
 from diffalign.training import loop as training
+from diffalign.training.resume import LOGGED_STEPS
 from diffalign.training.spec import Machine, Spec
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         show_live(work, policy)
         launch("diffalign.training.loop", [str(work / "spec.json")], spec.machine.processes, work / "error.txt", held)
         publish(work / "out", out)
-        write_text(curve, (work / training.LOGGED_STEPS).read_text())
+        write_text(curve, (work / LOGGED_STEPS).read_text())
         record_rate(spec, params.precompute.resolution, work / training.RATE)
         shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
         shutil.rmtree(work)
@@ -156,4 +157,4 @@ def show_live(work: Path, policy: str) -> None:
     live = RUNS / "live" / f"train@{policy}.jsonl"
     live.parent.mkdir(parents=True, exist_ok=True)
     live.unlink(missing_ok=True)
-    live.symlink_to((work / training.LOGGED_STEPS).resolve())
+    live.symlink_to((work / LOGGED_STEPS).resolve())

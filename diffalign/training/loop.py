@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffalign.config.training import Trained
 from diffalign.core.errors import STOPPED, Stopped, UserError
-from diffalign.core.files import disk_errors, write_bytes, write_json, write_text
+from diffalign.core.files import disk_errors, write_json, write_text
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.diffusion import losses
@@ -45,16 +45,15 @@ from diffalign.training.learner import (
     make_accelerator,
     model_with,
     published_weights,
-    restore,
     state_tensors,
 )
+from diffalign.training.resume import LOGGED_STEPS, agreed, resume, say
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOGGED_STEPS = "curve.jsonl"
 RATE = "rate.json"
 NO_DROPOUT = (
     "the denoiser's config asks for dropout {share:g}; training leaves it off, as its method compares the policy with "
@@ -106,35 +105,6 @@ def run(spec: Spec, work: Path) -> None:
     finish(job)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:
-    """Returns the run of the first process, which all processes take part in.
-
-    Those of several nodes may have been given different ones, or no common file system: UserError on all of them.
-    """
-    accelerator.wait_for_everyone()  # the first process's run is written before it gets here
-    first, wrong = spec, ""
-    if not accelerator.is_main_process:
-        if (file := work / "spec.json").is_file():
-            first = read_spec(file)
-            ours, theirs = (plain_run(run) for run in (spec, first))
-            other = [key for key, value in ours.items() if value != theirs[key]]
-            wrong = ", ".join(f"{key} {ours[key]!r} instead of {theirs[key]!r}" for key in other)
-        else:
-            wrong = f"no {file}, which the first process wrote: the work folder must be on a file system of all nodes"
-    count = accelerator.gather(torch.tensor([float(bool(wrong))], device=accelerator.device)).sum().item()
-    if count:
-        raise UserError(
-            f"train {spec.name}: expected the same run in each of {accelerator.num_processes} processes, "
-            f"{count:g} of them found another: {wrong or 'their messages say more'}"
-        )
-    return first
-
-
-def plain_run(spec: Spec) -> dict[str, Any]:
-    """Returns a run as plain values, without the threads: the cores of nodes may differ."""
-    return spec.model_dump(mode="json", exclude={"machine": {"threads"}})
 
 
 def take_steps(job: Job, step: int) -> None:
@@ -261,48 +231,6 @@ def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
     yield item, True
 
 
-def resume(spec: Spec, learner: Learner, method: methods.Method, work: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Restores the newest good checkpoint and cuts the curve to it.
-
-    Returns the step it was taken at, 0 without one, and the environments from the first step on, this one's the last.
-    """
-    found = checkpoints.newest(work / "checkpoints", spec.owner())
-    step, environments = (found.step, found.environments) if found else (0, [])
-    if found:
-        restore(learner, method, found.tensors)
-    if learner.accelerator.is_main_process:
-        cut(work / LOGGED_STEPS, step)
-    steps = learner.accelerator.gather(torch.tensor([step], device=learner.accelerator.device)).unique().tolist()
-    if len(steps) > 1:
-        raise RuntimeError(f"the processes read checkpoints of different steps {steps} in {work}")
-    return step, continued(spec, step, environments, learner.accelerator)
-
-
-def continued(
-    spec: Spec, step: int, environments: list[dict[str, Any]], accelerator: "Accelerator"
-) -> list[dict[str, Any]]:
-    """Returns the environments of a run with the present one; a change is reported on stderr."""
-    present = spec.machine.model_dump()
-    if environments:
-        before = {key: value for key, value in environments[-1].items() if key != "from_step"}
-        if before == present:
-            return environments
-        changes = [f"{key} {old!r} -> {present.get(key)!r}" for key, old in before.items() if old != present.get(key)]
-        text = "each step's batch stays the same, but the result isn't promised bit for bit"
-        say(accelerator, f"train {spec.name}: from step {step} on another environment ({', '.join(changes)}): {text}")
-    return [*environments, {"from_step": step, **present}]
-
-
-def cut(curve: Path, step: int) -> None:
-    """Leaves a curve's lines up to a step; a checkpoint of that step was saved after they were on the disk."""
-    kept = []
-    for line in curve.read_bytes().splitlines(keepends=True) if curve.exists() else []:
-        if not line.endswith(b"}\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    write_bytes(curve, b"".join(kept))
-
-
 def save_checkpoint(job: Job, step: int) -> None:
     """Writes a checkpoint from the first process, which has the state in full; old ones go, as the policy says."""
     accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
@@ -355,12 +283,6 @@ def shown(logs: dict[str, float]) -> str:
     """Returns the numbers behind the progress bar."""
     names = ("loss", "implicit_accuracy", "winner_change", "loser_change")
     return " ".join(f"{name} {logs[name]:.4g}" for name in names if name in logs)
-
-
-def say(accelerator: "Accelerator", text: str) -> None:
-    """Writes a line on stderr, from the first process."""
-    if accelerator.is_main_process:
-        sys.stderr.write(text + "\n")
 
 
 def main() -> None:

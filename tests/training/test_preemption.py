@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from diffalign.core import yaml_file
 from diffalign.runtime.signals import noted
-from diffalign.training import loop as training
+from diffalign.training import resume
 from stages import ingest, precompute
 from tests.helpers.project import REPO, make_inputs, make_params
 from tests.runtime.test_processes import gone
@@ -170,7 +170,7 @@ def test_a_curve_is_cut_to_a_step(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step}) + "\n" for step in (1, 2, 3)]
     for tail in ("", '{"step": 4}\n', '{"st', "\0" * 9, "\0\n"):
         curve.write_text("".join(lines) + tail)
-        training.cut(curve, 2)
+        resume.cut(curve, 2)
         assert curve.read_text() == "".join(lines[:2])
-    training.cut(tmp_path / "none.jsonl", 0)
+    resume.cut(tmp_path / "none.jsonl", 0)
     assert (tmp_path / "none.jsonl").read_text() == ""
