@@ -28,8 +28,6 @@ MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 """A string that is a module's name is an import too: workers and axes are named by strings."""
 
 AXES = {
-    "diffalign.config.methods": "${item.method}",
-    "diffalign.config.rewards": "${key}",
     "diffalign.data.sources": "${data.source}",
     "diffalign.diffusion.samplers": None,
     "diffalign.methods": "${item.method}",
@@ -45,22 +43,27 @@ FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
-    ("train", "diffalign.config.rewards"): "likewise",
     ("train", "diffalign.diffusion.samplers"): "samplers draw the pictures of probes: likewise",
 }
 """Axes that a stage loads from and doesn't depend on, with the reason."""
 NO_RESULT = {
+    "diffalign/config/": "types and checks of params, whose values DVC compares",
     "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
     "diffalign/core/code.py": "names work folders",
     "diffalign/core/errors.py": "what a failing or stopping run says",
+    "diffalign/core/publishing.py": "moves finished folders to their place",
     "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",
     "diffalign/core/progress.py": "what is shown while a stage runs",
     "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",
+    "diffalign/runtime/external.py": "joins the processes of a launcher; their number is in each model's metadata",
+    "diffalign/runtime/launch.py": "starts the processes of a training",
+    "diffalign/runtime/processes.py": "ends processes together",
     "diffalign/runtime/signals.py": "when a run stops; going on from there gives the same bytes",
+    "diffalign/runtime/switches.py": "reads environment variables",
     "diffalign/runtime/timings.py": "wall times, which are in no out",
     "diffalign/training/throughput.py": "wall times, which are in no out",
 }
-"""Files that no stage depends on, with the reason: an edit of them must not retrain anything."""
+"""Files, and folders of them, that no stage depends on, with the reason: an edit of them must not retrain anything."""
 SHOWN = {"report": {"diffalign/monitoring/alarm_words.py"}}
 """Exceptions from NO_RESULT: text that is the stage's result."""
 
@@ -84,7 +87,7 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
     while waiting:
         name = waiting.pop()
         path = file_of(name, root)
-        if path is None or name in seen or (path in NO_RESULT and path not in SHOWN.get(stage, ())):
+        if path is None or name in seen or left_out(path, stage):
             continue
         seen.add(name)
         source = (root / path).read_text()
@@ -102,6 +105,13 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
             else:
                 waiting += entries
     return found, axes
+
+
+def left_out(path: str, stage: str) -> bool:
+    """Tells whether a file changes no result of a stage."""
+    return path not in SHOWN.get(stage, ()) and any(
+        path == entry or path.startswith(f"{entry.rstrip('/')}/") for entry in NO_RESULT
+    )
 
 
 def named(axis: str, foreach: str | None) -> bool:
