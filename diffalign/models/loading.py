@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from diffalign.core.errors import UserError
+from diffalign.models import weights
 from diffalign.models.configs.schema import read_json
 
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
@@ -19,6 +21,7 @@ CLIP_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 T5_FILES = (("tokenizer.json",),)
 BUILDING = (
     *(OSError, ValueError, KeyError, RuntimeError, SafetensorError, TypeError, AttributeError, IndexError),
+    StrictDataclassError,
     *(ZeroDivisionError, AssertionError, NotImplementedError, OverflowError, MemoryError),
 )
 """What diffusers and transformers raise for config values that their classes can't be built from."""
@@ -43,6 +46,7 @@ def existing(folder: Path) -> Path | None:
 
 def load_part(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """Loads one network from safetensors, frozen and in evaluation mode; UserError if its folder is broken."""
+    weights.verify(folder.parent, f"{folder.name}/")
     try:
         module, info = cls.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -58,6 +62,7 @@ def load_part(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) 
             f"{folder}: expected the weights of a {cls.__name__} as its config.json says, "
             f"{len(lacking)} are missing or of another shape, {lacking[0]} for one"
         )
+    weights.check_finite(module, folder)
     module = module.requires_grad_(False).eval().to(device)
     return module if module.dtype == dtype else module.to(dtype)
 
@@ -97,6 +102,7 @@ def load_tokenizer(cls: Any, folder: Path, vocabulary: int, files: Sequence[Sequ
 
     `files`: the sets of files, any of which is enough for this kind of tokenizer.
     """
+    weights.verify(folder.parent, f"{folder.name}/")
     try:
         tokenizer = cls.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:

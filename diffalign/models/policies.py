@@ -1,30 +1,53 @@
-"""A policy's folder: what training publishes, and how it is loaded again.
+"""Saving and loading a policy's folder, which training publishes.
 
 models/policies/NAME/ holds policy.json and, by its adapter: none, nothing more (the policy is its `init`); full, the
 denoiser's folder, such as `unet/`; lora, `pytorch_lora_weights.safetensors`. Stock diffusers loads both.
+`checksums.json` has the checksums of these files.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
+from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
+from diffalign.models import weights
+
+LORA = "pytorch_lora_weights.safetensors"
+
+
+class PolicyFile(records.Record):
+    """What loading a policy reads of its policy.json; the rest says how it was trained."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    version: Literal[1] = Field(1, alias="schema")
+    adapter: Literal["none", "full", "lora"]
+    init: Annotated[str, Field(min_length=1)]
+    init_fingerprint: str | None = None
+    """The checksum of the init's denoiser when the policy was trained."""
 
 
 def read_policy(folder: Path) -> dict[str, Any]:
-    """A policy's metadata; UserError if the folder isn't a policy's."""
-    try:
-        meta = json.loads((folder / "policy.json").read_text())
-        if not isinstance(meta, dict) or not {"adapter", "init"} <= meta.keys():
-            raise ValueError("expected an object with adapter and init")
-        return meta
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a trained policy: policy.json: {error}. Run `dvc repro`.") from error
+    """Reads a policy's metadata; UserError if the folder isn't a policy's or its policy.json was damaged."""
+    record = records.read(folder / "policy.json", PolicyFile, f"train@{folder.name}")
+    return record.model_dump(by_alias=True)
+
+
+def check_init(folder: Path, policy: dict[str, Any], denoiser: Path) -> None:
+    """Raises UserError if the denoiser that a policy builds on isn't the one that it was trained from."""
+    expected = policy["init_fingerprint"]
+    if expected and denoiser.is_dir() and (found := weights.folder_digest(denoiser)) != expected:
+        raise UserError(
+            f"{denoiser}: expected the denoiser that {folder} was trained from (checksum {expected[:12]}), found "
+            f"another ({found[:12]}): it was damaged or replaced since. Bring it again, or train again: `dvc repro`."
+        )
 
 
 def add_lora(
@@ -76,6 +99,8 @@ def load_policy(
     """
     meta = read_policy(folder)
     model = families.load(family, model_path, parts, device)
+    if meta["adapter"] != "full":
+        check_init(folder, meta, Path(meta["init"]) / model.denoiser_folder)
     model.load_denoiser(folder if meta["adapter"] == "full" else Path(meta["init"]))
     if meta["adapter"] == "lora":
         load_lora(model, folder)
@@ -84,19 +109,32 @@ def load_policy(
 
 def load_lora(model: families.Family, folder: Path) -> None:
     """Puts a policy's LoRA on the denoiser of its init, in place."""
-    file = folder / "pytorch_lora_weights.safetensors"
+    file = folder / LORA
     if not file.is_file():
         raise UserError(f"{file} is missing: the policy's folder is broken. Delete it and run `dvc repro`.")
+    weights.verify(folder, LORA)
+    for name, tensor in read_tensors(file).items():
+        if not weights.finite(tensor):
+            raise weights.not_finite(file, name, tensor)
     denoiser = cast(Any, model.denoiser)
     denoiser.load_lora_adapter(folder, weight_name=file.name, prefix=model.denoiser_folder)
 
 
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Reads a safetensors file; UserError if it isn't one."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} can't be read: {error}. Make it again: `dvc repro --force train@NAME`.") from error
+
+
 def save_denoiser(model: families.Family, adapter: str, folder: Path) -> None:
-    """Writes a model's trained denoiser, unwrapped, in the layout that stock diffusers loads, safetensors only."""
+    """Writes a trained denoiser, unwrapped, in the layout that stock diffusers loads, and its files' checksums."""
     if adapter == "full":
         cast(Any, model.denoiser).save_pretrained(folder / model.denoiser_folder, safe_serialization=True)
     else:
         save_lora(model, folder)
+    weights.note(folder)
 
 
 def save_lora(model: families.Family, folder: Path) -> None:

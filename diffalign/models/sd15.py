@@ -59,6 +59,7 @@ class SD15:
         if denoiser:
             unet, file, agreement = read(UNet, denoiser / CONFIG), denoiser / CONFIG, Agreement()
             agreement.equal(file, "in_channels", unet.in_channels, vae.latent_channels, "latent_channels of the vae")
+            agreement.equal(file, "out_channels", unet.out_channels, vae.latent_channels, "latent_channels of the vae")
             agreement.equal(
                 file, "cross_attention_dim", unet.text_width, text.hidden_size, "hidden_size of the text_encoder"
             )

@@ -83,6 +83,8 @@ class SD3:
             return Shapes(vae.latent_channels, vae.factor, prompt)
         net, file, agreement = read(MMDiT, denoiser / CONFIG), denoiser / CONFIG, Agreement()
         agreement.equal(file, "in_channels", net.in_channels, vae.latent_channels, "latent_channels of the vae")
+        out = net.in_channels if net.out_channels is None else net.out_channels
+        agreement.equal(file, "out_channels", out, vae.latent_channels, "latent_channels of the vae")
         agreement.equal(
             file, "pooled_projection_dim", net.pooled_projection_dim, pooled, "projection_dim of both CLIPs"
         )
@@ -196,8 +198,6 @@ class MMDiT(DiffusersConfig):
                 f"caption_projection_dim: expected num_attention_heads * attention_head_dim = {width}, "
                 f"found {self.caption_projection_dim}"
             )
-        if self.out_channels not in (None, self.in_channels):
-            found.append(f"out_channels: expected in_channels {self.in_channels}, found {self.out_channels}")
         if width > 65536:
             found.append(f"num_attention_heads: expected a width of 65536 at most, found {width}")
         if any(layer >= self.num_layers for layer in self.dual_attention_layers):

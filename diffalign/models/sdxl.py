@@ -63,6 +63,7 @@ class SDXL:
         if denoiser:
             unet, file, agreement = read(UNet, denoiser / CONFIG), denoiser / CONFIG, Agreement()
             agreement.equal(file, "in_channels", unet.in_channels, vae.latent_channels, "latent_channels of the vae")
+            agreement.equal(file, "out_channels", unet.out_channels, vae.latent_channels, "latent_channels of the vae")
             agreement.equal(
                 file, "cross_attention_dim", unet.text_width, width, "hidden_size of text_encoder and text_encoder_2"
             )

@@ -1,5 +1,6 @@
 """Fetching from a stand-in of the hub on loopback, by the real client: pins, resumption, checksums, clear errors."""
 
+import json
 import os
 import random
 import re
@@ -77,10 +78,13 @@ def asked_files(hub: Hub) -> list[str]:
 def test_the_pinned_weights_arrive_and_nothing_else(hub: Hub, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch("sd15") == SD15.folder
     skipped = ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "v1-5-pruned.ckpt")
-    assert tree(SD15.folder) == {k: v for k, v in MODEL.items() if k not in skipped}
+    arrived = tree(SD15.folder)
+    noted = json.loads(arrived.pop("checksums.json"))["files"]
+    assert arrived == {k: v for k, v in MODEL.items() if k not in skipped}
     entry = read_lock()["sd15"]
     assert entry["commit"] == SD15.revision
-    assert set(entry["files"]) == set(tree(SD15.folder))
+    assert set(entry["files"]) == set(arrived)
+    assert noted == entry["files"], "loading the model checks the files by what the hub says of them"
     assert all(f"/resolve/{SD15.revision}/" in path for path in asked_files(hub))
 
     hub.requests.clear()

@@ -1,6 +1,5 @@
 """Downloads of files from the hub that survive a kill: continued at a byte, verified, then renamed into place."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
@@ -13,6 +12,7 @@ from typing import Any, Literal, cast
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
+from diffalign.models import weights
 
 THREADS = 4
 
@@ -39,13 +39,7 @@ class Remote:
 
     def matches(self, path: Path) -> bool:
         """Whether a local file has this content: its size first, then its checksum."""
-        return size_of(path) == self.size and self._digest(path) == self.digest
-
-    def _digest(self, path: Path) -> str:
-        if self.algorithm == "sha256":
-            return files.sha256_file(path)
-        data = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        return size_of(path) == self.size and weights.digest(path, self.algorithm) == self.checksum
 
 
 def download(what: str, remotes: list[Remote], done: Callable[[Remote], None]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
+from diffalign.models import weights
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -157,6 +158,10 @@ def fetch(name: str, limit: int | None = None, repo: str | None = None, revision
         missing = [remote for remote in remotes if not _is_here(name, remote)]
         _plan(source, commit, remotes, missing)
         download(f"fetch {name}", missing, lambda remote: _record(name, {remote.path: remote.checksum}))
+    if source.kind == "model":
+        # Checked whenever the model is loaded.
+        places = {str(remote.target.relative_to(source.folder)): remote.checksum for remote in remotes}
+        weights.note(source.folder, places)
     with suppress(OSError):  # it isn't there, or has parts of files that weren't asked for this time
         (source.folder / ".part").rmdir()
     return source.folder

@@ -1,11 +1,12 @@
 """The configs of transformers' text encoders: CLIP's two kinds and T5's encoder; and of CLIP's tokenizer."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from diffalign.models.configs.schema import Config, Epsilon, Few, Share, Size, Token, Vocabulary
 
+Scale = Annotated[float, Field(ge=0, le=1e4)]
 Dtype = Literal["float32", "float16", "bfloat16"] | None
 
 
@@ -15,6 +16,9 @@ class TransformersConfig(Config):
     name_or_path: str | None = Field(None, alias="_name_or_path")
     architectures: list[str] | None = None
     transformers_version: str | None = None
+    initializer_factor: Scale = 1.0
+    """Of training from nothing only, as initializer_range."""
+    initializer_range: Scale = 0.02
     dtype: Dtype = None
     """How the weights are stored; they run in the precision that this project asks for."""
     torch_dtype: Dtype = None
@@ -28,8 +32,6 @@ class TransformersConfig(Config):
 class CLIPText(TransformersConfig):
     """text_encoder/config.json of CLIPTextModel and CLIPTextModelWithProjection."""
 
-    # Of training and of making a model only.
-    neutral: ClassVar[frozenset[str]] = frozenset({"initializer_factor", "initializer_range"})
     model_type: Literal["clip_text_model"]
     vocab_size: Vocabulary
     hidden_size: Size
@@ -58,8 +60,8 @@ class T5(TransformersConfig):
     neutral: ClassVar[frozenset[str]] = frozenset(
         # Of training, of the decoder, and of generating text.
         {
-            *("initializer_factor", "classifier_dropout", "num_decoder_layers", "decoder_start_token_id", "is_decoder"),
-            *("is_encoder_decoder", "output_past", "n_positions", "task_specific_params", "scale_decoder_outputs"),
+            *("decoder_start_token_id"),
+            *("output_past", "n_positions", "task_specific_params"),
         }
     )
     model_type: Literal["t5"]
@@ -72,6 +74,11 @@ class T5(TransformersConfig):
     relative_attention_num_buckets: Few = 32
     relative_attention_max_distance: Size = 128
     dropout_rate: Share = 0.1
+    classifier_dropout: Share = 0.0
+    num_decoder_layers: Few | None = None
+    is_decoder: bool = False
+    is_encoder_decoder: bool = True
+    scale_decoder_outputs: bool | None = None
     layer_norm_epsilon: Epsilon = 1e-6
     feed_forward_proj: Literal["relu", "gated-gelu", "gated-silu", "gelu"] = "relu"
     dense_act_fn: Literal["relu", "gelu", "gelu_new", "silu"] | None = None
@@ -93,7 +100,7 @@ class CLIPTokenizerFile(Config):
 
 def divisions(config: Config, width: int, heads: int, key: str) -> list[str]:
     """Lists a number of heads that doesn't divide the width."""
-    return [f"{key}: expected a divisor of the width {width}, found {heads}"] if width % heads else []
+    return [f"{key}: expected a divisor of hidden_size {width}, found {heads}"] if width % heads else []
 
 
 def tokens(config: TransformersConfig, vocabulary: int) -> list[str]:

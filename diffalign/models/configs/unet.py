@@ -80,8 +80,6 @@ class UNet(DiffusersConfig):
             for key in PER_BLOCK
             if isinstance(value := getattr(self, key), list) and len(value) != blocks
         ]
-        if self.out_channels != self.in_channels:
-            found.append(f"out_channels: expected in_channels {self.in_channels}, found {self.out_channels}")
         if isinstance(self.cross_attention_dim, list) and len(set(self.cross_attention_dim)) > 1:
             found.append(f"cross_attention_dim: expected one width for all blocks, found {self.cross_attention_dim}")
         if self.norm_num_groups and any(width % self.norm_num_groups for width in self.block_out_channels):
