@@ -9,6 +9,7 @@ from diffalign.core import files, publishing
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards import encode, reader, writer
 from diffalign.models import family as families
+from diffalign.models.agreement import check_inits
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def run(params: "Params", policy: str | None = None) -> None:
     settings, model = params.precompute, params.model
     table = comparisons.read(COMPARISONS)
     keys, prompts = encode.image_keys(COMPARISONS, table), encode.prompt_texts(table)
+    inits = {f"policies.{name}.init": each.init for name, each in params.policies.items()}
+    check_inits(model.family, model.path, inits)
+    families.find(model.family).check(Path(model.path), None).latent(settings.resolution)
     family = families.load(model.family, model.path, ("vae", "text"), default_device())
     fingerprint = reader.fingerprint(family.fingerprint(), settings.resolution, settings.flips)
     inputs = {"settings": settings.model_dump(), "fingerprint": fingerprint, "images": keys, "prompts": sorted(prompts)}

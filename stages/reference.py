@@ -38,10 +38,12 @@ def measure(params: "Params") -> None:
     # Only here: a project that keeps no errors doesn't wait for torch.
     from diffalign.data.shards import reader as shards
     from diffalign.models import family as families
+    from diffalign.models.agreement import check_init
     from diffalign.reference import worker as measuring
     from diffalign.runtime.environment import compiled, default_device, precision, world_size
     from diffalign.runtime.launch import launch
 
+    check_init("reference.init", params.model.family, params.model.path, params.reference.init)
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=params.reference.flip != "none")

@@ -14,6 +14,7 @@ from diffalign.core.files import RUNS, hash_folder, lock, work_folder, write_jso
 from diffalign.core.publishing import check_target, publish, replacing
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
+from diffalign.models.agreement import check_init
 from diffalign.reference import cache as cached
 from diffalign.runtime import external, timings
 from diffalign.runtime.environment import (
@@ -42,6 +43,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     if policy is None or policy not in params.policies:
         raise UserError(f"train@{policy}: expected one of the policies {sorted(params.policies)}")
     settings = params.policies[policy]
+    check_init(f"policies.{policy}.init", params.model.family, params.model.path, settings.init)
     weights = families.denoiser_weights(f"policies.{policy}.init", params.model.family, settings.init)
     init, out, curve = hash_folder(weights), Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
     check_target(out)
