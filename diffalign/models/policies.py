@@ -151,3 +151,4 @@ def save_lora(model: families.Family, folder: Path) -> None:
         f"{part}_lora_adapter_metadata": plain,
     }
     getattr(diffusers, model.pipeline).save_lora_weights(folder, **layers, safe_serialization=True)
+    weights.sort_metadata(folder / LORA)

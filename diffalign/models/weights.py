@@ -6,6 +6,7 @@ on one core, so that the 3.4 GB of Stable Diffusion 1.5's denoiser take 2 to 7 s
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 
 from diffalign.core import records
 from diffalign.core.errors import UserError
-from diffalign.core.files import hash_folder, sha256_file
+from diffalign.core.files import hash_folder, sha256_file, write_bytes
 
 CHECKSUMS = "checksums.json"
 Checksum = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|git:[0-9a-f]{40})$")]
@@ -59,6 +60,17 @@ def verify(root: Path, inside: str = "") -> None:
                 "`dvc repro --force --single-item train@NAME` for a policy. If you replaced it on purpose, remove "
                 f"{root / CHECKSUMS}."
             )
+
+
+def sort_metadata(path: Path) -> None:
+    """Rewrites a safetensors file with its metadata sorted: safetensors writes them in an order that changes by run."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little") + text + data[end:])
 
 
 def digest(path: Path, algorithm: str) -> str:

@@ -118,3 +118,15 @@ def test_a_policy_json_of_another_kind(change: dict[str, object], told: str, tmp
     (tmp_path / "policy.json").write_text(json.dumps({"adapter": "none", "init": "m", "beta": 3} | change))
     with pytest.raises(UserError, match=rf"policy\.json isn't as stage train@.*{told}"):
         read_policy(tmp_path)
+
+
+def test_metadata_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
+    """safetensors' own order changes from one save to the next within a process."""
+    found = set()
+    for i in range(12):
+        file = tmp_path / f"{i}.safetensors"
+        save_file({"a": torch.ones(3), "b": torch.zeros(2)}, file, metadata={key: key for key in "fedcba"})
+        weights.sort_metadata(file)
+        assert torch.equal(load_file(file)["a"], torch.ones(3))
+        found.add(file.read_bytes())
+    assert len(found) == 1
