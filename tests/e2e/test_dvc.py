@@ -55,8 +55,8 @@ def ran(output: str) -> set[str]:
 
 
 def digest(folder: Path, names: list[str] = OUTS) -> dict[str, str]:
-    """SHA-256 of every file below some folders."""
-    files = [file for name in names for file in sorted((folder / name).rglob("*")) if file.is_file()]
+    """SHA-256 of every file below some folders, but hidden ones: git's, not DVC's."""
+    files = [file for name in names for file in sorted((folder / name).rglob("[!.]*")) if file.is_file()]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
