@@ -36,6 +36,10 @@ FIRST = "official-style"
 """What the ratios are to."""
 
 
+LORA = {"rank": 8, "alpha": 8, "targets": None}
+"""The adapters of `--adapter lora`."""
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", choices=list(worlds.ARCHITECTURES), default="tiny")
@@ -69,7 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def make_setting(options: argparse.Namespace) -> Setting:
     """The world of a run, made in the working folder, whose data is as large as two optimizer steps."""
-    lora = {"rank": 8, "alpha": 8, "targets": None} if options.adapter == "lora" else None
+    lora = LORA if options.adapter == "lora" else None
     policy = {"lora": lora, "batch_size": options.batch, "micro_batch_size": 1}
     architecture = worlds.ARCHITECTURES[options.arch]
     params = worlds.make_world(architecture, min(2 * options.batch, 256), policy)
@@ -104,7 +108,7 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
     for name, make in makers.items():
         contender = make()
         if isinstance(contender, InLoop):
-            contender.policy |= frozen
+            contender.policy = contender.policy.model_copy(update=frozen)
             contender.optimizer.param_groups[0]["weight_decay"] = 0.0
         nudge(contender)
         losses[name] = [contender.step(step) for step in range(steps)]

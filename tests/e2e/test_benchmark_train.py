@@ -64,7 +64,7 @@ def test_all_loops_take_their_turn(setting: Setting) -> None:
 
 def test_lora_and_checkpointing(setting: Setting) -> None:
     """The same losses with adapters; checkpointing changes none."""
-    policy = {**setting.policy, "lora": train.LORA}
+    policy = setting.policy.model_dump() | {"lora": train.LORA}
     raw = setting.params.model_dump() | {"policies": {"base": {**setting.params.policies["base"].model_dump()}}}
     raw["policies"]["dpo"] = policy
     params = type(setting.params).model_validate(raw)
