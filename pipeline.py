@@ -190,9 +190,11 @@ def fetch(
 ) -> None:
     """Bring the pinned data and models from their hub. Resumable; needs a network."""
     from diffalign.config.load import load
-    from diffalign.data.hub import fetch
 
-    fetch.run(load(), names or (), files, repo, revision)
+    params = load()
+    from diffalign.data.hub import fetch  # after params were read: their errors don't wait for it
+
+    fetch.run(params, names or (), files, repo, revision)
 
 
 @app.command()

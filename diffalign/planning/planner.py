@@ -321,5 +321,6 @@ def shards_text(params: Params) -> str:
         missing = "" if source.exists() else f" {source} (data.path) isn't there: python pipeline.py fetch."
         return f"Shards: {each}. How many there are isn't known before `dvc repro ingest` has run.{missing}"
     images, prompts, length = known
-    size = estimates.shard_bytes(images, prompts, bones.latent, prompt, flips, round(length))
+    # The unconditional condition is one more prompt's record.
+    size = estimates.shard_bytes(images, prompts + 1, bones.latent, prompt, flips, round(length))
     return f"Shards: {si(size)}B for {images} images and {prompts} prompts; as much again where DVC copies."

@@ -41,12 +41,14 @@ def drawing(caption: str, number: int) -> bytes:
 
 
 def make_world(folder: Path, policies: dict[str, Any], captions: list[str] = CAPTIONS, **changes: Any) -> Params:
-    """Makes model/, model2/ (other weights), raw/, params.yaml and what ingest makes of them; works in the folder.
+    """Makes model/, model2/ (another denoiser), raw/, params.yaml and what ingest makes of them; works in the folder.
 
     Every caption has a row in the test split; three more stand in the train split.
     """
     make_model(folder / "model")
-    make_model(folder / "model2", seed=1)
+    other = make_model(folder / "other", seed=1)
+    shutil.copytree(other / "unet", folder / "model2" / "unet")
+    shutil.rmtree(other)
     train = [pickapic.row(100 + n, "ab"[n % 2]) for n in range(3)]
     test = [
         pickapic.row(n, ANSWERS[n % 5], caption=caption, jpg_0=drawing(caption, n), jpg_1=pickapic.image(1000 + n))

@@ -207,7 +207,7 @@ def test_shards_on_disk(project: Params) -> None:
     images, prompts, text = planner.counts(planner.COMPARISONS) or (0, 0, 0.0)
     assert images == 80  # 40 rows of two images of their own, ties too
     real = sum(path.stat().st_size for path in Path("data/shards").iterdir() if path.suffix != ".json")
-    assert estimates.shard_bytes(images, prompts, (4, 8, 8), [(12, 16)], False, round(text)) == pytest.approx(
+    assert estimates.shard_bytes(images, prompts + 1, (4, 8, 8), [(12, 16)], False, round(text)) == pytest.approx(
         real, rel=0.05
     )
     assert f"for {images} images and {prompts} prompts" in planner.shards_text(project)
@@ -382,7 +382,12 @@ def test_the_assumed_rate_is_within_a_factor_of_3(tmp_path: Path, monkeypatch: p
     make_inputs(tmp_path, rows=60)
     demo = str(REPO / "assets/tiny-sd")
     policy = {"method": "dpo", "init": demo, "steps": 9, "batch_size": 32, "micro_batch_size": 32}
-    values = make_params(tmp_path, BASE | {"dpo": policy}, model={"path": demo}, runtime={"log_every": 5})
+    values = make_params(
+        tmp_path,
+        {"base": {"method": "none", "init": demo}, "dpo": policy},
+        model={"path": demo},
+        runtime={"log_every": 5},
+    )
     ingest.run(values)
     precompute.run(values)
     machine = planner.this_machine()
