@@ -31,6 +31,7 @@ from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.runtime import devices, environment
 from diffalign.training import loop as training
+from diffalign.training import start
 from diffalign.training.dataset import Sources, make_times
 from diffalign.training.learner import build, live_reference, make_accelerator
 from stages import train
@@ -71,7 +72,7 @@ class Ours:
 
     def __init__(self, setting: Setting, micro_batch: int, **changes: Any) -> None:
         policy = setting.policy.model_copy(update={"micro_batch_size": micro_batch, **changes})
-        machine = train.machine().model_copy(update={"device": setting.device, "precision": setting.precision})
+        machine = start.this_machine().model_copy(update={"device": setting.device, "precision": setting.precision})
         spec = train.make_spec(setting.params, "dpo", policy, "", machine)
         accelerator = make_accelerator(setting.device, 1, setting.precision)
         devices.set_up(accelerator.device, setting.precision)

@@ -17,6 +17,8 @@ from torch import nn
 
 from diffalign.core import records
 from diffalign.core.errors import UserError
+from diffalign.core.files import write_json
+from diffalign.core.publishing import replacing
 from diffalign.models import family as families
 from diffalign.models import weights
 
@@ -126,6 +128,13 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} can't be read: {error}. Make it again: `dvc repro --force train@NAME`.") from error
+
+
+def publish_untrained(name: str, settings: dict[str, Any], init: str, folder: Path) -> None:
+    """Publishes a policy without training: its policy.json says that it is its init, whose weights' hash is `init`."""
+    about = {"schema": 1, "name": name, "init_fingerprint": init, "adapter": "none", "steps": 0}
+    with replacing(folder) as new:  # without the weights that it had with another method
+        write_json(new / "policy.json", {**settings, **about})
 
 
 def save_denoiser(model: families.Family, adapter: str, folder: Path) -> None:

@@ -164,7 +164,7 @@ def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> 
         training.run(read_spec(path), path.parent)
 
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
-    monkeypatch.setattr(train, "launch", launch)
+    monkeypatch.setattr("diffalign.training.start.launch", launch)
     try:
         train.run(values, policy)
     finally:

@@ -223,7 +223,9 @@ def test_a_broken_gradient_in_one_rank_is_skipped_on_all(project: Path, monkeypa
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "2")
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("DIFFALIGN_TEST_POISON", "2 1 nan, 4 0 inf, 6 1 1e12")
-    monkeypatch.setattr(train, "launch", lambda module, *rest: launching.launch("tests.helpers.poison", *rest))
+    monkeypatch.setattr(
+        "diffalign.training.start.launch", lambda module, *rest: launching.launch("tests.helpers.poison", *rest)
+    )
     values = make_params(project, POLICIES)
     train.run(values, "sft")
     points = curve("sft")

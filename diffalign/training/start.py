@@ -1,0 +1,70 @@
+"""Starts a training's workers, here or as an external launcher's, and notes what they measured."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from diffalign.core.files import RUNS, lock
+from diffalign.runtime import environment, external, timings
+from diffalign.runtime.launch import launch
+from diffalign.training.resume import LOGGED_STEPS
+from diffalign.training.spec import Machine, Spec
+
+WORKER = "diffalign.training.loop"
+
+
+def this_machine() -> Machine:
+    """Returns what the environment says of where and how to train."""
+    place, processes = external.place(), environment.world_size()
+    return Machine(
+        device=environment.default_device(),
+        gpu=environment.gpu(),
+        processes=processes,
+        threads=environment.threads(place.local_processes if place else processes),
+        precision=environment.precision(),
+        parallel=environment.parallel(),
+        compiled=environment.compiled(),
+        torch=torch.__version__,
+    )
+
+
+def train(spec: Spec, work: Path, held: int) -> None:
+    """Runs the workers of a run in its work folder, whose lock is `held`, to their end."""
+    spec.write(work / "spec.json")
+    show_live(work, spec.name)
+    launch(WORKER, [str(work / "spec.json")], spec.machine.processes, work / "error.txt", held)
+
+
+def join(spec: Spec, work: Path, rank: int) -> None:
+    """Trains as a later process of an external launcher, maybe on another node; the first one publishes the policy."""
+    own = work.with_name(f"{work.name}-rank-{rank}")
+    own.mkdir(parents=True, exist_ok=True)
+    with lock(own) as held:
+        spec.write(own / "spec.json")
+        launch(WORKER, [str(own / "spec.json"), str(work)], spec.machine.processes, own / "error.txt", held)
+    shutil.rmtree(own)
+
+
+def show_live(work: Path, policy: str) -> None:
+    """Links runs/live/train@POLICY.jsonl to the curve as it grows, for whoever watches."""
+    live = RUNS / "live" / f"train@{policy}.jsonl"
+    live.parent.mkdir(parents=True, exist_ok=True)
+    live.unlink(missing_ok=True)
+    live.symlink_to((work / LOGGED_STEPS).resolve())
+
+
+def record_rate(spec: Spec, resolution: int, path: Path) -> None:
+    """Notes how fast a run trained, for the next `plan`; nothing where one step was left at most, which warms up."""
+    rate = json.loads(path.read_text())
+    if rate["steps"] > 0:
+        about = {
+            "family": spec.family,
+            "resolution": resolution,
+            "policy": spec.policy.model_dump(mode="json"),
+            "machine": spec.machine.model_dump(),
+            "log_every": spec.runtime.log_every,
+        }
+        pairs_per_second = rate["steps"] * spec.policy.batch_size / rate["seconds"]
+        timings.record_rate(spec.name, pairs_per_second, rate["waited"], rate["peak_bytes"], about)
