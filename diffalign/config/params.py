@@ -13,7 +13,7 @@ from diffalign.config.reference import Reference
 from diffalign.config.rewards import oracle
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
-from diffalign.config.values import Count, HeldOut, Model, Name, Share, Whole
+from diffalign.config.values import Count, Flag, HeldOut, Model, Name, Share, Whole
 
 
 class Data(Model):
@@ -40,7 +40,7 @@ class Precompute(Model):
     """How images and prompts are encoded into shards."""
 
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]
-    flips: bool
+    flips: Flag
     batch_size: Count
     shard_size: Count
 

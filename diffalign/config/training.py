@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from diffalign.config.pairs import Pairs
-from diffalign.config.values import Count, Density, Flip, Model, Positive, Share, Span, Whole
+from diffalign.config.values import Count, Density, Flag, Flip, Model, Positive, Share, Span, Whole
 
 
 class Lora(Model):
@@ -23,7 +23,7 @@ class Training(Model):
     reference: Literal["live", "cached", "none"]
     lora: Lora | None
     """None: all weights of the denoiser are trained."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: Flag
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     optimizer: Literal["adamw", "adafactor", "adamw8bit"]
     lr: Positive
@@ -37,10 +37,10 @@ class Training(Model):
     max_skips: Count
     timesteps: Span
     timestep_density: Density
-    stratified: bool
+    stratified: Flag
     prompt_drop: Share
     flip: Flip
-    swap_labels: bool
+    swap_labels: Flag
     seed: Whole
     choose: Literal["last", "probe"]
 

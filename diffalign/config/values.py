@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 HeldOut = Literal["validation", "test"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -12,6 +12,8 @@ Span = tuple[Share, Share]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Density = Literal["uniform", "logit_normal", "logit_normal_shifted"]
 Flip = Literal["none", "pair", "independent"]
+Flag = StrictBool
+"""true or false, not a word such as `no`, which is text for DVC."""
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
