@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from diffalign.config.load import parse
-from stages import evaluate, generate, ingest, precompute, train
+from stages import evaluate, generate, ingest, precompute, score, train
 from tests.helpers.project import REPO
 
 pytestmark = pytest.mark.slow
@@ -32,6 +32,7 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     for policy in raw["policies"]:
         train.run(values, policy)
         generate.run(values, policy)
+    score.run(values, "oracle")
     evaluate.run(values)
     (row,) = json.loads(Path("metrics/evaluate.json").read_text())["comparisons"]
     assert row["policy"] == "swapped"

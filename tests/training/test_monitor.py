@@ -240,7 +240,8 @@ def test_an_alarm_stops_the_run_until_it_is_told_to_go_on(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_stopped_stage_exits_with_2_and_two_processes_see_what_one_does(tmp_path: Path) -> None:
     """35 draws and 3 pictures, which two ranks can't share evenly. Two runs of the command line."""
-    shutil.copy(REPO / "pipeline.py", ".")  # it works in its own folder
+    for name in ("pipeline.py", "dvc.yaml"):  # it works in its own folder
+        shutil.copy(REPO / name, ".")
     shutil.copytree(REPO / "stages", "stages", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {**os.environ, "PYTHONPATH": str(REPO), "DIFFALIGN_TRACKING": "0"}
     watched = WATCHED | {"on_alarm": "stop", "winner_worse": 1e-6}
