@@ -31,7 +31,7 @@ slow: $(VENV)/installed-test
 
 # The tests of an optional extra. It's kept beside the environment: where diffusers finds it, each process imports it, for seconds.
 extra: $(VENV)/installed-test $(VENV)/extra/installed
-	@PYTHONPATH=$(VENV)/extra python -m pytest -m extra tests/test_optimizers.py
+	@PYTHONPATH=$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py
 
 lint: $(VENV)/installed-test
 	@ruff check .

@@ -109,6 +109,12 @@ def test_modules_that_are_named_exist() -> None:
         assert (REPO / f"{module.replace('.', '/')}.py").is_file(), module
 
 
+def test_test_files_that_scripts_name_exist() -> None:
+    text = (REPO / "Makefile").read_text() + (REPO / ".ci" / "run").read_text()
+    named = set(re.findall(r"tests/[\w/]+\.py", text))
+    assert named and not [name for name in named if not (REPO / name).is_file()]
+
+
 def test_the_workflow_is_one(tmp_path: Path) -> None:
     """By GitHub's own schema; it calls the script that runs everywhere."""
     workflow = REPO / ".github" / "workflows" / "ci.yml"
