@@ -23,7 +23,7 @@ from diffalign.core.errors import UserError
 RUNS = Path("runs")
 """Untracked work in progress, relative to the repository's root."""
 TEMPORARY = ".tmp"
-"""How safetensors' own temporary files begin; ours end with it."""
+"""Prefix of safetensors' temporary files; ours have it as their suffix."""
 PATIENCE = 10.0
 """Seconds that a lock is waited for."""
 

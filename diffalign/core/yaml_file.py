@@ -14,11 +14,11 @@ from ruamel.yaml.representer import SafeRepresenter
 from diffalign.core.errors import UserError
 
 MAX_BYTES = 500_000
-"""Of a file; the default params.yaml has 12,000."""
+"""Largest size of a file; the default params.yaml has 12,000."""
 MAX_VALUES = 20_000
-"""In a file, where a value counts again for each alias that repeats it; the default params.yaml has about 300."""
+"""Most values in a file, counted again for each alias that repeats them; the default params.yaml has about 300."""
 MAX_DEPTH = 32
-"""Of mappings and lists in each other."""
+"""Deepest nesting of mappings and lists."""
 OLD_BOOLEANS = ("y", "n", "yes", "no", "on", "off")
 """Words that YAML 1.1, which other programs still read, takes for true or false."""
 
@@ -73,7 +73,7 @@ class _Composer(Composer):
         super().__init__(loader)
         self.composed = 0
         self.sizes: dict[int, int] = {}
-        """Of each finished node, by its id: the values in it, those of aliases counted each time."""
+        """Number of values in each finished node, by the node's id; an alias's values count each time."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Composes a node; raises MarkedYAMLError for a tag, a key that isn't text, and too much of anything."""

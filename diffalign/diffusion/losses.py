@@ -71,7 +71,7 @@ TERMS = {
     "diffusers_sdxl": "as that of its SDXL script",
     "diffusion_kto": "as --beta_dpo of Diffusion-KTO's code",
 }
-"""Whose a beta is, by its name in a method's `about`."""
+"""The code or paper whose beta each name in a method's `about` means."""
 
 
 def told(beta: float, lr: float, found: dict[str, float]) -> str:

@@ -31,15 +31,15 @@ class Process(Protocol):
 
     @property
     def T(self) -> int:
-        """The number of timesteps that the network was trained with."""
+        """Returns the number of timesteps that the network was trained with."""
 
     @property
     def shift(self) -> float:
-        """By what a schedule's times are moved towards the noise; 1 is not at all."""
+        """Returns the factor that shifts a schedule's times towards the noise; 1 is no shift."""
 
     @property
     def plain_sampler(self) -> dict[str, Any]:
-        """The name and settings of the deterministic sampler that the model's own scheduler config describes."""
+        """Returns the name and settings of the deterministic sampler that the model's scheduler config describes."""
 
     def time(self, share: float) -> int | float:
         """Returns the time t at a share in [0, 1] of the schedule: 0 is clean, at 1 all is noise."""
@@ -105,17 +105,17 @@ class Diffusion:
 
     @property
     def T(self) -> int:
-        """The number of timesteps; t runs over 0..T-1."""
+        """Returns the number of timesteps; t runs over 0..T-1."""
         return len(self.alpha_bar)
 
     @property
     def shift(self) -> float:
-        """None: alpha_bar says it all."""
+        """Returns None: alpha_bar holds the whole schedule."""
         return 1.0
 
     @property
     def plain_sampler(self) -> dict[str, Any]:
-        """DDIM without added noise, at Stable Diffusion's timesteps."""
+        """Returns DDIM without added noise, at Stable Diffusion's timesteps."""
         return {"name": "ddim", "eta": 0.0, "spacing": "leading"}
 
     def time(self, share: float) -> int:
@@ -207,7 +207,7 @@ class Flow:
 
     @property
     def plain_sampler(self) -> dict[str, Any]:
-        """Euler's method."""
+        """Returns Euler's method."""
         return {"name": "flow_euler"}
 
     def time(self, share: float) -> float:

@@ -37,7 +37,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class PairDraw:
-    """What is random about training on one pair once."""
+    """The random numbers of one training on one pair."""
 
     t: int | float
     """Timestep in the process's unit, shared by winner and loser."""
@@ -100,7 +100,7 @@ def _pair_draw(rng: np.random.Generator, t: int | float, shape: tuple[int, ...],
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """What is random about training on one image by itself once; fields as `PairDraw`'s."""
+    """The random numbers of one training on one unpaired image; fields as `PairDraw`'s."""
 
     t: int | float
     eps: Tensor

@@ -57,7 +57,7 @@ class Trajectory:
 
     @property
     def trainable(self) -> list[int]:
-        """The moves that a policy gradient can learn from: those that added noise."""
+        """Returns the moves that a policy gradient can learn from: those that added noise."""
         return [i for i, std in enumerate(self.stds) if bool((std >= LEAST_STD).all())]
 
 

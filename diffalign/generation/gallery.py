@@ -19,7 +19,7 @@ from diffalign.core.records import Record
 DTYPE: Literal["float32"] = "float32"
 """The numbers that generate's networks compute with."""
 MADE = ("sampler", "steps", "guidance", "resolution", "dtype")
-"""What a manifest says of how its images were made."""
+"""Keys of a manifest that describe the generation of its images."""
 
 
 class Entry(Record):
@@ -33,12 +33,12 @@ class Entry(Record):
 
     @property
     def slot(self) -> tuple[int, int]:
-        """(prompt, seed): the images of two policies at one slot are compared with each other."""
+        """Returns (prompt, seed): the images of two policies at one slot are compared with each other."""
         return self.prompt_index, self.seed
 
 
 class Manifest(Record):
-    """What generate writes beside a policy's images."""
+    """The manifest that generate writes beside a policy's images."""
 
     version: Literal[2] = Field(default=2, alias="schema")
     policy: str
@@ -58,7 +58,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Gallery:
-    """All images of one policy, in the order of their slots."""
+    """One policy's images, in the order of their slots."""
 
     folder: Path
     about: dict[str, Any]
@@ -67,7 +67,7 @@ class Gallery:
 
     @property
     def made(self) -> dict[str, Any]:
-        """How the images were made: `sampler`, `steps`, `guidance`, `resolution`, `dtype`."""
+        """Returns the settings of generation: `sampler`, `steps`, `guidance`, `resolution`, `dtype`."""
         return {key: self.about[key] for key in MADE}
 
     def data(self, entry: Entry) -> bytes:
@@ -89,7 +89,7 @@ class Gallery:
 
     @property
     def remedy(self) -> str:
-        """What to do where the images aren't as they should be."""
+        """Returns the advice for images that are missing or damaged."""
         return f"Run `dvc repro --force generate@{self.about['policy']}`."
 
 

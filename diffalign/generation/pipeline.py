@@ -31,7 +31,7 @@ Draw = Callable[[list[str], Tensor, StepNoise], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are made from a network."""
+    """The settings by which pictures are sampled from a network."""
 
     sampler: Sampler
     steps: int
@@ -68,7 +68,7 @@ def step_noise(noise_seed: int, prompts: Sequence[str], seeds: Sequence[int], li
 
 
 def no_noise(step: int) -> Tensor:
-    """Raises: the step noise of samplers that ask for none."""
+    """Raises AssertionError: stands for the step noise of deterministic samplers, which ask for none."""
     raise AssertionError(f"a deterministic sampler asked for noise at step {step}")
 
 

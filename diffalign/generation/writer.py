@@ -26,7 +26,7 @@ class Job:
 
     @property
     def file(self) -> str:
-        """The image's file name."""
+        """Returns the image's file name."""
         return f"{self.prompt_index:05d}-{self.seed}.png"
 
 

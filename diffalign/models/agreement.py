@@ -17,9 +17,9 @@ from diffalign.models import family as families
 from diffalign.models.configs.model import read_vae
 
 ENCODER = ("encoder.", "quant_conv.")
-"""What the names of the VAE's weights that make latents begin with; the decoder of `init` isn't used."""
+"""Prefixes of the VAE's weights that make latents; the decoder of `init` isn't used."""
 RTOL, ATOL = 2e-2, 1e-3
-"""How far rounding to half precision moves weights."""
+"""Tolerances, relative and absolute, for weights that were rounded to half precision."""
 
 
 def check_init(key: str, family: str, model: str, init: str) -> None:

@@ -67,7 +67,7 @@ class Family(Protocol):
 
     @property
     def process(self) -> Process:
-        """How its latents are noised, and what the denoiser predicts."""
+        """Returns the noising process of the latents, and with it the denoiser's target."""
 
     @classmethod
     def check(cls, model: Path, denoiser: Path | None) -> Shapes:

@@ -24,7 +24,7 @@ BUILDING = (
     StrictDataclassError,
     *(ZeroDivisionError, AssertionError, NotImplementedError, OverflowError, MemoryError),
 )
-"""What diffusers and transformers raise for config values that their classes can't be built from."""
+"""Errors that diffusers and transformers raise for config values that their classes can't be built from."""
 
 
 def check_folder(path: Path, parts: Sequence[str], folders: Mapping[str, Sequence[str]], name: str) -> None:

@@ -26,7 +26,7 @@ LORA = "pytorch_lora_weights.safetensors"
 
 
 class PolicyFile(records.Record):
-    """What loading a policy reads of its policy.json; the rest says how it was trained."""
+    """The fields of policy.json that loading a policy reads; the others record its training."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
     version: Literal[1] = Field(1, alias="schema")
@@ -95,7 +95,7 @@ def load_policy(
     device: torch.device | str = "cpu",
     parts: tuple[str, ...] = ("vae", "text"),
 ) -> families.Family:
-    """The model of `model_path` with a policy's denoiser, ready to sample from or to score with.
+    """Loads the model of `model_path` with a policy's denoiser, ready to sample from or to score with.
 
     `parts` are loaded beside the denoiser. Raises UserError if a folder isn't what it should be.
     """

@@ -21,7 +21,7 @@ from diffalign.models.family import Shapes
 from diffalign.models.loading import TEXT, check_folder, existing, load_clips, load_network, load_vae
 
 TIME_IDS = 6
-"""How many numbers the UNet is told about an image's sizes."""
+"""Length of `time_ids`, the UNet's condition on an image's sizes."""
 
 
 class SDXL:

@@ -1,1 +1,1 @@
-"""The cost of a run, before it starts."""
+"""Estimates of a training run's time, memory and disk space before it starts."""

@@ -1,7 +1,7 @@
-"""Counting floating-point operations, and measuring how many a device makes a second.
+"""Counts floating-point operations, and measures how many a device computes a second.
 
-A multiplication with its addition counts as two, as PyTorch's counter has it: convolutions, matrix products and
-attention, which is all but a few per mille of a denoiser's work.
+A multiplication with its addition counts as two, as in PyTorch's counter, which counts convolutions, matrix products
+and attention: all but a few per mille of a denoiser's work.
 """
 
 import time
@@ -14,18 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> int:
-    """FLOPs of attention for shapes [B, heads, L, D], [B, heads, S, D] and [B, heads, S, V]: two products."""
+    """Returns the FLOPs of attention for shapes [B, heads, L, D], [B, heads, S, D], [B, heads, S, V]: two products."""
     batch, heads, length, width = query
     return int(2 * batch * heads * length * key[2] * (width + value[3]))
 
 
 def attention_backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> int:
-    """Twice the forward's, as of any product; what fused kernels compute again isn't work that has to be done."""
+    """Returns the FLOPs of attention's backward pass, twice the forward's, without fused kernels' recomputation."""
     return 2 * attention(query, key, value)
 
 
 KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
-"""PyTorch's fused attention. Its own counter leaves out the CPU's, and counts what others compute again."""
+"""PyTorch's fused attention kernels. Its counter omits the CPU's, and counts the recomputation of the others."""
 FUSED = {
     getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{suffix}"): count
     for kernel in KERNELS
@@ -34,16 +34,17 @@ FUSED = {
 
 
 def counted(work: Callable[[], object]) -> int:
-    """The FLOPs of what `work` does, backward passes too; on the meta device it takes neither memory nor much time."""
+    """Returns the FLOPs of a call of `work`, with backward passes; on the meta device it needs no memory."""
     with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
         work()
     return int(counter.get_total_flops())
 
 
 def matmul_rate(device: str, dtype: torch.dtype, size: int | None = None, seconds: float = 1.0) -> float:
-    """FLOP/s of the best of the `size`-cubed matrix products that fit into some seconds: what to compare a rate with.
+    """Returns the FLOP/s of the fastest of the `size`-cubed matrix products that fit into some seconds.
 
-    By default 512 on a CPU, which another process rarely cuts in two, and 8192 on a GPU; larger ones are no faster.
+    The default size is 512 on a CPU, short enough that another process rarely interrupts it, and 8192 on a GPU; larger
+    products are no faster.
     """
     size = size or (8192 if device == "cuda" else 512)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -61,16 +62,16 @@ def matmul_rate(device: str, dtype: torch.dtype, size: int | None = None, second
 
 
 def synchronize(device: str) -> None:
-    """Waits until a GPU has done what it was given; a CPU has."""
+    """Waits until the GPU has finished its queued work; returns at once on a CPU."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def traced(loss: Callable[[], torch.Tensor], network: torch.nn.Module) -> tuple[int, int]:
-    """The FLOPs of a loss with its backward pass, and the bytes that its graph keeps between the two.
+    """Returns the FLOPs of a loss with its backward pass, and the bytes that its graph keeps between the two.
 
-    Each storage counts once, without the network's own weights, what gradient checkpointing computes again, and
-    attention's L x S maps: the meta device has no fused attention, other devices do.
+    Each storage counts once. Left out are the network's weights, the activations that gradient checkpointing
+    recomputes, and attention's L x S maps: the meta device has no fused attention, other devices do.
     """
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -93,7 +94,7 @@ def traced(loss: Callable[[], torch.Tensor], network: torch.nn.Module) -> tuple[
 
 
 class AttentionMaps(TorchDispatchMode):
-    """Notes the storages that attention's softmax fills while it is on, and holds them."""
+    """Records the storages of attention's softmax while the mode is active, and keeps them alive."""
 
     def __init__(self) -> None:
         super().__init__()

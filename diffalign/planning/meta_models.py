@@ -1,6 +1,7 @@
-"""Denoisers without weights, from a model folder's config files alone, for counting what training them takes.
+"""Builds denoisers without weights from a model folder's config files, to count the work of training them.
 
-Everything is on PyTorch's meta device: shapes without memory. B images, C latent channels, h w latent height and width.
+All tensors are on PyTorch's meta device: shapes without memory.
+B images, C latent channels, h w latent height and width.
 """
 
 from dataclasses import dataclass
@@ -22,18 +23,18 @@ class Skeleton:
     latent: tuple[int, int, int]
     """(C, h, w)."""
     prompt: dict[str, tuple[int, ...]]
-    """The tensors of one prompt's encoding, as a shard has them."""
+    """Shapes of one prompt's encoding by tensor name, as in a shard."""
     image: dict[str, tuple[int, ...]]
-    """The tensors that an image gives to its condition."""
+    """Shapes of the tensors by name that an image adds to its condition."""
 
     @property
     def network(self) -> Any:
-        """The denoiser."""
+        """Returns the denoiser, on the meta device."""
         network: nn.Module = self.model.denoiser
         return network
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """Returns the network's output [B, C, h, w] at x_t [B, C, h, w] and t [B]; of `cond` the shapes are known."""
+        """Returns the network's output [B, C, h, w] at x_t [B, C, h, w] and t [B]; `cond` is ignored."""
         shapes = self.prompt | self.image
         return self.model.denoise(
             x_t, t, {name: torch.empty(len(x_t), *shape, device=x_t.device) for name, shape in shapes.items()}

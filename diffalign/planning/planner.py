@@ -1,7 +1,7 @@
-"""The plan of what params.yaml asks for, before anything starts: work, time, memory and disk, as a table.
+"""Plans the training runs of params.yaml before they start: a table of their work, time, memory and disk space.
 
-The denoiser is built from its config.json on the meta device and one micro-batch of the real method is counted; so the
-sizes of SD1.5 or SDXL need neither weights nor memory.
+The denoiser is built from its config.json on the meta device, and one step of the real method on one pair is counted;
+so the plan of SD1.5 or SDXL needs neither weights nor memory.
 """
 
 import math
@@ -34,58 +34,58 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run's speed depends on beside its params."""
+    """The properties of a machine and its settings on which a run's speed depends, besides its params."""
 
     device: str
     gpu: str | None
-    """Its name."""
+    """The GPU's name, None on a CPU."""
     processes: int
     threads: int
     """CPU threads of each process."""
     precision: str
     parallel: str
-    """How networks are spread over processes, ddp or fsdp."""
+    """The parallelism of the processes, ddp or fsdp."""
     compiled: bool
-    """Whether their blocks are compiled."""
+    """True where the networks' blocks are compiled."""
     rate: float
-    """FLOP/s of matrix products on one device, measured."""
+    """Measured FLOP/s of matrix products on one device."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run like a planned one took."""
+    """Measured speed and memory of an earlier run with equal settings (see `speed_key`)."""
 
     pairs_per_second: float
     peak: int | None
-    """Bytes on the first device, on a CPU of the first process; None: it was before runs noted it."""
+    """Peak bytes on the first device, on a CPU of the first process; None for old runs that didn't record it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one policy's training takes."""
+    """The planned work, speed and memory of one policy's training."""
 
     name: str
     flop_per_pair: float
     pairs: int
     pairs_per_second: float
-    """Assumed from matrix products."""
+    """Estimated from the rate of matrix products."""
     measured: Measured | None
-    """By the last run like it, where there was one."""
+    """Measurements of the last run with equal settings; None where there was none."""
     memory: estimates.Memory
 
     @property
     def flop(self) -> float:
-        """Of the whole run."""
+        """Returns the FLOPs of the whole run."""
         return self.flop_per_pair * self.pairs
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, at the measured rate where there is one."""
+        """Returns the whole run's time in seconds, at the measured rate where there is one, else at the estimate."""
         return self.pairs / (self.measured or self).pairs_per_second
 
 
 def this_machine(seconds: float = 1.0) -> Machine:
-    """What the environment asks for, its matrix products measured for some seconds."""
+    """Returns the machine that the environment describes, its matrix products measured for some seconds."""
     device, precision = environment.default_device(), environment.precision()
     processes = environment.world_size()
     rate = matmul_rate(device, DTYPES[precision], None, seconds)
@@ -102,7 +102,7 @@ def this_machine(seconds: float = 1.0) -> Machine:
 
 
 def plans(params: Params, machine: Machine) -> list[Plan]:
-    """Of every trained policy."""
+    """Returns a plan for every trained policy of the params."""
     runs = {
         speed_key(**line["about"]): Measured(line["pairs_per_second"], line.get("peak_bytes"))
         for line in timings.rates()
@@ -122,7 +122,7 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
 def plan_policy(
     name: str, policy: Trained, log_every: int, bones: Skeleton, machine: Machine, measured: Measured | None
 ) -> Plan:
-    """Returns one policy's plan on a prepared skeleton; `measured` is what a run like it took, where there was one."""
+    """Returns one policy's plan on a prepared skeleton; `measured` is of an earlier run with equal settings."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
     (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
     flop = usual + (logged - usual) / log_every
@@ -149,12 +149,12 @@ def plan_policy(
 
 
 def policy_skeleton(params: Params, init: str) -> Skeleton:
-    """The denoiser that a policy with this init trains."""
+    """Returns the skeleton of the denoiser that a policy with this init trains."""
     return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
 
 
 def prepare(name: str, bones: Skeleton, policy: Trained, family: str) -> None:
-    """Makes the skeleton trainable as the policy says, in place."""
+    """Prepares the skeleton for training, in place: gradients, LoRA and gradient checkpointing as the policy says."""
     network: Any = bones.network
     network.requires_grad_(policy.adapter == "full").train()
     if (lora := policy.lora) is not None:
@@ -165,7 +165,7 @@ def prepare(name: str, bones: Skeleton, policy: Trained, family: str) -> None:
 
 
 def micro_step(bones: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
-    """The real method's step on one pair, up to its loss, on the meta device."""
+    """Returns a function that computes the real method's loss on one pair, on the meta device."""
     method = methods.load(policy, PlannedContext(bones.latent))
     reference = make_reference(bones, policy)
 
@@ -183,7 +183,7 @@ class PlannedContext:
     latent: estimates.Shape
 
     def source(self, kind: type[Source], passes: int = 1) -> Source:
-        """Returns a stand-in with what methods ask of the source."""
+        """Returns a stand-in for the source, with the attributes that methods use."""
         planned: Any = PlannedSource(self.latent)
         found: Source = planned
         return found
@@ -191,33 +191,33 @@ class PlannedContext:
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source of one pair on the meta device, with what methods ask of theirs."""
+    """A source of one pair on the meta device, with the attributes that methods use."""
 
     latent: estimates.Shape
     batch_size: int = 1
     device: str = "meta"
     T: int = 1000
-    """Of the process; any number does: no FLOP depends on it."""
+    """Timesteps of the process; any number will do: no FLOP depends on it."""
 
     @property
     def process(self) -> "PlannedSource":
-        """Whose T methods may ask for."""
+        """Returns itself as the process: methods read its T only."""
         return self
 
     @property
     def elements(self) -> int:
-        """How many numbers a latent has."""
+        """Returns the number of elements C * h * w of a latent."""
         return math.prod(self.latent)
 
     def at(self, step: int) -> Iterator[PairBatch]:
-        """The step's only micro-batch."""
+        """Yields the step's only micro-batch."""
         x, one = torch.empty(2, *self.latent, device="meta"), torch.empty(1, device="meta")
         t = torch.zeros(2, dtype=torch.long, device="meta")
         yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
 
 
 def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
-    """A reference that costs what the policy's does."""
+    """Returns a reference with the cost of the policy's own; None where the policy has none."""
     kind = policy.reference
     if kind == "none":
         return None
@@ -240,9 +240,10 @@ def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
 def speed_key(
     family: str, resolution: int, policy: dict[str, Any], machine: dict[str, Any], log_every: int | None = None
 ) -> tuple[Any, ...]:
-    """Returns what decides a run's pairs a second and its memory: runs with equal keys are as fast and as large.
+    """Returns a key of the settings that decide a run's speed and memory: runs with equal keys share both.
 
-    Methods may compute more for a logged step. `policy` and `machine` may be those that an older run noted.
+    `log_every` is among them because methods may compute more in a logged step. `policy` and `machine` may be the
+    records of an older run, which lack newer keys.
     """
     names = ("init", "method", "reference", "optimizer", "gradient_checkpointing", "batch_size", "micro_batch_size")
     lora = policy.get("lora")
@@ -254,7 +255,7 @@ def speed_key(
 
 
 def counts(folder: Path) -> tuple[int, int, float] | None:
-    """Distinct images and prompts of the comparisons, the prompts' mean length in bytes; None before ingest has run."""
+    """Returns the numbers of distinct images and prompts, and the prompts' mean bytes; None before ingest has run."""
     if not (folder / "comparisons.parquet").exists():
         return None
     table = comparisons.read(folder)
@@ -264,7 +265,7 @@ def counts(folder: Path) -> tuple[int, int, float] | None:
 
 
 def text(params: Params, machine: Machine) -> str:
-    """The plan as a table, what its numbers rest on, and the shards' size."""
+    """Returns the plan as text: tables of work and memory, the assumptions, and the shards' size."""
     found = plans(params, machine)
     if not found:
         return "No policy is trained."
@@ -284,20 +285,20 @@ def text(params: Params, machine: Machine) -> str:
 
 
 def work_row(item: Plan) -> list[str]:
-    """A policy's work and time."""
+    """Returns a policy's row of the table of work and time."""
     measured = f"{item.measured.pairs_per_second:.3g}" if item.measured else "-"
     speeds = [f"{item.pairs_per_second:.3g}", measured]
     return [item.name, si(item.flop_per_pair), si(item.flop), *speeds, f"{item.seconds / 3600:.3g}"]
 
 
 def memory_row(item: Plan) -> list[str]:
-    """A policy's memory on one device, and the peak of a run like it."""
+    """Returns a policy's row of the memory table: one device's parts, their sum, and the measured peak."""
     measured = f"{si(item.measured.peak)}B" if item.measured and item.measured.peak else "-"
     return [item.name, *(f"{si(size)}B" for size in (*vars(item.memory).values(), item.memory.total)), measured]
 
 
 def si(value: float) -> str:
-    """A number with a decimal prefix: 6.42e12 is "6.42 T"."""
+    """Returns a number with a decimal prefix: 6.42e12 is "6.42 T"."""
     power = min(int(math.log10(value)) // 3, 6) if value >= 1 else 0
     return f"{value / 1000**power:.3g} {' kMGTPE'[power].strip()}"
 

@@ -30,7 +30,7 @@ class Place:
     address: str
     port: int
     passed: dict[str, str]
-    """What else PyTorch reads to find the launcher's store: under torchrun it is there already."""
+    """Other variables by which PyTorch finds the launcher's store, which torchrun has already started."""
 
     def variables(self) -> dict[str, str]:
         """Returns the variables by which PyTorch's `env://` takes this place."""

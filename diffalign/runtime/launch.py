@@ -22,7 +22,7 @@ from diffalign.runtime.signals import StopRequest, noted
 POLL = 0.05
 """Seconds between looks at the workers."""
 ON_REQUEST = (-signal.SIGTERM, -signal.SIGINT)
-"""How a worker ends that was asked to before it listens: with its checkpoint saved the exit code is STOPPED."""
+"""Exit codes of a worker stopped before it handles signals; one that saved its checkpoint exits with STOPPED."""
 KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_*"),
     *("LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_*", "VIRTUAL_ENV", "CONDA_*", "PYTHON*", "COVERAGE_*", "DO_NOT_TRACK"),

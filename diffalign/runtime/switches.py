@@ -46,7 +46,7 @@ SWITCHES: dict[str, Kind] = {
     "DIFFALIGN_LAUNCH": ANY,  # set by the flow for its stages, not by users
     "DIFFALIGN_UID": ANY,  # docker/compose.yaml reads it
 }
-"""All switches, and what each accepts. White space around a value is ignored; an empty value counts as not set."""
+"""All switches and their accepted values. White space around a value is ignored; an empty value counts as not set."""
 
 
 def read(name: str) -> Any:

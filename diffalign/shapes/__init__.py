@@ -1,1 +1,1 @@
-"""The embedded world of coloured shapes."""
+"""The embedded world of coloured shapes: its scenes, pictures and oracle."""

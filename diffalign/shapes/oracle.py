@@ -1,7 +1,7 @@
-"""Reads a picture of the shapes world back and says how well it fits a caption, with numpy and scipy only.
+"""Scores how well a picture of the shapes world fits its caption, by finding its objects; numpy and scipy only.
 
-`oracle = fidelity × (0.5 + 0.5 × aesthetics)`. Legend: `H W` pixels; inside, everything is 64 × 64, colours are RGB
-0..255, lengths are in 64ths of the picture, `x` to the right and `y` downwards.
+`oracle = fidelity × (0.5 + 0.5 × aesthetics)`. Legend: `H W` pixels; pictures are resized to 64 × 64, colours are
+RGB 0..255, lengths are in 64ths of the picture, `x` to the right and `y` downwards.
 """
 
 from collections.abc import Iterable
@@ -28,14 +28,14 @@ from diffalign.shapes.scenes import (
 SIDE = 64
 PALETTE = np.array(list(COLOURS.values()), np.float32)
 NAMES = tuple(COLOURS)
-VISIBLE = 36.0  # RGB distance from the background at which a pixel belongs to something
-SMALLEST = 40  # pixels; below it's a speck (specks cover up to 21, small objects about 135)
-FLOOR = 0.05  # a wholly wrong attribute's score: fidelity is a geometric mean, so wrongs multiply
+VISIBLE = 36.0  # RGB distance from the background above which a pixel belongs to an object
+SMALLEST = 40  # pixels; a smaller component is a speck (specks cover up to 21, small objects about 135)
+FLOOR = 0.05  # score of a wholly wrong attribute: fidelity is a geometric mean, in which a zero would erase the rest
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One object found: mean `fill` RGB, affinities to the palette and to SHAPES (each sums to at most 1)."""
+    """One object found in a picture: median `fill` RGB, affinities to the palette and to SHAPES (sums at most 1)."""
 
     fill: np.ndarray  # [3]
     colours: np.ndarray  # [8]
@@ -43,27 +43,27 @@ class Seen:
     x: float
     y: float
     radius: float
-    cover: np.ndarray  # [64, 64] in [0, 1]: how far each pixel is this object's
+    cover: np.ndarray  # [64, 64] in [0, 1]: the share of each pixel that the object covers
 
     @property
     def colour(self) -> str:
-        """The nearest colour's name."""
+        """Returns the name of the nearest palette colour."""
         return NAMES[int(self.colours.argmax())]
 
     @property
     def shape(self) -> str:
-        """The best fitting shape's name."""
+        """Returns the name of the best fitting shape."""
         return SHAPES[int(self.shapes.argmax())]
 
     @property
     def size(self) -> str:
-        """The nearest size word, '' for the middle one."""
+        """Returns the nearest size word, '' for the middle size."""
         return min(SIZES, key=lambda s: abs(np.log(self.radius / SIZES[s])))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows: the pixels, the ground's RGB and affinities, and objects from the largest down."""
+    """A picture's content: its pixels, the background's RGB and affinities, and its objects, the largest first."""
 
     pixels: np.ndarray  # [64, 64, 3]
     ground: np.ndarray  # [3]
@@ -72,13 +72,13 @@ class Reading:
 
     @property
     def background(self) -> str:
-        """The background's nearest colour name."""
+        """Returns the name of the palette colour nearest to the background."""
         return NAMES[int(self.grounds.argmax())]
 
 
 @dataclass(frozen=True)
 class OracleScore:
-    """Each in [0, 1], or NaN where the caption isn't of this world."""
+    """The oracle's scores of a picture, each in [0, 1], or NaN where the caption isn't one of the shapes world."""
 
     fidelity: float
     aesthetics: float
@@ -86,7 +86,7 @@ class OracleScore:
 
 
 def score(image: np.ndarray, text: str) -> OracleScore:
-    """How well a picture, uint8 `[H, W, 3]`, shows what its caption says, and how well it is made."""
+    """Returns the scores of a picture, uint8 `[H, W, 3]`, against its caption; all NaN for a foreign caption."""
     scene = parse_caption(text)
     if scene is None:
         return OracleScore(np.nan, np.nan, np.nan)
@@ -97,7 +97,10 @@ def score(image: np.ndarray, text: str) -> OracleScore:
 
 
 def read(image: np.ndarray) -> Reading:
-    """Finds background and objects in a picture, uint8 `[H, W, 3]`; other sizes than 64 × 64 are resized."""
+    """Finds the background and the objects of a picture, uint8 `[H, W, 3]`, resized to 64 × 64.
+
+    Raises ValueError for an array of another type or shape.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if image.shape[:2] != (SIDE, SIDE):
@@ -115,14 +118,14 @@ def read(image: np.ndarray) -> Reading:
 
 
 def _affinity(rgb: np.ndarray, spread: float = 50.0) -> np.ndarray:
-    """How much a colour is like each of the palette's `[8]`: sums to 1; about 1 at a palette colour."""
+    """Returns a colour's affinities `[8]` to the palette's: they sum to 1; about 1 at a palette colour itself."""
     squared = ((PALETTE - rgb) ** 2).sum(axis=1)
     weights = np.exp(-(squared - squared.min()) / (2 * spread**2))
     return weights / weights.sum()
 
 
 def _split(pixels: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
-    """One component as one mask, or as two where it holds two touching objects of different colours."""
+    """Returns a component's mask, or two where it holds two touching objects of different colours."""
     core = ndimage.binary_erosion(mask, iterations=2)
     if core.sum() < SMALLEST / 2:
         return [mask]
@@ -138,7 +141,7 @@ def _split(pixels: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _look(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray) -> Seen | None:
-    """Measures one object under a boolean mask `[64, 64]`; None where nothing solid is left of it."""
+    """Measures the object under a boolean mask `[64, 64]`; returns None where too little of it is solid."""
     away = np.linalg.norm(pixels - ground, axis=2)
     solid = mask & (away >= 0.6 * np.percentile(away[mask], 85))
     fill = np.median(pixels[solid], axis=0)
@@ -155,7 +158,7 @@ def _look(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray) -> Seen | No
 
 
 def _shape_affinity(cover: np.ndarray, x: float, y: float, radius: float) -> np.ndarray:
-    """How well each of SHAPES `[6]` fits: a softmax of the overlaps (soft IoU), times the best overlap's quality."""
+    """Returns affinities `[6]` to SHAPES: a softmax of the overlaps (soft IoU), times the best overlap's quality."""
     grid = np.arange(SIDE, dtype=np.float32) + 0.5
     u, v = (grid[None] - x) / radius, (grid[:, None] - y) / radius
     ideals = [np.clip(0.5 - signed_distance(shape, u, v) * radius, 0, 1) for shape in SHAPES]
@@ -166,7 +169,7 @@ def _shape_affinity(cover: np.ndarray, x: float, y: float, radius: float) -> np.
 
 
 def _match(reading: Reading, scene: Scene) -> list[Seen | None]:
-    """The object seen for each object asked for: the assignment with the best colours and shapes, None if missing."""
+    """Returns the found object for each of the scene's, None if missing: the best assignment by colour and shape."""
     candidates = [*reading.objects[:4], *[None] * len(scene.objects)]
 
     def fit(chosen: Iterable[Seen | None]) -> float:
@@ -180,7 +183,7 @@ def _match(reading: Reading, scene: Scene) -> list[Seen | None]:
 
 
 def _fidelity(reading: Reading, scene: Scene, matched: list[Seen | None]) -> float:
-    """Weighted geometric mean of the attributes' scores, halved for each object nobody asked for."""
+    """Returns the weighted geometric mean of the attributes' scores, halved for each object beyond the scene's."""
     scores = [(1.0, float(reading.grounds[NAMES.index(scene.background)]))]
     for asked, seen in zip(scene.objects, matched, strict=True):
         share = 1 / len(scene.objects)
@@ -199,7 +202,7 @@ def _fidelity(reading: Reading, scene: Scene, matched: list[Seen | None]) -> flo
 
 
 def _size_score(asked: Object, radius: float, paired: bool) -> float:
-    """1 at the size named, 0.06 at the next one; lenient where the caption names none."""
+    """Returns a size's score: 1 at the named size, about 0.06 at the next; lenient where the caption names none."""
     if asked.size:
         wanted, tolerance = (min(SIZES[asked.size], 12.0) if paired else SIZES[asked.size]), 0.2
     else:
@@ -208,7 +211,7 @@ def _size_score(asked: Object, radius: float, paired: bool) -> float:
 
 
 def _relation_score(relation: str, first: Seen | None, second: Seen | None) -> float:
-    """1 where the direction from second to first is the named one (within 30°), 0 from 90° on or if one is missing."""
+    """Returns a relation's score: 1 within 30° of the named direction, 0 from 90° on or where an object is missing."""
     if first is None or second is None:
         return 0.0
     step = np.array([first.x - second.x, first.y - second.y])
@@ -218,11 +221,11 @@ def _relation_score(relation: str, first: Seen | None, second: Seen | None) -> f
 
 
 def _aesthetics(reading: Reading, scene: Scene, matched: list[Seen | None]) -> float:
-    """The mean of cleanliness, centring and contrast, each in [0, 1].
+    """Returns the mean of cleanliness, centring and contrast, each in [0, 1].
 
-    Cleanliness: exp(-r/6), r the mean absolute difference (0..255) from flat objects on a flat ground.
+    Cleanliness: exp(-r/6), r the mean absolute difference (0..255) from flat objects on a flat background.
     Centring: exp(-d/12), d the distance in pixels of the objects' mean centre from the picture's.
-    Contrast: 1 - exp(-3q), q the objects' colour distance from the ground over that of the pure colours.
+    Contrast: 1 - exp(-3q), q the objects' colour distance from the background over that of the pure colours.
     """
     seen = [s for s in matched if s is not None]
     flat = np.broadcast_to(reading.ground, reading.pixels.shape).copy()

@@ -1,6 +1,6 @@
-"""The shapes world: captions, scenes and their pictures, all procedural.
+"""Makes the shapes world's captions, scenes and pictures, all procedurally.
 
-A *scene* is what a caption says (colours, shapes, sizes, a relation); a *layout* is where and how it is drawn
+A *scene* is a caption's content (colours, shapes, sizes, a relation); a *layout* is the way to draw it
 (centres and radii in pixels of a 64 px canvas, exact colours, stray specks). Legend: `H W` pixels, `N` images.
 Coordinates are `x` to the right and `y` downwards, in 64ths of the picture, whatever its size.
 """
@@ -30,7 +30,7 @@ RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": 
 
 @dataclass(frozen=True)
 class Object:
-    """One object as a caption names it; `size` is a key of SIZES ('' where the caption says nothing)."""
+    """One object of a caption; `size` is a key of SIZES ('' where the caption names none)."""
 
     colour: str
     shape: str
@@ -39,7 +39,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two objects on a background; `relation` (a key of RELATIONS) is of the first to the second."""
+    """One or two objects on a background; `relation` (a key of RELATIONS) is the first's to the second."""
 
     objects: tuple[Object, ...]
     background: str
@@ -48,7 +48,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a scene is drawn: `places` (x, y, radius) and `fills` (RGB 0..255) per object, and stray specks."""
+    """The geometry and colours of a drawing: `places` (x, y, radius), `fills` (RGB 0..255) per object, and specks."""
 
     places: tuple[tuple[float, float, float], ...]
     fills: tuple[tuple[float, float, float], ...]
@@ -57,7 +57,7 @@ class Layout:
 
 
 def caption(scene: Scene) -> str:
-    """The English caption of a scene, e.g. 'a small red circle on a blue background'."""
+    """Returns the English caption of a scene, e.g. 'a small red circle on a blue background'."""
     named = ["a " + " ".join(w for w in (o.size, o.colour, o.shape) if w) for o in scene.objects]
     return f" {scene.relation} ".join(named) + f" on a {scene.background} background"
 
@@ -69,7 +69,7 @@ _CAPTION = re.compile(
 
 
 def parse_caption(text: str | None) -> Scene | None:
-    """What a caption asks for, or None where it isn't a caption of this world (case and spacing are free)."""
+    """Returns a caption's scene, or None where it isn't a caption of the shapes world (case and spacing are free)."""
     if not isinstance(text, str) or len(text) > 300:
         return None
     found = _CAPTION.fullmatch(" ".join(text.lower().split()))
@@ -83,7 +83,7 @@ def parse_caption(text: str | None) -> Scene | None:
 
 
 def sample_scene(rng: np.random.Generator, pair_share: float = 1 / 3) -> Scene:
-    """A random scene: with probability `pair_share` two objects (no size words), else one; colours all differ."""
+    """Draws a random scene: two objects without sizes with probability `pair_share`, else one; all colours differ."""
     pair = rng.random() < pair_share
     colours = [str(c) for c in rng.permutation(list(COLOURS))[:3]]
     shapes = [str(s) for s in rng.choice(SHAPES, 2)]
@@ -94,7 +94,7 @@ def sample_scene(rng: np.random.Generator, pair_share: float = 1 / 3) -> Scene:
 
 
 def clean_layout(scene: Scene) -> Layout:
-    """The ideal drawing: centred, pure colours, exact sizes, nothing stray."""
+    """Returns a scene's ideal layout: centred, pure colours, exact sizes, no specks."""
     middle = CANVAS / 2
     radii = [SIZES[o.size] for o in scene.objects]
     centres = [(middle, middle)]
@@ -108,31 +108,31 @@ def clean_layout(scene: Scene) -> Layout:
 
 @dataclass(frozen=True)
 class Flaws:
-    """How far drawings are from the ideal at worst; each flaw's severity is a uniform draw to the `power`."""
+    """The size of a drawing's flaws at worst; each flaw's severity is a uniform random number to the `power`."""
 
     power: float
     shift: float
-    """Canvas units, the deviation of the offset."""
+    """Standard deviation of the offset, in canvas units."""
     wobble: float
-    """Deviation of the logarithm of the size."""
+    """Standard deviation of the logarithm of the size."""
     jitter: float
-    """Deviation of colours, 0..255."""
+    """Standard deviation of the colours, 0..255."""
     fade: float
-    """Share of the way from the object's colour to the ground's."""
+    """Share of the way from the object's colour to the background's."""
     specks: float
-    """Expected number."""
+    """Expected number of specks."""
 
 
 MILD = Flaws(power=2, shift=9, wobble=0.35, jitter=40, fade=0.55, specks=6)
-"""Most drawings are good in most respects: what a model learns shapes from."""
+"""Flaws of the drawings that teach a model shapes: most are good in most respects."""
 SEVERE = Flaws(power=0.5, shift=13, wobble=0.2, jitter=25, fade=0.6, specks=12)
-"""Few are: what it learns its manners from, so that alignment has something to mend."""
+"""Flaws of the drawings that teach a model to draw carelessly, so that alignment has flaws to correct."""
 
 
 def messy_layout(scene: Scene, rng: np.random.Generator, flaws: Flaws = MILD) -> Layout:
-    """A flawed drawing: off-centre, wobbly sizes, faded and jittered colours, specks.
+    """Returns a random flawed layout of a scene: off-centre, inexact sizes, faded and jittered colours, specks.
 
-    Each flaw has its own severity, so that a preference can tell the respects apart.
+    Position, size, colour and specks have a severity each, so that preferences can tell these flaws apart.
     """
     shift, wobble, fade, litter = rng.random(4) ** flaws.power
     clean = clean_layout(scene)
@@ -157,13 +157,13 @@ def messy_layout(scene: Scene, rng: np.random.Generator, flaws: Flaws = MILD) ->
 
 
 def _rgb(values: np.ndarray) -> tuple[float, float, float]:
-    """Three numbers as a tuple of floats."""
+    """Returns an array of three numbers as a tuple of floats."""
     red, green, blue = values.tolist()
     return red, green, blue
 
 
 def render(scene: Scene, size: int = 64, layout: Layout | None = None) -> np.ndarray:
-    """An anti-aliased picture of a scene, uint8 `[size, size, 3]`; the ideal layout where none is given."""
+    """Draws a scene, anti-aliased, uint8 `[size, size, 3]`, in its ideal layout where none is given."""
     layout = layout or clean_layout(scene)
     scale = size / CANVAS
     axis = (np.arange(size, dtype=np.float32) + 0.5) / scale
@@ -195,9 +195,10 @@ def _paint(
 
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance to the outline of a shape of unit radius, negative inside; exact near the edges' middles.
+    """Returns distances to the outline of a shape of unit radius, negative inside; exact near the edges' middles.
 
-    Each shape covers about 2.4 square units, so that area tells the radius whatever the shape.
+    Each shape covers about 2.4 square units, so that the area gives the radius of any shape. Raises
+    ValueError for an unknown shape.
     """
     if shape == "circle":
         return np.hypot(x, y) - 0.874
@@ -216,7 +217,7 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray, outer: float = 1.32, inner: float = 0.58) -> np.ndarray:
-    """A five-pointed star, point up: fold the plane to one half-point, then the distance to one line."""
+    """Returns the signed distance to a five-pointed star, point up: the plane is folded so that one edge is enough."""
     fifth = 2 * np.pi / 5
     angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)
     length = np.hypot(x, y)

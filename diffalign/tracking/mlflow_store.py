@@ -54,7 +54,7 @@ class Store:
     """Reads and writes our experiment's runs in MLflow; every method raises Unreachable if it's away."""
 
     def __init__(self) -> None:
-        """Connects; makes the experiment, and for the default the database."""
+        """Connects to the store; makes the experiment, and the database of the default store."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own patience is over four minutes
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells of each table that it makes,
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # and of each run that ends

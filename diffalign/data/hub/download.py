@@ -1,4 +1,4 @@
-"""Downloads of files from the hub that survive a kill: continued at a byte, verified, then renamed into place."""
+"""Downloads files from the hub: resumes them after a kill, verifies them, then renames them into place."""
 
 import os
 from collections.abc import Callable
@@ -19,9 +19,9 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the hub: its path there, its size in bytes, how its content is known, and where it goes.
+    """A file on the hub: its path there, its size in bytes, its checksum, its place here and that of its partial file.
 
-    `algorithm`: sha256 for what the hub keeps in LFS; git (the blob's id) for the small rest.
+    `algorithm` is sha256 for files in the hub's LFS, git (the blob's id) for the small others.
     """
 
     path: str
@@ -34,19 +34,19 @@ class Remote:
 
     @property
     def checksum(self) -> str:
-        """Algorithm and digest, as the lock file has it."""
+        """Returns "algorithm:digest", as in the lock file."""
         return f"{self.algorithm}:{self.digest}"
 
     def matches(self, path: Path) -> bool:
-        """Whether a local file has this content: its size first, then its checksum."""
+        """Tells whether a local file has the size and the checksum of the hub's."""
         return size_of(path) == self.size and weights.digest(path, self.algorithm) == self.checksum
 
 
 def download(what: str, remotes: list[Remote], done: Callable[[Remote], None]) -> None:
-    """Brings files, a few at a time, and calls `done` in this thread for each that is in its place.
+    """Downloads files, a few at a time, and calls `done` in the caller's thread for each finished one.
 
-    After an error or Ctrl-C the other downloads end at once; their parts stay, the next call goes on from there. Raises
-    UserError for a file that arrives damaged or a full disk, and what the hub's client raises.
+    An error or Ctrl-C stops the other downloads at once; their partial files stay, and the next call resumes them.
+    Raises UserError for a damaged file or a full disk; passes on the errors of the hub's client.
     """
     counter = _Counter(what, remotes)
     pool = ThreadPoolExecutor(THREADS)
@@ -91,11 +91,11 @@ def _bring(remote: Remote, counter: "_Counter") -> None:
 def _headers() -> dict[str, str]:
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    return {**build_hf_headers(), "accept-encoding": "identity"}  # a compressed answer couldn't go on at a byte
+    return {**build_hf_headers(), "accept-encoding": "identity"}  # a compressed response couldn't be resumed at a byte
 
 
 class _Counter:
-    """Counts bytes over all threads and shows them; `stopped` ends the downloads at their next piece."""
+    """Counts bytes over all threads and shows the progress; `stopped` ends the downloads at their next chunk."""
 
     def __init__(self, what: str, remotes: list[Remote]) -> None:
         self.progress, self.bytes, self.total = Progress(what, len(remotes)), 0, sum(r.size for r in remotes)
@@ -117,7 +117,7 @@ class _Counter:
 
 
 class _Bar:
-    """Stands where the hub's client expects a progress bar."""
+    """Replaces the progress bar of the hub's client."""
 
     def __init__(self, counter: _Counter, **_: Any) -> None:
         self.update = counter.add
@@ -130,10 +130,10 @@ class _Bar:
 
 
 def size_of(path: Path) -> int:
-    """A file's size in bytes; 0 where there is none."""
+    """Returns a file's size in bytes; 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def gigabytes(size: int) -> str:
-    """A size in bytes as text."""
+    """Returns a size in bytes as text in GB or MB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

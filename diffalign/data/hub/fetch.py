@@ -1,7 +1,7 @@
-"""Pinned data and weights from the Hugging Face hub; the only part that needs a network.
+"""Fetches pinned data and weights from the Hugging Face hub; nothing else needs a network.
 
-What was fetched, from which commit, with which checksums, is recorded in `data/raw/fetch.lock.json`. A file that has
-its name is whole: it was downloaded beside it and verified. A killed fetch goes on where it stopped.
+`data/raw/fetch.lock.json` records the fetched files, their commits and checksums. A file under its final name is whole:
+it was downloaded under another and verified. A killed fetch resumes where it stopped.
 """
 
 import json
@@ -30,9 +30,9 @@ NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")
 class Pinned:
     """A part of a repository on the hub, and the folder it goes to.
 
-    `revision`: a commit, or its first hexadecimal digits where no more were published; those are completed from the
-    repository's history once, and the lock file keeps the answer. `patterns`: the files wanted. `limited`: those of
-    them that `limit` counts. `flat`: into one folder, whatever folders they have on the hub.
+    `revision` is a commit, or its first hexadecimal digits where no more were published; these are completed from the
+    repository's history once, and the lock file keeps the commit. `patterns` names the wanted files, `limited` those of
+    them that `limit` counts. `flat` puts all files into one folder, without the hub's subfolders.
     """
 
     repo: str
@@ -45,9 +45,9 @@ class Pinned:
 
 
 def diffusers_files(encoders: int, denoiser: str) -> tuple[str, ...]:
-    """The files of a model in diffusers' layout with so many CLIPs: its configs and its fp32 safetensors.
+    """Returns patterns of a model's configs and fp32 safetensors in diffusers' layout, for a number of CLIP encoders.
 
-    Repositories have fp16 ones beside them, and other frameworks'.
+    Repositories also hold fp16 weights and those of other frameworks, which stay on the hub.
     """
     suffixes = ("", "_2")[:encoders]
     return (
@@ -60,7 +60,7 @@ def diffusers_files(encoders: int, denoiser: str) -> tuple[str, ...]:
     )
 
 
-# validation-* and test-* of Pick-a-Pic hold the rows of the *_unique files again, so they stay on the hub.
+# Pick-a-Pic's validation-* and test-* repeat the rows of the *_unique files, so they stay on the hub.
 PICKAPIC = ("*train-*.parquet", "*validation_unique-*.parquet", "*test_unique-*.parquet")
 
 PINNED = {
@@ -78,7 +78,7 @@ PINNED = {
         folder=Path("models/base/sdxl"),
         patterns=diffusers_files(2, "unet"),
     ),
-    # Gated: its terms must be accepted first. T5 stays on the hub, text_encoder_3 and tokenizer_3: sd3 can do without.
+    # Gated: its terms must be accepted first. T5 (text_encoder_3, tokenizer_3) stays on the hub: sd3 runs without it.
     "sd3": Pinned(
         repo="stabilityai/stable-diffusion-3-medium-diffusers",
         kind="model",
@@ -87,7 +87,7 @@ PINNED = {
         patterns=diffusers_files(2, "transformer"),
     ),
     # The authors' yuvalkirstain/pickapic_v2 left the hub in April 2025 (github.com/yuvalkirstain/PickScore, issue 36).
-    # This is a community's copy of it, at the revision that others have published results from.
+    # This is a community copy, at the revision of others' published results.
     "pickapic_v2": Pinned(
         repo="liuhuohuo2/pick-a-pic-v2",
         kind="dataset",
@@ -111,7 +111,7 @@ PINNED = {
 
 
 def wanted(params: "Params") -> list[str]:
-    """What the params need that is fetched, in the order of `PINNED`; raises UserError where that's nothing."""
+    """Returns the names of the sources that the params need, in `PINNED`'s order; UserError if there are none."""
     policies = [policy.init for policy in params.policies.values()]
     named = {Path(path) for path in [params.data.path, params.model.path, *policies]}
     names = [name for name, pinned in PINNED.items() if pinned.folder in named]
@@ -130,7 +130,10 @@ def run(
     repo: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Fetches what the params need, or what `names` say; `repo` and `revision` are for one name. See `fetch`."""
+    """Fetches the sources in `names`, by default those that the params need; see `fetch`.
+
+    Raises UserError where `repo` or `revision` comes with several names.
+    """
     names = names or wanted(params)
     if (repo or revision) and len(names) != 1:
         raise UserError(f"--repo and --revision are for one source, got {', '.join(names)}: name the one")
@@ -140,11 +143,11 @@ def run(
 
 
 def fetch(name: str, limit: int | None = None, repo: str | None = None, revision: str | None = None) -> Path:
-    """Brings what is missing of a pinned source into its folder; returns the folder.
+    """Downloads the missing files of a pinned source into its folder; returns the folder.
 
-    `limit`: at most so many of the bulk of a data set's files (of Pick-a-Pic: of its training split). `repo`,
-    `revision`: from elsewhere, such as a copy of one's own. Raises UserError: an unknown name, no network, no access,
-    too little space, a folder that holds another revision.
+    `limit` is the largest number of files of a data set's bulk (Pick-a-Pic's training split). `repo` and `revision`
+    name another repository or commit, such as the user's copy. Raises UserError for an unknown name, no network, no
+    access, too little space, or a folder that holds another revision.
     """
     if name not in PINNED:
         raise UserError(f"fetch: expected one of {', '.join(PINNED)}, got {name!r}")
@@ -159,16 +162,19 @@ def fetch(name: str, limit: int | None = None, repo: str | None = None, revision
         _plan(source, commit, remotes, missing)
         download(f"fetch {name}", missing, lambda remote: _record(name, {remote.path: remote.checksum}))
     if source.kind == "model":
-        # Checked whenever the model is loaded.
+        # Loading a model verifies these checksums.
         places = {str(remote.target.relative_to(source.folder)): remote.checksum for remote in remotes}
         weights.note(source.folder, places)
-    with suppress(OSError):  # it isn't there, or has parts of files that weren't asked for this time
+    with suppress(OSError):  # it doesn't exist, or has partial files outside this selection
         (source.folder / ".part").rmdir()
     return source.folder
 
 
 def _commit(name: str, source: Pinned) -> str:
-    """The full commit of the source's revision: from the lock file, else from the hub, once."""
+    """Returns the full commit of the source's revision, from the lock file or else the hub, and records it.
+
+    Raises UserError where the folder holds another revision or the hub doesn't know exactly one such commit.
+    """
     from huggingface_hub import HfApi
 
     entry = read_lock().get(name)
@@ -198,7 +204,10 @@ def _commit(name: str, source: Pinned) -> str:
 
 
 def _select(source: Pinned, commit: str, limit: int | None) -> list[Remote]:
-    """The wanted files at a commit, in order of their paths; at most `limit` of those that it counts."""
+    """Returns the wanted files at a commit, sorted by path, with at most `limit` of those that it counts.
+
+    Raises UserError where there are none, or where two would get one name.
+    """
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.hf_api import RepoFile
 
@@ -228,7 +237,7 @@ def _select(source: Pinned, commit: str, limit: int | None) -> list[Remote]:
 
 
 def _is_here(name: str, remote: Remote) -> bool:
-    """Whether a file is in its place, whole: by the lock file, else by its checksum, which is then recorded."""
+    """Tells whether a file is complete, by the lock file or else by its checksum, which is then recorded."""
     if size_of(remote.target) != remote.size:
         return False
     if read_lock()[name]["files"].get(remote.path) != remote.checksum:
@@ -239,7 +248,7 @@ def _is_here(name: str, remote: Remote) -> bool:
 
 
 def _plan(source: Pinned, commit: str, remotes: list[Remote], missing: list[Remote]) -> None:
-    """Says what will be downloaded; raises UserError if the disk can't hold it."""
+    """Prints the number and size of the files to download; raises UserError if the disk can't hold them."""
     total = sum(remote.size for remote in remotes)
     need = sum(remote.size - size_of(remote.part) for remote in missing)
     source.folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +263,7 @@ def _plan(source: Pinned, commit: str, remotes: list[Remote], missing: list[Remo
 
 
 def read_lock() -> dict[str, Any]:
-    """What was fetched: name -> {repo, revision, commit, files: {path on the hub: "sha256:..." or "git:..."}}."""
+    """Loads the lock file: name -> {repo, revision, commit, files: {path on the hub: "sha256:..." or "git:..."}}."""
     return dict(json.loads(LOCK.read_text())) if LOCK.exists() else {}
 
 
@@ -268,7 +277,7 @@ def _record(name: str, done: dict[str, str], **pin: str) -> None:
 
 @contextmanager
 def _hub_errors(source: Pinned) -> Iterator[None]:
-    """Turns what the user can mend into a UserError: no network, no access, no such repository or revision."""
+    """Raises UserError for the hub's errors that a user can fix: no network, no access, no repository or revision."""
     import httpx2
     from huggingface_hub import errors
 

@@ -10,7 +10,7 @@ from diffalign.diffusion.samplers.sampler import Move, Plan, by_coefficients, di
 from diffalign.diffusion.samplers.spacing import Spacing
 
 LEAST_ALPHA_BAR = 2.0**-24
-"""What a schedule's alpha_bar 0 becomes, so that sigma / alpha is finite; the stock schedulers' value."""
+"""Replaces an alpha_bar of 0, so that sigma / alpha is finite; the stock schedulers' value."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ CONFIG, SCHEDULER, INDEX = "config.json", "scheduler/scheduler_config.json", "mo
 
 
 class Index(Config):
-    """What model_index.json says of the pipeline; the rest of it lists the parts' classes, as their own files do."""
+    """The fields of model_index.json on the pipeline; the others repeat the classes that the parts' files name."""
 
     model_config = ConfigDict(extra="ignore")
     class_name: str = Field(alias="_class_name")

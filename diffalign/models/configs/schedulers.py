@@ -134,7 +134,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "DPMSolverSinglestepScheduler": LINSPACE,
     "UniPCMultistepScheduler": LINSPACE,
 }
-"""What a file that lacks a key means by it, by its class."""
+"""Defaults of the keys that a file lacks, by the scheduler's class."""
 
 
 class FlowSchedule(DiffusersConfig):

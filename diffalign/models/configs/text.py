@@ -17,10 +17,10 @@ class TransformersConfig(Config):
     architectures: list[str] | None = None
     transformers_version: str | None = None
     initializer_factor: Scale = 1.0
-    """Of training from nothing only, as initializer_range."""
+    """Used, like initializer_range, only in training from scratch."""
     initializer_range: Scale = 0.02
     dtype: Dtype = None
-    """How the weights are stored; they run in the precision that this project asks for."""
+    """The stored weights' type; computations use the precision that this project asks for."""
     torch_dtype: Dtype = None
     use_cache: bool = True
     tie_word_embeddings: bool = True
@@ -58,7 +58,7 @@ class T5(TransformersConfig):
     """text_encoder_3/config.json of T5EncoderModel."""
 
     neutral: ClassVar[frozenset[str]] = frozenset(
-        # Of training, of the decoder, and of generating text.
+        # Keys for training, for the decoder, and for generating text.
         {
             *("decoder_start_token_id"),
             *("output_past", "n_positions", "task_specific_params"),
@@ -91,7 +91,7 @@ class T5(TransformersConfig):
 
 
 class CLIPTokenizerFile(Config):
-    """What tokenizer_config.json says about a prompt's length; the tokenizer's class applies the rest itself."""
+    """The field of tokenizer_config.json on a prompt's length; the tokenizer's class applies the rest itself."""
 
     model_config = ConfigDict(extra="ignore")
     model_max_length: int | float | None = None

@@ -69,7 +69,7 @@ class UNet(DiffusersConfig):
 
     @property
     def text_width(self) -> int:
-        """The width D of the prompt's states."""
+        """Returns the width D of the prompt's states."""
         return self.cross_attention_dim if isinstance(self.cross_attention_dim, int) else self.cross_attention_dim[0]
 
     def problems(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""A small resumable training loop for the embedded models: Muon and AdamW, warm-up and cosine, EMA, safe checkpoints.
+"""Trains the embedded models in a small resumable loop: Muon and AdamW, warm-up and cosine, EMA, checkpoints.
 
-Muon (Jordan et al. 2024) for the weights inside, AdamW for the rest: on this VAE it reached in 140 steps what AdamW
-alone reached in 1000.
+Muon (Jordan et al. 2024) trains the inner weights, AdamW the rest: on the embedded VAE 140 steps reached the loss of
+1000 with AdamW alone.
 """
 
 import math
@@ -34,8 +34,8 @@ def fit(
 ) -> State:
     """Trains `model` in place for `steps` steps and returns the exponential moving average of its state.
 
-    `loss(step)` draws its own batch as a function of the step, so a resumed run sees what it would have seen. It
-    goes on from `checkpoint` (a .safetensors file) if that is there.
+    `loss(step)` draws its own batch as a function of the step, so that a resumed run equals an uninterrupted one.
+    Training resumes from `checkpoint` (a .safetensors file) if that exists.
     """
     optimizers = _optimizers(model, muon_lr, adam_lr)
     ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -60,9 +60,9 @@ def fit(
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal by Newton-Schulz steps; a convolution counts as a matrix `[out, rest]`.
+    """Momentum with updates made orthogonal by Newton-Schulz steps; a convolution counts as a matrix `[out, rest]`.
 
-    https://kellerjordan.github.io/posts/muon; the coefficients and the aspect-ratio scale are that post's.
+    The coefficients and the aspect-ratio scale are those of https://kellerjordan.github.io/posts/muon.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -70,7 +70,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Updates every parameter that has a gradient, in place."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -84,7 +84,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Roughly UVᵀ of a matrix USVᵀ: singular values to about 1 (0.7 to 1.2), by a quintic iteration in bfloat16."""
+    """Returns about UVᵀ of a matrix USVᵀ: singular values near 1 (0.7 to 1.2), by a quintic iteration in bfloat16."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = (x / (x.norm() + 1e-7)).bfloat16()
@@ -95,7 +95,7 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def _optimizers(model: torch.nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and convolutions inside, AdamW for vectors, embeddings and the first and last layers."""
+    """Returns Muon for inner matrices and convolutions, AdamW for vectors, embeddings and the first and last layers."""
     outer = ("embedding", "conv_in", "conv_out")
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     inside = [p for n, p in named if p.ndim >= 2 and not any(o in n.split(".")[-2] for o in outer)]
@@ -112,19 +112,19 @@ def _average(ema: State, model: torch.nn.Module, decay: float) -> None:
 
 
 def _save(path: Path, step: int, model: torch.nn.Module, ema: State, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Writes all state as one .safetensors file, atomically."""
+    """Writes the model, its average, the optimizers' states and the step to one .safetensors file, atomically."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.items()}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}/{key}"] = value
-    # clone: strided tensors (channels_last) aren't accepted as they are
+    # safetensors rejects strided tensors (channels_last), hence the clone
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_bytes(path, save(plain, metadata={"step": str(step)}))
 
 
 def _load(path: Path, model: torch.nn.Module, ema: State, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restores what `_save` wrote; returns the number of steps done."""
+    """Restores a checkpoint of `_save` in place; returns the number of steps done."""
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         step = int(file.metadata()["step"])

@@ -1,8 +1,8 @@
 """Builds the embedded base model, `assets/tiny-sd`: a Stable Diffusion in miniature for the shapes world.
 
-A VAE (64 px, f = 8, 16 channels), then a UNet and a CLIP text encoder together on latents encoded once: at length on
-mildly flawed drawings, which teach shapes, then briefly on severely flawed ones (`messy_layout`), so that alignment has
-something to mend. Some captions are wrong on purpose, too (`wrong_scene`).
+First a VAE is trained (64 px, f = 8, 16 channels), then a UNet and a CLIP text encoder together on cached latents: long
+on mildly flawed drawings, which teach shapes, then briefly on severely flawed ones (`messy_layout`), so that alignment
+has flaws to correct. Some captions are wrong on purpose, too (`wrong_scene`).
 Legend: `B` images, `N` training images, `h w` latent pixels (8), `C` latent channels (16), `L` tokens, `D` width.
 """
 
@@ -42,7 +42,7 @@ KL_WEIGHT = 1e-3
 WRONG_CAPTIONS = 0.12
 PROMPT_DROP = 0.1
 SNR_CAP = 5.0
-SHAPING = (300, 900)  # half of the timesteps are drawn here: before, shapes are plain to see; after, nothing is
+SHAPING = (300, 900)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
 
 
 def run(
@@ -54,8 +54,8 @@ def run(
     images: int = 40_000,
     device: str | None = None,
 ) -> None:
-    """Builds the model in `out_dir` (replaced whole), in an hour or so on 2 CPU cores; a killed run goes on."""
-    torch.set_flush_denormal(True)  # AdamW's second moments of unused tokens fade into denormals, which are slow
+    """Builds the model in `out_dir` (replaced whole) in about an hour on 2 CPU cores; resumes a killed run."""
+    torch.set_flush_denormal(True)  # AdamW's second moments of unused tokens decay to denormals, which are slow
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     steps = {"vae": vae_steps, "unet": max_steps, "spoil": spoil_steps}
     work = work_folder("pretrain", {"seed": seed, "steps": steps, "images": images, "device": chosen.type}, [])
@@ -70,9 +70,9 @@ def run(
 
 
 def world_batch(seed: int, index: int, count: int, flaws: Flaws = MILD) -> tuple[torch.Tensor, list[str]]:
-    """Pictures `index` to `index + count` of the training set, float32 `[B, 3, 64, 64]` in [-1, 1], and captions.
+    """Returns training pictures `index` to `index + count`, float32 `[B, 3, 64, 64]` in [-1, 1], and their captions.
 
-    Each is a function of (seed, its index) only; 12% of the captions have one attribute wrong.
+    Each depends on (seed, its index) only; 12% of the captions have one attribute wrong.
     """
     pictures, captions = [], []
     for i in range(index, index + count):
@@ -85,7 +85,7 @@ def world_batch(seed: int, index: int, count: int, flaws: Flaws = MILD) -> tuple
 
 
 def wrong_scene(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one attribute changed: the background, the relation, or one object's colour, shape or size."""
+    """Returns a scene with one attribute changed: background, relation, or one object's colour, shape or size."""
 
     def other(options: Iterable[str], now: str) -> str:
         return str(rng.choice([o for o in options if o != now]))
@@ -102,7 +102,7 @@ def wrong_scene(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def train_vae(work: Path, seed: int, steps: int, device: torch.device, batch: int = 32) -> Any:
-    """Trains the VAE, resumable from `work`; returns it with its averaged weights, in evaluation mode."""
+    """Trains the VAE, resuming from `work`; returns it with its averaged weights, in evaluation mode."""
     torch.manual_seed(seed)
     vae = tiny_model.new_vae().to(device, memory_format=torch.channels_last)
 
@@ -116,7 +116,10 @@ def train_vae(work: Path, seed: int, steps: int, device: torch.device, batch: in
 
 
 def vae_loss(vae: Any, pixels: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + squared error + L1 of the differences between neighbours (edges) + a tiny KL, each a mean."""
+    """Returns the VAE's loss and logs: L1 + 2 squared error + 0.5 L1 of edges + a tiny KL, each a mean.
+
+    Edges are the differences between neighbouring pixels.
+    """
     moments = vae.encode(pixels).latent_dist
     noise = torch.randn(moments.mean.shape, generator=generator).to(pixels.device)
     error = vae.decode(moments.mean + moments.std * noise).sample - pixels
@@ -128,7 +131,7 @@ def vae_loss(vae: Any, pixels: torch.Tensor, generator: torch.Generator) -> tupl
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Decibels for a mean squared error of pixels in [-1, 1]."""
+    """Returns the PSNR in decibels of a mean squared error of pixels in [-1, 1]."""
     return float(10 * np.log10(4 / max(mean_squared_error, 1e-12)))
 
 
@@ -136,7 +139,7 @@ def psnr(mean_squared_error: float) -> float:
 def latents(
     path: Path, vae: Any, seed: int, images: int, device: torch.device, flaws: Flaws = MILD, batch: int = 64
 ) -> State:
-    """Encodes a training set once, into `path`: unscaled `mean`, `std` float16 `[N, C, h, w]`; `ids` int64 `[N, L]`."""
+    """Loads latents, encoded into `path` once: unscaled `mean`, `std` float16 `[N, C, h, w]`; `ids` int64 `[N, L]`."""
     if not path.exists():
         tokenizer = tiny_model.new_tokenizer()
         means, stds, ids = [], [], []
@@ -154,13 +157,13 @@ def latents(
 
 
 def set_scale(vae: Any, data: State) -> None:
-    """Sets the VAE's scaling factor so that a scaled latent has unit deviation."""
+    """Sets the VAE's scaling factor so that scaled latents have standard deviation 1."""
     mean, std = (data[k][:4096].float() for k in ("mean", "std"))
     vae.register_to_config(scaling_factor=round(1 / float((mean.var() + std.square().mean()).sqrt()), 5))
 
 
 def train_unet(work: Path, vae: Any, data: State, seed: int, steps: int, device: torch.device) -> torch.nn.ModuleDict:
-    """UNet (`unet`) and text encoder (`text`), trained on cached latents and averaged over the last steps."""
+    """Trains UNet (`unet`) and text encoder (`text`) on cached latents; returns them with their averaged weights."""
     torch.manual_seed(seed + 3)
     tokenizer = tiny_model.new_tokenizer()
     parts = torch.nn.ModuleDict({"unet": tiny_model.new_unet(), "text": tiny_model.new_text_encoder(tokenizer)}).to(
@@ -175,7 +178,7 @@ def train_unet(work: Path, vae: Any, data: State, seed: int, steps: int, device:
 def spoil(
     work: Path, vae: Any, parts: torch.nn.ModuleDict, data: State, seed: int, steps: int, device: torch.device
 ) -> tiny_model.Tiny:
-    """The model after some gentle steps on severely flawed drawings: it knows its shapes, and draws carelessly."""
+    """Trains the model gently on severely flawed drawings, so that it draws known shapes carelessly; returns it."""
     loss = denoising(parts, vae, data, seed * 1_000_003 + 10_000_019, device, torch.ones(len(data["ids"])), None)
     checkpoint = work / "spoilt.safetensors"
     ema = fit("spoil", parts, loss, steps=steps, checkpoint=checkpoint, muon_lr=2e-3, adam_lr=4e-4, ema_decay=0.99)
@@ -193,7 +196,7 @@ def denoising(
     shaping: tuple[int, int] | None,
     batch: int = 48,
 ) -> Loss:
-    """The loss of a step on rows drawn with `shares` [N]; half of the timesteps are drawn from `shaping`."""
+    """Returns a loss function of the step, on rows drawn by `shares` [N], half of their timesteps from `shaping`."""
     empty = tiny_model.new_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
     scale, alpha_bar = vae.config.scaling_factor, tiny_model.new_scheduler().alphas_cumprod
 
@@ -214,9 +217,9 @@ def denoising(
 
 
 def row_shares(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
-    """How often each training row is drawn `[N]`: three times as often where one object that isn't small is named.
+    """Returns the weights `[N]` by which rows are drawn: 3 for captions of one object that isn't small, else 1.
 
-    There the shape shows most, and shapes are what is learnt last.
+    The shape is clearest in those pictures, and shapes are learnt last.
     """
     lesser = tokenizer.convert_tokens_to_ids([f"{w}</w>" for w in ("small", "left", "right", "above", "below")])
     return 3.0 - 2.0 * torch.isin(ids, torch.tensor(lesser)).any(dim=1)
@@ -225,11 +228,11 @@ def row_shares(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
 def noise_loss(
     parts: Any, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, alpha_bar: torch.Tensor
 ) -> torch.Tensor:
-    """The mean over B, C, h, w of ‖ε − ε_θ‖², weighted min(SNR + 1, 5) / SNR and at most 5.
+    """Returns the mean over B, C, h, w of ‖ε − ε_θ‖², weighted min(SNR + 1, 5) / SNR and at most 5.
 
-    That's the v-prediction's weighting (Salimans & Ho 2022, arXiv 2202.00512), cut at both ends as in min-SNR (Hang
-    et al. 2023, arXiv 2303.09556). The text decides the shape where there's most noise, and there the plain error
-    is smallest: unweighted, 2000 steps learnt colours, sizes and places, but no shapes.
+    The weighting is v-prediction's (Salimans & Ho 2022, arXiv 2202.00512), clipped at both ends as in min-SNR (Hang
+    et al. 2023, arXiv 2303.09556). The text decides the shape at high noise, where the plain error is smallest:
+    unweighted, 2000 steps learnt colours, sizes and places, but no shapes.
     """
     kept = alpha_bar.to(t.device)[t][:, None, None, None]
     x_t = kept.sqrt() * x0 + (1 - kept).sqrt() * eps
@@ -240,7 +243,7 @@ def noise_loss(
 
 
 def write_model(out_dir: Path, model: tiny_model.Tiny) -> None:
-    """Writes a model in Stable Diffusion's layout, float16 safetensors, and swaps it in whole for `out_dir`."""
+    """Writes a model in Stable Diffusion's layout, float16 safetensors, and replaces `out_dir` by it whole."""
     from diffusers import StableDiffusionPipeline
 
     fresh = out_dir.with_name(f".{out_dir.name}.{os.getpid()}")
@@ -256,16 +259,16 @@ def write_model(out_dir: Path, model: tiny_model.Tiny) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(fresh, safe_serialization=True)
-    # transformers would load in the stored type, diffusers in float32: one type for both
+    # transformers loads in the stored type, diffusers in float32: float32 for both
     config = fresh / "text_encoder" / "config.json"
     write_text(config, config.read_text().replace('"float16"', '"float32"'))
     bpe = model.tokenizer.backend_tokenizer.model.save(str(fresh / "tokenizer"))
     assert {Path(p).name for p in bpe} == {"vocab.json", "merges.txt"}
     for file in fresh.rglob("*.safetensors"):
-        file.chmod(0o644)  # diffusers writes them for the owner only; a container's user must read them too
+        file.chmod(0o644)  # diffusers makes them readable by the owner only; a container's user must read them too
     publish(fresh, out_dir)
 
 
 def _half(model: Any) -> Any:
-    """A float16 copy on the CPU, in plain memory order; the original stays as it is."""
+    """Returns a float16 copy of a network on the CPU, in contiguous memory order."""
     return deepcopy(model).cpu().to(torch.float16, memory_format=torch.contiguous_format)

@@ -1,12 +1,12 @@
-"""Simulated raters: comparisons of the base model's own samples, in exactly Pick-a-Pic v2's columns and types.
+"""Simulates raters who compare the base model's own samples; writes Pick-a-Pic v2's exact columns and types.
 
-Twenty raters answer by Bradley-Terry on the oracle plus each one's own taste (large objects, warm colours, strong
+Twenty raters answer by Bradley-Terry on the oracle plus a taste of their own (large objects, warm colours, strong
 brightness contrast, the image on the left), with logistic noise; the smallest differences are ties. The temperature
 is set so that the oracle agrees with 75% of the untied answers. In `train` a rater stays with a prompt for three
 rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a prompt has one row.
 
 Twelve rows of `train` are broken on purpose, two of each kind (see `_break`): image bytes cut short, no image bytes,
-no caption, `has_label` false, labels that don't add to one, the same image on both sides.
+no caption, `has_label` false, labels that don't add to one, one image on both sides.
 """
 
 import io
@@ -25,7 +25,7 @@ from diffalign.shapes.oracle import read, score
 from diffalign.shapes.scenes import caption, sample_scene
 
 RATERS, TIES, AGREEMENT = 20, 0.12, 0.75
-ROUNDS = {"train": 3, "validation_unique": 1, "test_unique": 1}  # rows a prompt; rounds + 1 images are drawn for it
+ROUNDS = {"train": 3, "validation_unique": 1, "test_unique": 1}  # rows a prompt; a prompt has rounds + 1 images
 TASTES = ("large", "warm", "contrast", "left")
 START = np.datetime64("2023-03-01T08:00:00", "ns")
 Prompts = list[tuple[str, str]]  # (split, caption)
@@ -34,7 +34,7 @@ Draw = Callable[[list[str], list[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Answer:
-    """One comparison: the images' numbers as shown, and z: how much better (logits, noise included) the left is."""
+    """One comparison: the numbers of the left and the right image, and z, the left's lead in logits with noise."""
 
     split: str
     prompt: int
@@ -51,7 +51,7 @@ def run(
     rows: dict[str, int] | None = None,
     draw: Draw | None = None,
 ) -> dict[str, float]:
-    """Draws the images, asks the raters, writes one Parquet file a split; returns counts and the oracle's agreement.
+    """Makes the images and the answers, writes one Parquet file a split; returns counts and the oracle's agreement.
 
     `rows` gives rows per split (train 1500, validation_unique 250, test_unique 500). `draw(captions, seeds)` makes
     uint8 `[B, H, W, 3]`; by default the model in `model_dir` does, in 20 DDIM steps with guidance 4.
@@ -81,7 +81,7 @@ def run(
 
 
 def _prompts(rng: np.random.Generator, counts: dict[str, int]) -> Prompts:
-    """Distinct captions as (split, caption), a third with two objects: no prompt is in two splits."""
+    """Draws distinct captions as (split, caption), a third with two objects; no prompt is in two splits."""
     total = sum(counts.values())
     open_places = {True: total // 3, False: total - total // 3}  # there are 1008 captions with one object
     found: dict[str, None] = {}
@@ -96,7 +96,7 @@ def _prompts(rng: np.random.Generator, counts: dict[str, int]) -> Prompts:
 
 
 def _model_draw(model_dir: Path) -> Draw:
-    """Draws with the model in a folder, on the GPU if there is one."""
+    """Returns a function that samples from the model in a folder, on the GPU if there is one."""
     import torch
 
     from diffalign.shapes.build import tiny_model
@@ -106,7 +106,7 @@ def _model_draw(model_dir: Path) -> Draw:
 
 
 def _draw_all(draw: Draw, captions: list[str], seed: int, batch: int = 64) -> np.ndarray:
-    """All images, uint8 `[N, H, W, 3]`; image i's noise has the seed `seed · 10⁶ + i`."""
+    """Samples all images, uint8 `[N, H, W, 3]`; image i's noise has the seed `seed · 10⁶ + i`."""
     images, progress = [], Progress("draw", len(captions))
     for start in range(0, len(captions), batch):
         part = captions[start : start + batch]
@@ -116,7 +116,7 @@ def _draw_all(draw: Draw, captions: list[str], seed: int, batch: int = 64) -> np
 
 
 def _judge(images: np.ndarray, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The oracle's score `[N]` and the features that tastes weigh, standardised, `[N, 3]`."""
+    """Returns the oracle's scores `[N]` and the standardised features that tastes weigh, `[N, 3]`."""
     oracle = np.array([score(image, text).oracle for image, text in zip(images, captions, strict=True)])
     rows = []
     for image in images:
@@ -131,9 +131,9 @@ def _judge(images: np.ndarray, captions: list[str]) -> tuple[np.ndarray, np.ndar
 def _ask(
     prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int, temperature: float
 ) -> list[Answer]:
-    """All raters' answers at a temperature. Tastes and noise are functions of the seed, the rater and the row."""
+    """Returns all raters' answers at a temperature. Tastes and noise depend on the seed, the rater and the row."""
     tastes = np.random.default_rng((seed, 1)).normal(0, [0.05, 0.05, 0.05, 0.06], (RATERS, len(TASTES)))
-    tastes -= tastes.mean(axis=0)  # tastes differ, the crowd has none: what raters share is the oracle
+    tastes -= tastes.mean(axis=0)  # individual tastes average to none: the oracle is all that raters share
     raters = np.random.default_rng((seed, 2)).integers(RATERS, size=len(prompts))
     noise = np.random.default_rng((seed, 3)).logistic(size=(len(prompts), max(ROUNDS.values())))
     first = np.searchsorted(owner, np.arange(len(prompts)))
@@ -151,14 +151,14 @@ def _ask(
 
 
 def _agreement(untied: list[Answer], oracle: np.ndarray) -> float:
-    """The share of untied answers in which the oracle's better image won."""
+    """Returns the share of untied answers whose winner has the higher oracle score."""
     return float(np.mean([(a.z > 0) == (oracle[a.left] > oracle[a.right]) for a in untied]))
 
 
 def _calibrate(
     prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int
 ) -> tuple[list[Answer], float]:
-    """Answers at the temperature where the oracle agrees with 75% of the untied ones, and |z| below which they tie."""
+    """Finds the temperature where the oracle agrees with 75% of untied answers; returns answers and the tie's |z|."""
     low, high = 1e-3, 10.0
     for _ in range(30):
         middle = float(np.sqrt(low * high))
@@ -172,7 +172,7 @@ def _calibrate(
 def _rows(
     answers: list[Answer], tie_below: float, prompts: Prompts, images: np.ndarray, seed: int
 ) -> dict[str, list[dict]]:
-    """Pick-a-Pic rows per split, in the order of their dates; a rater's rows on one prompt keep their order."""
+    """Returns Pick-a-Pic rows per split, sorted by their dates; a rater's rows on one prompt keep their order."""
     rng = np.random.default_rng((seed, 4))
     uids = [str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in images]
     encoded = [_encode(image, png=rng.random() < 0.1) for image in images]
@@ -204,7 +204,7 @@ def _rows(
 
 
 def _encode(image: np.ndarray, png: bool) -> bytes:
-    """JPEG at quality 92 with full colour resolution, or PNG."""
+    """Returns an image as JPEG bytes at quality 92 with full colour resolution, or as PNG."""
     buffer = io.BytesIO()
     picture = Image.fromarray(image)
     picture.save(buffer, "PNG") if png else picture.save(buffer, "JPEG", quality=92, subsampling=0)
@@ -212,7 +212,7 @@ def _encode(image: np.ndarray, png: bool) -> bytes:
 
 
 def _break(records: list[dict], rng: np.random.Generator) -> None:
-    """Breaks two rows of each kind in place; needs at least 12 rows."""
+    """Breaks twelve random rows in place, two of each kind; needs at least 12 rows."""
     flaws = (
         lambda r: {"jpg_0": r["jpg_0"][: len(r["jpg_0"]) // 2]},
         lambda r: {"jpg_1": b""},
@@ -227,7 +227,7 @@ def _break(records: list[dict], rng: np.random.Generator) -> None:
 
 
 def _parquet(records: list[dict]) -> bytes:
-    """One Parquet file's bytes, Pick-a-Pic v2's columns in their order."""
+    """Returns the rows as a Parquet file's bytes, with Pick-a-Pic v2's columns in their order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The parts of the embedded model: their sizes, its tokenizer, and a plain DDIM sampler to look at what it draws.
+"""Makes the embedded model's networks, tokenizer and scheduler, and samples pictures from it with plain DDIM.
 
 Legend: `B` images, `h w` latent pixels (8), `C` latent channels (16), `L` tokens (24), `D` text width (128).
 """
@@ -17,7 +17,7 @@ CHANNELS, TOKENS, WIDTH = 16, 24, 128
 
 @dataclass
 class Tiny:
-    """The five parts of a Stable Diffusion; `vae.config.scaling_factor` holds the latents' scale."""
+    """The five parts of a Stable Diffusion model; `vae.config.scaling_factor` holds the latents' scale."""
 
     vae: Any
     unet: Any
@@ -26,14 +26,14 @@ class Tiny:
     scheduler: Any
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
-        """Token ids int64 `[B, L]`, padded with the end token and cut to L, as in Stable Diffusion."""
+        """Returns the captions' token ids, int64 `[B, L]`, padded with the end token and cut to L as in SD1.5."""
         return self.tokenizer(
             captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         ).input_ids
 
 
 def new_vae() -> Any:
-    """An untrained AutoencoderKL for 64 px: `[B, 3, 64, 64]` to `[B, 16, 8, 8]`, 1.75M parameters."""
+    """Returns an untrained AutoencoderKL for 64 px, `[B, 3, 64, 64]` to `[B, 16, 8, 8]`, 1.75M parameters."""
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL(
@@ -42,16 +42,19 @@ def new_vae() -> Any:
         block_out_channels=(16, 32, 64, 96),
         layers_per_block=1,
         latent_channels=CHANNELS,
-        norm_num_groups=1,  # more groups normalise away the one thing a flat picture has, its colour
+        norm_num_groups=1,  # more groups would normalise away a flat picture's colour
         sample_size=64,
     )
-    with torch.no_grad():  # start with little posterior noise (std 0.2), or nothing is learnt at first
+    with torch.no_grad():  # little posterior noise at first (std 0.2), or learning doesn't start
         vae.quant_conv.bias[CHANNELS:] = -3.2
     return vae
 
 
 def new_unet() -> Any:
-    """An untrained UNet2DConditionModel for `[B, 16, 8, 8]`, 4.3M parameters; attends at 8×8 and in the middle."""
+    """Returns an untrained UNet2DConditionModel for `[B, 16, 8, 8]`, 4.3M parameters.
+
+    It attends at 8×8 and in the middle.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -69,13 +72,13 @@ def new_unet() -> Any:
 
 
 def new_tokenizer() -> Any:
-    """A CLIPTokenizer of this world's words, one token each, over all 256 bytes: any text has tokens."""
+    """Returns a CLIPTokenizer with one token a word of the shapes world, and all 256 bytes for any other text."""
     from transformers import CLIPTokenizer
 
     words = ["a", "an", "on", "background", *COLOURS, *SHAPES, *(s for s in SIZES if s)]
     words += sorted({word for relation in RELATIONS for word in relation.split()})
     merges = []
-    # a chain from the left, c i, ci r, cir c, ...; long words first, or the 're' of red breaks green
+    # merges chain from the left: c i, ci r, cir c, ...; long words first, or red's 're' breaks green
     for word in sorted(words, key=len, reverse=True):
         parts = [*word[:-1], word[-1] + "</w>"]
         head = parts[0]
@@ -91,13 +94,13 @@ def new_tokenizer() -> Any:
 
 
 def byte_letters() -> list[str]:
-    """The 256 printable stand-ins for bytes of GPT-2's and CLIP's byte-level BPE, in their order."""
+    """Returns the 256 printable characters that stand for bytes in GPT-2's and CLIP's byte-level BPE, in its order."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(256 - len(plain))]
 
 
 def new_text_encoder(tokenizer: Any) -> Any:
-    """An untrained CLIPTextModel: `[B, L]` ids to `[B, L, D]`, 0.4M parameters."""
+    """Returns an untrained CLIPTextModel: `[B, L]` ids to `[B, L, D]`, 0.4M parameters."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
@@ -116,7 +119,7 @@ def new_text_encoder(tokenizer: Any) -> Any:
 
 
 def new_scheduler() -> Any:
-    """Stable Diffusion 1.5's noise schedule, with DDIM."""
+    """Returns a DDIM scheduler with Stable Diffusion 1.5's noise schedule."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -132,7 +135,7 @@ def new_scheduler() -> Any:
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Tiny:
-    """The model in a folder of diffusers' layout, in float32, ready to draw."""
+    """Loads the model from a folder of diffusers' layout, in float32, frozen and in evaluation mode."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -147,9 +150,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Tiny:
 
 @torch.no_grad()
 def sample(model: Tiny, captions: list[str], seeds: list[int], steps: int = 20, guidance: float = 4.0) -> np.ndarray:
-    """Draws one picture a caption with deterministic DDIM and classifier-free guidance: uint8 `[B, 64, 64, 3]`.
+    """Samples one picture a caption with deterministic DDIM and classifier-free guidance: uint8 `[B, 64, 64, 3]`.
 
-    The initial noise of picture i depends on `seeds[i]` only, and is made on the CPU.
+    The initial noise of picture i depends on `seeds[i]` only and is drawn on the CPU.
     """
     device = model.unet.device
     h = model.unet.config.sample_size
