@@ -83,8 +83,11 @@ def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> Non
     }
 
 
-def test_a_kill_in_mid_training_changes_nothing(project: Path) -> None:
-    """SIGKILL to dvc and all it started; the next repro goes on from a checkpoint and ends with the same bytes."""
+def test_a_kill_in_mid_training_and_new_words_change_nothing(project: Path) -> None:
+    """SIGKILL to dvc and all it started, then another docstring and a comment in a loss's file.
+
+    The next repro goes on from a checkpoint and ends with the same bytes. `dvc commit -f` tells DVC of the words.
+    """
     uninterrupted = digest(project, ["models/policies/dpo", "curves"])
     command = ["dvc", "repro", "--force", "--single-item", "train@dpo"]
     process = subprocess.Popen(
@@ -102,9 +105,15 @@ def test_a_kill_in_mid_training_changes_nothing(project: Path) -> None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    file = project / "diffalign/diffusion/losses.py"
+    before = file.read_text()
+    file.write_text(before.replace('"""', '"""Reworded. ', 1) + "\n# A comment.\n")
     output = run("dvc", "repro", "--force", "--single-item", "train@dpo", cwd=project)
     assert "goes on from step" in output
     assert digest(project, ["models/policies/dpo", "curves"]) == uninterrupted
+    file.write_text(before)
+    run("dvc", "commit", "-f", "train@dpo", cwd=project)
+    assert ran(run("dvc", "repro", cwd=project)) == set()
 
 
 @pytest.fixture(scope="module")
