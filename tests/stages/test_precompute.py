@@ -392,7 +392,7 @@ def test_prompts_cut_by_the_encoder_are_counted(
     write_comparisons(Path("data/comparisons"))
     precompute.run(make_params())
     assert shards.read_manifest(Path("data/shards"))["cut_prompts"] == {"tokenizer": 2}
-    assert "2 of 4 prompts are longer than the text encoder of tokenizer reads" in capfd.readouterr().err
+    assert "2 of 4 prompts are longer than the text encoder reads (tokenizer)" in capfd.readouterr().err
 
 
 def test_an_encoding_that_is_not_finite_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def count_cut(family: Family, prompts: Mapping[str, str]) -> dict[str, int]:
     for name, count in counts.items():
         if count:
             sys.stderr.write(
-                f"precompute: {count:,} of {len(texts):,} prompts are longer than the text encoder of {name} reads; "
+                f"precompute: {count:,} of {len(texts):,} prompts are longer than the text encoder reads ({name}); "
                 "their end is cut off\n"
             )
     return counts
