@@ -72,6 +72,12 @@ def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     assert {why for why, _ in commands(TEXTS[page])} <= NOT_RUN | {""}
 
 
+def test_every_page_has_commands_that_a_test_runs() -> None:
+    """But for the list of decisions; extending.md's own code is run by test_extending.py."""
+    pages = {path for path in (REPO / "docs").glob("*.md") if path.name != "extending.md"}
+    assert not [path.name for path in pages if not [line for why, line in commands(TEXTS[path]) if not why]]
+
+
 def named() -> set[tuple[str, ...]]:
     """The command line's commands that the pages name, each with the long options that stand beside it."""
     text = "\n".join(TEXTS.values())
