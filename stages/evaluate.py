@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMPARISONS, SHARDS, POLICIES, IMAGES = map(Path, ("data/comparisons", "data/shards", "models/policies", "images"))
 
 
-def run(params: "Params", policy: str | None = None) -> None:
+def run(params: "Params") -> None:
     """Writes `metrics/evaluate.json`.
 
     Raises UserError where scores or policies are of other images than those that are there.

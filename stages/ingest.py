@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OUT, METRICS = Path("data/comparisons"), Path("metrics/ingest.json")
 
 
-def run(params: "Params", policy: str | None = None) -> None:
+def run(params: "Params") -> None:
     """Writes `data/comparisons` and `metrics/ingest.json` from the raw rows at data.path.
 
     Raises UserError for data that isn't as data.source expects, a damaged file, names that leave a split open, a full

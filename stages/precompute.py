@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMPARISONS, OUT = Path("data/comparisons"), Path("data/shards")
 
 
-def run(params: "Params", policy: str | None = None) -> None:
+def run(params: "Params") -> None:
     """Writes `data/shards` from `data/comparisons`, going on after the last finished shard of a killed attempt.
 
     Raises UserError for a model folder that isn't one, an unreadable image, encodings that aren't finite, a full disk.

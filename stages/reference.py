@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COMPARISONS, SHARDS, OUT = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
 
 
-def run(params: "Params", policy: str | None = None) -> None:
+def run(params: "Params") -> None:
     """Writes `data/reference`, going on after the last finished part of a killed attempt.
 
     With no draws asked for, a manifest that says so. Raises UserError for inputs that don't belong together.

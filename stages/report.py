@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OUT = Path("reports")
 
 
-def run(params: "Params", policy: str | None = None) -> None:
+def run(params: "Params") -> None:
     """Writes `reports/report.html` and `reports/grid.png`.
 
     Raises UserError where an input is missing, was edited, or is of another run's images.

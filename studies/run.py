@@ -1,7 +1,6 @@
 """One run of the study: a project folder of its own, the real stages in it, and what is kept of it."""
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffalign.config.load import parse
 from diffalign.config.params import Params
-from diffalign.core import files, yaml_file
+from diffalign.core import files, records, yaml_file
 from diffalign.core.code import ROOT, code_hash
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import held_out_pairs
@@ -45,6 +44,7 @@ TIE_BELOW = 0.02
 END = 0.1
 """Share of a curve's points, its last, that its end values are means of."""
 FORMAT = 2
+AGAIN = "Remove it: the run is made again by `python pipeline.py study`."
 """Of a run's results; raised when what is kept of a run changes."""
 Floats = NDArray[np.float64]
 Result = dict[str, Any]
@@ -114,7 +114,7 @@ class Study:
 
     def key(self, name: str) -> str:
         """Returns a hash of what a run's results depend on: params, inputs, the code of the stages that make them."""
-        raw = self.params([name]).model_dump(mode="json", exclude={"data", "policies", "report"})
+        raw = self.params([name]).model_dump(mode="json", exclude={"data", "policies", "report", "runtime"})
         parts = {
             "params": raw,
             "policy": self.policy(name),
@@ -138,7 +138,7 @@ class Study:
         for name in (BASE, *RUNS):
             with contextlib.suppress(UserError):  # a run that these params don't admit has no results
                 paths[name] = self.result_file(name)
-        return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+        return {name: records.plain(path, (), AGAIN) for name, path in paths.items() if path.exists()}
 
 
 def answers_of(name: str) -> Answers:
@@ -189,7 +189,7 @@ def inside(folder: Path) -> Iterator[None]:
 def once(what: str, key: str, work: Callable[[], None]) -> float:
     """Does some work unless it's noted as done for this key; the seconds that it took."""
     note = Path("done") / f"{what}.json"
-    found = json.loads(note.read_text()) if note.exists() else {}
+    found = records.plain(note, ("key", "seconds"), AGAIN) if note.exists() else {}
     if found.get("key") != key:
         note.unlink(missing_ok=True)
         start = time.monotonic()
@@ -202,7 +202,7 @@ def once(what: str, key: str, work: Callable[[], None]) -> float:
 def sampled(job: Study, name: str) -> bool:
     """Tells whether the images in a run's folder are this study's, not those of one with other prompts."""
     note = job.folder(answers_of(name)) / "done" / f"generate@{name}.json"
-    return note.exists() and json.loads(note.read_text())["key"] == job.key(name)
+    return note.exists() and records.plain(note, ("key",), AGAIN)["key"] == job.key(name)
 
 
 def make(job: Study, name: str) -> Result:

@@ -19,4 +19,4 @@ def shown(path: str, file: Path = PARAMS) -> str:
             there = ", ".join(found) if isinstance(found, dict) else "no keys"
             raise UserError(f"show {path}: expected a key of {above} ({there}), got {key!r}")
         found = found[key]
-    return yaml_file.dump(found)
+    return yaml_file.dump(found).removesuffix("...\n")

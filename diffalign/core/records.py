@@ -5,6 +5,7 @@ another version is a UserError that names the file, the first places where it di
 makes it again.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +54,19 @@ def write(path: Path, record: BaseModel) -> None:
 def write_lines(path: Path, records: Iterable[BaseModel]) -> None:
     """Writes records as JSON, one a line, atomically; keys are in the order of the model's fields."""
     write_json_lines(path, (record.model_dump(mode="json") for record in records))
+
+
+def plain(path: Path, keys: Iterable[str], remedy: str) -> dict[str, Any]:
+    """Reads a JSON object that has no model; UserError with `remedy` if it isn't one or lacks one of `keys`."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: expected a JSON object, found {error}. {remedy}") from None
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing or not isinstance(found, dict):
+        what = f"one without {', '.join(missing)}" if isinstance(found, dict) else shortened(found)
+        raise UserError(f"{path}: expected a JSON object with {', '.join(keys)}, found {what}. {remedy}")
+    return found
 
 
 def text_of(path: Path, stage: str) -> str:

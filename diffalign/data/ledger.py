@@ -10,7 +10,7 @@ from diffalign.data import images
 from diffalign.data.comparisons.table import ANSWERS, SPLITS, Comparison, Split
 from diffalign.data.comparisons.writer import Reject, Writer
 from diffalign.data.sources.source import Candidate
-from diffalign.data.splits import ImageSplits, PromptSplits
+from diffalign.data.splits import ImageSplits, PromptSplits, normalised
 
 Repeats = Literal["first", "all"]
 """What counts of one rater's answers to the same prompt and two images, whichever side they were on."""
@@ -138,11 +138,16 @@ class Ledger:
         return Refusal("same_image", f"both are {a.hex()}") if a == b else self._repeated(candidate, a, b)
 
     def _repeated(self, candidate: Candidate, a: bytes, b: bytes) -> Refusal | None:
-        """Notes a rater's answer to two images, whichever side they were on; a refusal if there was one before."""
-        if self.repeats == "all" or candidate.rater_id is None:
+        """Notes a rater's answer to two images, whichever side they were on; a refusal if there was one before.
+
+        The prompt counts as one whatever its case and spacing, as for splits. No answer (`none`) is none.
+        """
+        if self.repeats == "all" or candidate.rater_id is None or candidate.answer == "none":
             return None
         better = {"a": a, "b": b}.get(candidate.answer, candidate.answer.encode())
-        asked = hashlib.sha256(repr((candidate.rater_id, candidate.prompt, *sorted((a, b)))).encode()).digest()
+        asked = hashlib.sha256(
+            repr((candidate.rater_id, normalised(candidate.prompt), *sorted((a, b)))).encode()
+        ).digest()
         before = self.answered.get(asked)
         if before is None:
             self.answered[asked] = better

@@ -26,12 +26,12 @@ class PromptSplits:
         self.validation, self.test = validation, test
         self.owners: dict[bytes, int] = {}
         for prompt, split in claims:
-            key = _prompt_key(prompt)
+            key = normalised(prompt)
             self.owners[key] = max(self.owners.get(key, 0), SPLITS.index(split))
 
     def of(self, prompt: str) -> Split:
         """Returns the split of a prompt."""
-        key = _prompt_key(prompt)
+        key = normalised(prompt)
         if key in self.owners:
             return SPLITS[self.owners[key]]
         share = int.from_bytes(key[:8], "big") / 2**64
@@ -78,7 +78,7 @@ class ImageSplits:
         return max([split, *owners], key=SPLITS.index)
 
 
-def _prompt_key(prompt: str) -> bytes:
+def normalised(prompt: str) -> bytes:
     """Hashes a prompt to a value that case, spacing and Unicode form don't change: such variants would leak."""
     text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
     return hashlib.sha256(text.encode()).digest()

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import image_cond, prompt_key, stacked
 from diffalign.diffusion.losses import errors as denoising_errors
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 class Store(Protocol):
-    """Encoded images or prompts by key; `diffalign.shards.Shards` is one."""
+    """Encoded images or prompts by key; `diffalign.data.shards.reader.Shards` is one."""
 
     def get(self, key: str) -> dict[str, Tensor]:
         """Returns the tensors of one sample, without a batch dimension."""
@@ -56,7 +57,7 @@ def errors(
     """Measures denoising errors [N, K, 2] (winner, loser) of pairs at fixed draws, on the posteriors' means.
 
     The draws' t are as `times` say; `batch_size` is in images a forward, at least one pair; `done` is told how many
-    pair-draws have been finished.
+    pair-draws have been finished. Raises UserError where an error isn't finite.
     """
     process = times.process
     result = np.empty((len(pairs) * draws, 2))
@@ -74,6 +75,13 @@ def errors(
         cond |= {name: value.to(device) for name, value in stacked(told).items()}
         x0 = x0.to(device)
         error = denoising_errors(denoise(process.noised(x0, eps, t), t, cond), process.target(x0, eps, t))
+        if not torch.isfinite(error).all():
+            n = slots[int((~torch.isfinite(error)).nonzero()[0]) // 2][0]
+            raise UserError(
+                f"implicit reward: expected finite denoising errors, found NaN or infinity for the pair "
+                f"{pairs[n].pair_id}. The policy's or the base model's weights, or these latents, aren't sound: bring "
+                "or train the model again, or make the shards again (dvc repro --force precompute)"
+            )
         result[start : start + len(slots)] = error.double().cpu().numpy().reshape(-1, 2)
         done(len(slots))
     return result.reshape(len(pairs), draws, 2)

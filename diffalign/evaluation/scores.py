@@ -104,5 +104,10 @@ def as_column(values: Iterable[float | None]) -> Floats:
 
 
 def as_values(column: Floats) -> list[float | None]:
-    """Returns a vector as JSON has it, None where it's NaN."""
+    """Returns a vector as JSON has it, None where it's NaN; UserError for infinity, which is no score."""
+    if np.isinf(column).any():
+        raise UserError(
+            f"a reward gave the score {column[np.isinf(column)][0]} to {int(np.isinf(column).sum())} of {len(column)} "
+            "images: expected a finite score, or NaN where it can't score. Mend diffalign/rewards/NAME.py"
+        )
     return [None if np.isnan(value) else float(value) for value in column]

@@ -1,8 +1,9 @@
 """The results in a few lines, for the terminal, for Prefect and for whoever ran the pipeline."""
 
-import json
 from pathlib import Path
+from typing import Any
 
+from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.evaluation import results
 from diffalign.reporting.format import interval, percent
@@ -47,11 +48,16 @@ def tables() -> list[Table]:
     ]
 
 
+def synced() -> dict[str, Any]:
+    """Reads what the last sync noted; UserError if that file is damaged."""
+    return records.plain(SYNCED, ("link", "path"), "Remove it and run `python pipeline.py sync`.")
+
+
 def links() -> list[str]:
     """Returns where the report is, and the runs in MLflow if they were brought there."""
     found = [f"Report: {REPORT}"] if REPORT.exists() else []
     if SYNCED.exists():
-        found.append(f"MLflow: {json.loads(SYNCED.read_text())['link']}")
+        found.append(f"MLflow: {synced()['link']}")
     return found
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffalign.core import records
 from diffalign.monitoring import curve
 from diffalign.tracking.dag import flatten
 
+AGAIN = "Make it again: `dvc repro --force --single-item"
 SAMPLE = 16
 """Images of a policy that are shown; all of them are in DVC."""
 
@@ -38,9 +40,12 @@ def points(outs: list[str]) -> list[Point]:
         if out.startswith("curves/"):
             found += curve_points(path.read_text())
         elif out == "metrics/evaluate.json":
-            found += [Point(key, value, 0) for key, value in results(json.loads(path.read_text()))]
+            found += [
+                Point(key, value, 0)
+                for key, value in results(records.plain(path, ("comparisons", "implicit_reward"), f"{AGAIN} evaluate`"))
+            ]
         elif path.suffix == ".json":
-            values = flatten(json.loads(path.read_text()))
+            values = flatten(records.plain(path, (), f"{AGAIN} STAGE` for the stage that makes it"))
             found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
     return found
 
@@ -65,7 +70,7 @@ def conventions(outs: list[str]) -> dict[str, float]:
     """Returns a trained policy's beta and learning rate in other code's conventions, as its policy.json has them."""
     found: dict[str, float] = {}
     for path in (Path(out) / "policy.json" for out in outs if out.startswith("models/policies/")):
-        found |= json.loads(path.read_text()).get("conventions", {})
+        found |= records.plain(path, (), f"{AGAIN} train@{path.parent.name}`").get("conventions", {})
     return found
 
 
@@ -92,7 +97,8 @@ def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:
         if out.startswith("models/") and heavy:
             found.append((path, "model"))
         elif out.startswith("images/") and heavy:
-            names = [image["file"] for image in json.loads((path / "manifest.json").read_text())["images"][:SAMPLE]]
+            listed = records.plain(path / "manifest.json", ("images",), f"{AGAIN} generate@{path.name}`")["images"]
+            names = [image["file"] for image in listed[:SAMPLE]]
             found += [(path / name, "images") for name in ["manifest.json", *names]]
         elif out == "reports":
             found.append((path, "report"))

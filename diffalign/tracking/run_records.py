@@ -4,13 +4,13 @@ A stage runs before DVC writes its entry into dvc.lock, so a run in MLflow that 
 fingerprint yet. The record says what the run saw when it started; `matches` tells whether an entry is its result.
 """
 
-import json
 import os
 import socket
 from typing import Any
 
 import psutil
 
+from diffalign.core import records
 from diffalign.core.files import RUNS, write_json
 from diffalign.runtime import switches
 from diffalign.runtime.processes import dvc_above
@@ -18,6 +18,8 @@ from diffalign.tracking import dag
 
 FOLDER = RUNS / "tracking"
 Record = dict[str, Any]
+KEYS = ("stage", "uri", "started", "status", "pid", "created", "closed", "fingerprint", "params", "known")
+"""What a record has at least."""
 
 
 def write(record: Record) -> None:
@@ -27,7 +29,8 @@ def write(record: Record) -> None:
 
 def read(uri: str) -> list[Record]:
     """Returns the records of runs that are in the MLflow at `uri`, oldest first."""
-    found = [json.loads(path.read_text()) for path in FOLDER.glob("stage-*.json")]
+    remedy = "Remove it: its run stays in MLflow, and `python pipeline.py sync` brings the stage's result there again."
+    found = [records.plain(path, KEYS, remedy) for path in FOLDER.glob("stage-*.json")]
     return sorted((record for record in found if record["uri"] == uri), key=lambda record: record["started"])
 
 

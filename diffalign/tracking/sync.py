@@ -4,7 +4,6 @@ Stages write files and know nothing of this. A child is keyed by its stage's fin
 of dvc.lock; so bringing the same state twice adds nothing.
 """
 
-import json
 import os
 import socket
 import subprocess
@@ -80,7 +79,7 @@ def _up_to_date(state: dict[str, str]) -> str | None:
     """Returns the path of MLflow's page if a sync has noted this very state, and nothing happened since."""
     if not summary.SYNCED.exists():
         return None
-    synced = json.loads(summary.SYNCED.read_text())
+    synced = summary.synced()
     noted = {key: synced.get(key) for key in state} == state and "experiment" in synced
     if noted and all(map(settled, run_records.read(place()))):
         return str(synced["path"]) if not is_local() or is_active(synced["experiment"]) else None

@@ -1,6 +1,6 @@
 """The training loop: one policy, one method, 1..N processes, the same global batch.
 
-`python -m diffalign.training.loop WORK/spec.json` is one worker; `stages/train.py` launches as many as there are
+`python -m diffalign.training.loop WORK/spec.json` is one worker; `training/start.py` launches as many as there are
 processes, or one for each process of an external launcher.
 Resumes from WORK's newest good checkpoint and leaves the trained policy in WORK/out, the curve in WORK/curve.jsonl.
 On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75.
@@ -232,7 +232,7 @@ def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
 
 
 def save_checkpoint(job: Job, step: int) -> None:
-    """Writes a checkpoint from the first process, which has the state in full; old ones go, as the policy says."""
+    """Writes a checkpoint from the first process, which has the state in full; old ones go, as `runtime` says."""
     accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
     checkpoint = Checkpoint(step, job.spec.owner(), job.environments, state_tensors(job.learner, job.method))
     if accelerator.is_main_process:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from diffalign.diffusion.policy_gradient import LEAST_STD, clipped_loss, log_prob
 from diffalign.diffusion.process import Diffusion, Flow, Process, scaled_linear, transition
+from diffalign.diffusion.rollouts import rollout
 from diffalign.diffusion.samplers.sampler import load
-from diffalign.diffusion.sampling import guided, rollout, sample
+from diffalign.diffusion.sampling import guided, sample
 
 SD15 = {"beta_start": 0.00085, "beta_end": 0.012}
 PLAIN = {"name": "ddim", "eta": 0.0, "spacing": "leading"}

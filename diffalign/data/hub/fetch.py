@@ -4,7 +4,6 @@
 it was downloaded under another and verified. A killed fetch resumes where it stopped.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffalign.core import files
+from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
 from diffalign.models import weights
@@ -264,7 +263,8 @@ def _plan(source: Pinned, commit: str, remotes: list[Remote], missing: list[Remo
 
 def read_lock() -> dict[str, Any]:
     """Loads the lock file: name -> {repo, revision, commit, files: {path on the hub: "sha256:..." or "git:..."}}."""
-    return dict(json.loads(LOCK.read_text())) if LOCK.exists() else {}
+    remedy = "Bring it back from a backup, or remove it and run the same command again: what is there is verified anew."
+    return records.plain(LOCK, (), remedy) if LOCK.exists() else {}
 
 
 def _record(name: str, done: dict[str, str], **pin: str) -> None:
