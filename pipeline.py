@@ -194,7 +194,7 @@ def fetch(
     params = load()
     from diffalign.data.hub import fetch  # after params were read: their errors don't wait for it
 
-    fetch.run(params, names or (), files, repo, revision)
+    fetch.run(params.inputs(), names or (), files, repo, revision)
 
 
 @app.command()

@@ -99,6 +99,10 @@ class Params(Model):
     evaluate: Evaluate
     report: Report
 
+    def inputs(self) -> list[str]:
+        """Lists the folders that must be there before the first stage: data, model, what policies begin from."""
+        return [self.data.path, self.model.path, *(policy.init for policy in self.policies.values())]
+
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns how a policy's images are to be made: `sampler`, `steps`, `guidance` and `resolution`."""
         return self.generate.sampling(policy) | {"resolution": self.precompute.resolution}

@@ -232,14 +232,14 @@ def test_no_network(hub: Hub, here: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_params_need(repo: Path) -> None:
     for name in ("sd15", "sdxl", "sd3"):
-        assert wanted(load(repo / "presets" / f"{name}.yaml")) == [name, "pickapic_v2"]
+        assert wanted(load(repo / "presets" / f"{name}.yaml").inputs()) == [name, "pickapic_v2"]
     with pytest.raises(UserError, match="needs nothing that is fetched"):
-        wanted(load(repo / "params.yaml"))
+        wanted(load(repo / "params.yaml").inputs())
 
 
-def test_one_source_for_one_repository(repo: Path) -> None:
+def test_one_source_for_one_repository() -> None:
     with pytest.raises(UserError, match="are for one source, got sd15, pickapic_v2"):
-        run(load(repo / "presets" / "sd15.yaml"), repo="me/mine")
+        run([str(SD15.folder), str(V2.folder)], repo="me/mine")
 
 
 def test_pins_are_commits_and_folders_are_apart() -> None:

@@ -123,8 +123,9 @@ def test_a_new_sampler_makes_images_again_and_trains_nothing(project: Project) -
     assert stages(project.changed()) == {"generate"}
 
 
-def test_an_edit_of_what_only_policy_gradients_need_runs_nothing_again(project: Project) -> None:
-    project.add("diffalign/diffusion/policy_gradient.py", "\nX = 1\n")
+@pytest.mark.parametrize("file", ["policy_gradient.py", "rollouts.py"])
+def test_an_edit_of_what_only_policy_gradients_need_runs_nothing_again(project: Project, file: str) -> None:
+    project.add(f"diffalign/diffusion/{file}", "\nX = 1\n")
     assert project.changed() == set()
 
 

@@ -6,20 +6,17 @@ it was downloaded under another and verified. A killed fetch resumes where it st
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
 from diffalign.models import weights
-
-if TYPE_CHECKING:
-    from diffalign.config.params import Params
 
 LOCK = Path("data/raw/fetch.lock.json")
 NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -109,10 +106,9 @@ PINNED = {
 }
 
 
-def wanted(params: "Params") -> list[str]:
-    """Returns the names of the sources that the params need, in `PINNED`'s order; UserError if there are none."""
-    policies = [policy.init for policy in params.policies.values()]
-    named = {Path(path) for path in [params.data.path, params.model.path, *policies]}
+def wanted(folders: Iterable[str]) -> list[str]:
+    """Returns the names of the sources that fill these folders, in `PINNED`'s order; UserError if there are none."""
+    named = {Path(folder) for folder in folders}
     names = [name for name, pinned in PINNED.items() if pinned.folder in named]
     if not names:
         raise UserError(
@@ -123,17 +119,17 @@ def wanted(params: "Params") -> list[str]:
 
 
 def run(
-    params: "Params",
+    folders: Iterable[str],
     names: Sequence[str] = (),
     limit: int | None = None,
     repo: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Fetches the sources in `names`, by default those that the params need; see `fetch`.
+    """Fetches the sources in `names`, by default those that fill `folders`, which the params name; see `fetch`.
 
     Raises UserError where `repo` or `revision` comes with several names.
     """
-    names = names or wanted(params)
+    names = names or wanted(folders)
     if (repo or revision) and len(names) != 1:
         raise UserError(f"--repo and --revision are for one source, got {', '.join(names)}: name the one")
     for name in names:
