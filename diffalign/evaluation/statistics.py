@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 CELLS = 1 << 20  # resampled indices held at once, 8 MiB
@@ -100,6 +99,8 @@ def cluster_interval(
 
 def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
     """Returns Wilson's score interval of a share of n independent trials (Wilson 1927)."""
+    from scipy.special import ndtri  # seldom needed, and it takes a quarter of a second
+
     z = float(ndtri(0.5 + confidence / 2))
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5

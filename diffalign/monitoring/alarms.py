@@ -7,14 +7,12 @@ None: that alarm is off): a resumed run says what an uninterrupted one would.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import ndtri
-
 from diffalign.monitoring.alarm_words import NO_NUMBER, WORDS
 from diffalign.monitoring.curve import Point
 
 Thresholds = Mapping[str, float | None]
-ONE_SIDED = float(ndtri(0.95))
-"""Standard errors below an estimate where its 95% lower confidence bound lies."""
+ONE_SIDED = 1.6448536269514722
+"""The normal distribution's 0.95 quantile: an estimate's 95% lower bound lies so many standard errors below it."""
 MUCH_WORSE = 2.0
 """An alarm is said again at so many times the value it was said at."""
 LOUD = 1e9

@@ -1,4 +1,7 @@
-"""Spreads networks over the processes of a training run: a copy on each (DDP), or a share on each (FSDP2)."""
+"""Spreads networks over the processes of a training run: a copy on each (DDP), or a share on each (FSDP2).
+
+torch.distributed's fsdp and tensor take half a second to import: what workers alone call does.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,8 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diffalign.runtime import devices
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from accelerate import Accelerator
+    from torch.distributed.fsdp import FSDPModule
 
 
 class Parallel(Protocol):
@@ -82,6 +84,8 @@ class Sharded:
 
     def policy(self, network: nn.Module) -> nn.Module:
         """Shards the network in place and returns it."""
+        from torch.distributed.tensor import DTensor
+
         self._shard(network)
         left = [name for name, p in network.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
         if left:
@@ -91,18 +95,20 @@ class Sharded:
     def frozen(self, network: nn.Module) -> nn.Module:
         """Shards the network in place and returns it; frees what FSDP keeps of a forward for a backward."""
         self._shard(network)
-        network.register_forward_hook(lambda module, *_: cast(FSDPModule, module).reset_iter_state())
+        network.register_forward_hook(lambda module, *_: cast("FSDPModule", module).reset_iter_state())
         return network
 
     @contextmanager
     def micro_step(self, network: nn.Module, last: bool) -> Iterator[None]:
         """Holds back FSDP's reduction before the last micro-batch: a process has its own in full until then."""
-        sharded = cast(FSDPModule, network)
+        sharded = cast("FSDPModule", network)
         sharded.set_requires_gradient_sync(last)
         sharded.set_is_last_backward(last)
         yield
 
     def _shard(self, network: nn.Module) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
         if self.compiled:
             devices.compile_blocks(network, blocks(network))
         bf16 = self.accelerator.mixed_precision == "bf16"
@@ -151,6 +157,8 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 @torch.no_grad()
 def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Returns the tensors in full; all processes must call it. Gathered ones are on the CPU, kept only where `keep`."""
+    from torch.distributed.tensor import DTensor
+
     found = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
@@ -165,6 +173,8 @@ def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
 @torch.no_grad()
 def share(tensor: Tensor, like: Tensor) -> Tensor:
     """Copies this process's part of a full tensor to where `like` is; laid out as `like` if their shapes agree."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if tensor.shape != like.shape:
         return tensor.to(like.device, copy=True)
     if isinstance(like, DTensor):
@@ -174,5 +184,7 @@ def share(tensor: Tensor, like: Tensor) -> Tensor:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scales gradients to a global norm of `max_norm` at most; returns what it was, a scalar, on every process."""
+    from torch.distributed.tensor import DTensor
+
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from diffalign.core import publishing
 from diffalign.core.errors import UserError
 from diffalign.core.files import temporary_name
+from tests.helpers import disks
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -34,11 +34,10 @@ def fill(folder: Path, **texts: str) -> Path:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than `tmp_path`."""
-    shm = Path("/dev/shm")
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs /dev/shm, and temporary files elsewhere")
-    with tempfile.TemporaryDirectory(dir=shm) as folder:
-        yield Path(folder)
+    with disks.elsewhere(tmp_path) as folder:
+        if folder is None:
+            pytest.skip(f"none of the mounted file systems but that of {tmp_path} takes files")
+        yield folder
 
 
 def test_publish_replaces_a_folder(tmp_path: Path) -> None:

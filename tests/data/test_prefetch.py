@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffalign.data.batches.prefetch import Prefetcher, ahead, when_asked
-from tests.methods.test_methods import source
+from tests.helpers.memory_batches import source
 
 
 def items(step: int) -> Iterator[tuple[int, int]]:

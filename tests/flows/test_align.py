@@ -14,9 +14,9 @@ from diffalign.core.errors import UserError
 from diffalign.runtime import timings
 from diffalign.tracking import dag
 from flows import align
+from tests.helpers.pids import gone, pid_in
 from tests.helpers.prefect_server import post, start, wait_until
 from tests.helpers.scratch import environment, make, run
-from tests.runtime.test_processes import gone, pid_in
 
 NEEDS = {
     "ingest": set(),

@@ -1,8 +1,10 @@
 """Training runs for tests, as the train stage specifies them, on a CPU in one process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from diffalign.config.params import Params
@@ -10,7 +12,9 @@ from diffalign.config.runtime import Runtime
 from diffalign.config.training import Trained
 from diffalign.core.files import hash_folder
 from diffalign.models import family as families
+from diffalign.training import loop as training
 from diffalign.training.spec import Machine, Spec
+from diffalign.training.spec import read as read_spec
 from stages import train
 
 MACHINE = Machine(
@@ -40,3 +44,19 @@ def write(work: Path, run: Spec) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     run.write(work / "spec.json")
     return work / "spec.json"
+
+
+def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """The train stage with its worker in this process; the curve."""
+
+    def launch(module: str, arguments: list[str], *rest: object) -> None:
+        path = Path(arguments[0])
+        training.run(read_spec(path), path.parent)
+
+    monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
+    monkeypatch.setattr("diffalign.training.start.launch", launch)
+    try:
+        train.run(values, policy)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return [json.loads(line) for line in Path(f"curves/{policy}.jsonl").read_text().splitlines()]

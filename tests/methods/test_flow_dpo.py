@@ -12,7 +12,7 @@ from diffalign.diffusion.rng import pair_draw, pair_place
 from diffalign.diffusion.timesteps import Times
 from diffalign.methods.dpo import DPO
 from diffalign.reference.reference import live, pair_errors
-from tests.methods.test_methods import FLOW, SHAPE, Denoiser, both_ways_round, source
+from tests.helpers.memory_batches import FLOW, SHAPE, Denoiser, both_ways_round, source
 
 
 def constant(value: float):  # type: ignore[no-untyped-def]

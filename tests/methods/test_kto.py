@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffalign.data.batches.image_labels import ImageLabel
 from diffalign.data.batches.pair_batches import latents
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.data.shards.reader import prompt_key
@@ -18,20 +17,12 @@ from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import live, pair_errors
 from diffalign.training.loop import within
+from tests.helpers.memory_batches import SHAPE, Denoiser, source, unpaired
 from tests.helpers.methods import Offers, settings
-from tests.methods.test_methods import SHAPE, Denoiser, source
 
 BETA, SHARE = 50.0, 0.8
 POLICY, REFERENCE = 0, 1
 """Seeds of denoisers of which the policy is the better one, so that z isn't at its bound."""
-
-
-def unpaired(**changes) -> UnpairedSource:  # type: ignore[no-untyped-def]
-    """Ten desirable and seven undesirable images of test_methods' world."""
-    values = {name: value for name, value in vars(source()).items() if name in UnpairedSource.__dataclass_fields__}
-    liked = [ImageLabel(f"p{i}", f"w{i}", True) for i in range(10)]
-    disliked = [ImageLabel(f"p{i}", f"l{i}", False) for i in range(7)]
-    return UnpairedSource(**{"desirable": liked, "undesirable": disliked} | values | changes)
 
 
 def gradient(sources: list[UnpairedSource]) -> torch.Tensor:

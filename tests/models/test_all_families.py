@@ -24,13 +24,12 @@ from diffalign.generation.pipeline import drawer, initial_noise, no_noise, plain
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora, load_policy
 from diffalign.reference.reference import live
-from diffalign.training import loop as training
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build, load_init, make_accelerator
-from diffalign.training.spec import read as read_spec
-from stages import evaluate, generate, ingest, precompute, reference, train
+from stages import evaluate, generate, ingest, precompute, reference
 from tests.helpers import pickapic, specs
 from tests.helpers.project import make_params
+from tests.helpers.specs import train_here
 from tests.helpers.tiny import make_model
 from tests.helpers.tiny_families import JOINT, make_sd3, make_sdxl
 
@@ -154,22 +153,6 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     precompute.run(values)
     yield case, values
     os.chdir(before)
-
-
-def train_here(values: Params, policy: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """The train stage with its worker in this process; the curve."""
-
-    def launch(module: str, arguments: list[str], *rest: object) -> None:
-        path = Path(arguments[0])
-        training.run(read_spec(path), path.parent)
-
-    monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
-    monkeypatch.setattr("diffalign.training.start.launch", launch)
-    try:
-        train.run(values, policy)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    return [json.loads(line) for line in Path(f"curves/{policy}.jsonl").read_text().splitlines()]
 
 
 def test_shards_hold_what_the_network_is_told(project: tuple[Case, Params]) -> None:

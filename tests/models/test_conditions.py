@@ -12,8 +12,7 @@ from diffalign.data.shards.reader import image_cond, prompt_key
 from diffalign.data.shards.writer import Sample, as_stored
 from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import implicit_reward as implicit
-from tests.methods.test_kto import unpaired
-from tests.methods.test_methods import source
+from tests.helpers.memory_batches import source, unpaired
 
 SHAPE = (4, 4, 4)
 

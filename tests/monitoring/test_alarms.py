@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from scipy.special import ndtri
 
 from diffalign.config.probe import Probe
 from diffalign.monitoring import alarm_words, alarms
@@ -98,3 +99,7 @@ def test_what_is_kept_of_an_alarm_has_no_words() -> None:
     """policy.json is a training's out; its text must not change with a word."""
     (alarm,) = alarms.listed([point(1, reference_drift=0.002)], LIMITS)
     assert set(asdict(alarm)) == {"name", "step", "last", "value", "threshold"}
+
+
+def test_the_bound_is_the_normal_distributions() -> None:
+    assert alarms.ONE_SIDED == ndtri(0.95)

@@ -35,7 +35,7 @@ from diffalign.training.spec import Spec
 from stages import ingest, precompute, reference, train
 from tests.helpers import specs
 from tests.helpers.project import REPO, make_inputs, make_params
-from tests.models.test_all_families import train_here
+from tests.helpers.specs import train_here
 
 CACHED = {"reference": "cached", "steps": 12}
 """12 steps of 8 pairs are three epochs and more of the train split's pairs."""

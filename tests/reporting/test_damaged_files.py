@@ -16,8 +16,8 @@ from diffalign.evaluation import scores
 from diffalign.reporting import material, page, summary
 from stages import report
 from tests.helpers.project import make_params
-from tests.reporting.test_report import POLICIES, SETTINGS, write_inputs
-from tests.reporting.test_study import made
+from tests.helpers.report_inputs import POLICIES, SETTINGS, write_inputs
+from tests.helpers.study_results import made
 
 FILES = {
     "metrics/evaluate.json": "evaluate",

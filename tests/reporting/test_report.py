@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
@@ -19,123 +18,25 @@ from diffalign.config.params import Params
 from diffalign.config.params import Policy as PolicyUnion
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
-from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
+from diffalign.core.files import write_json, write_text
 from diffalign.evaluation.results import Comparison
-from diffalign.generation.pipeline import png
 from diffalign.reporting import head, made_by, material, page
 from diffalign.reporting.material import roles
 from diffalign.reporting.sections import data
 from stages import report
 from tests.helpers import browser
 from tests.helpers.project import make_params
+from tests.helpers.report_inputs import (
+    POLICIES,
+    PROMPTS,
+    SCORES,
+    SETTINGS,
+    SHADE,
+    Page,
+    evaluation,
+    write_inputs,
+)
 from tests.helpers.world import CAPTIONS, HOSTILE
-
-POLICIES = {
-    "base": {"method": "none", "noise_seed": 0},
-    "base_again": {"method": "none", "noise_seed": 1},
-    "dpo": {"method": "dpo"},
-    "sft": {"method": "sft"},
-}
-PROMPTS = [*CAPTIONS, *HOSTILE]
-SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
-SAMPLER = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
-MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "dtype": "float32"}
-SCORES = Path("metrics/scores/oracle.jsonl")
-ORACLE = {
-    "name": "oracle",
-    "version": "1",
-    "range": [0.0, 1.0],
-    "trained_on": "Nothing: a program. In-family.",
-    "differentiable": False,
-}
-SHADE = {"base": 10, "base_again": 60, "dpo": 200, "sft": 120}
-
-
-def write_inputs(folder: Path, size: int = 64) -> None:
-    """What the stages before leave: flat images, dpo's score above the base's for all captions but two."""
-    rng, lines = np.random.default_rng(0), []
-    for name in POLICIES:
-        entries = []
-        for i, prompt in enumerate(PROMPTS):
-            data = png(np.full((size, size, 3), (SHADE[name], i, 90), np.uint8))
-            write_bytes(folder / "images" / name / f"{i:05d}-0.png", data)
-            entries.append(
-                {"file": f"{i:05d}-0.png", "prompt": prompt, "prompt_index": i, "seed": 0, "sha256": sha256_bytes(data)}
-            )
-            value = (
-                None
-                if prompt in HOSTILE
-                else 0.5 + 0.01 * i * {"dpo": 1, "sft": 0.5}.get(name, 0) * (-1 if i < 2 else 1)
-            )
-            lines.append(
-                {
-                    "policy": name,
-                    "file": f"{i:05d}-0.png",
-                    "sha256": entries[-1]["sha256"],
-                    "prompt": prompt,
-                    "prompt_index": i,
-                    "seed": 0,
-                    "scores": {"oracle": value},
-                }
-            )
-        about = {
-            "schema": 2,
-            "policy": name,
-            "noise_seed": int(name == "base_again"),
-            "split": "test",
-            "prompts": len(PROMPTS),
-            "prompts_asked": len(PROMPTS),
-            "seeds": 1,
-            **MADE,
-            "resolution": size,
-        }
-        write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
-        steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
-        curve = [
-            {
-                "step": s,
-                "loss": 0.7 - s / 1000 + rng.normal(0, 0.02),
-                "implicit_accuracy": 0.5 + s / 1000,
-                "winner_change": -1e-5 * s,
-                "loser_change": 3e-5 * s,
-                "lr": 1e-5,
-                "grad_norm": 1.0,
-            }
-            for s in steps
-        ]
-        write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
-    write_json_lines(folder / SCORES, lines)
-    write_json(folder / "metrics/scores/oracle.json", {"schema": 1, "reward": ORACLE, "pairs": []})
-    write_json(folder / "metrics/evaluate.json", evaluation())
-    rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
-    counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
-    write_json(folder / "metrics/ingest.json", counts)
-
-
-def evaluation() -> dict[str, Any]:
-    def row(policy: str, wins: int, ties: int, low: float, high: float) -> dict[str, Any]:
-        n = len(CAPTIONS)
-        return {
-            "policy": policy,
-            "baseline": "base",
-            "scorer": "oracle",
-            "prompts": n,
-            "seeds": 1,
-            "wins": wins,
-            "ties": ties,
-            "losses": n - wins - ties,
-            "win_rate": (wins + ties / 2) / n,
-            "ci_low": low,
-            "ci_high": high,
-        }
-
-    rewards = [
-        {"policy": p, "accuracy": a, "ci_low": a - 0.04, "ci_high": a + 0.04, "pairs": 420, "ceiling": 0.7512}
-        for p, a in (("dpo", 0.661), ("sft", 0.52))
-    ]
-    comparisons = [row("base_again", 6, 0, 0.3, 0.7), row("dpo", 10, 1, 0.71, 0.98), row("sft", 7, 0, 0.4, 0.8)]
-    judge = {**ORACLE, "accuracy": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "pairs": 420}
-    return {"schema": 1, "comparisons": comparisons, "implicit_reward": rewards, "rewards": [judge], "images": {}}
 
 
 @pytest.fixture
@@ -148,22 +49,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 def written(values: Params) -> str:
     report.run(values)
     return Path("reports/report.html").read_text()
-
-
-class Page(HTMLParser):
-    """The tags with their attributes, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_headline_says_what_the_figures_say(project: Params) -> None:

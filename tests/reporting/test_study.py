@@ -1,6 +1,5 @@
 """The study's section of the report: its figures, its verdicts in words, and text that stays text."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,10 @@ from diffalign.reporting import study_file
 from diffalign.reporting.sections import study as study_page
 from diffalign.reporting.study_file import Study
 from stages import report
-from studies import results as study_results
-from studies.claims import BASE
 from tests.helpers.project import make_params
+from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
+from tests.helpers.study_results import made
 from tests.helpers.world import HOSTILE
-from tests.reporting.test_report import POLICIES, SETTINGS, Page, write_inputs
-from tests.studies.test_study import HOW, result
-
-ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "draws": 4, "commit": "abc"}
-
-
-def made() -> dict[str, Any]:
-    """DPO's 40 images beat the base's, SFT's lose; an alarm was raised in SFT's training."""
-    alarm = {"name": "winner_worse", "step": 50, "last": 300, "value": 0.1, "threshold": 0.02}
-    curve = {"implicit_accuracy": 0.71, "winner_change": -1.5e-3, "loser_change": 2e-3, "loss": 0.6}
-    results = {
-        BASE: result([0.5] * 40),
-        "dpo": result([0.6] * 40, curve=curve, alarms=[], seconds=90),
-        "sft": result([0.4] * 40, alarms=[alarm], seconds=90),
-    }
-    found: dict[str, Any] = json.loads(json.dumps(study_results.summary(results, ABOUT, HOW)))
-    return found
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from diffalign.reporting.charts import Series, heat, panel
 from stages import report
 from tests.helpers import browser
 from tests.helpers.project import make_params
-from tests.reporting.test_report import POLICIES, Page, write_inputs
+from tests.helpers.report_inputs import POLICIES, Page, write_inputs
 
 LIMITS = {"winner_worse": 0.4, "saturation": 0.02, "divergence": 5.0, "reference_changed": 0.001}
 

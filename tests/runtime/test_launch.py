@@ -17,6 +17,7 @@ from diffalign.core.code import ROOT
 from diffalign.core.errors import Stopped, UserError
 from diffalign.core.files import lock
 from diffalign.runtime import launch as launching
+from tests.helpers.launchers import LEFTOVERS
 
 OBEYS = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(75))); "
 CASES = {
@@ -75,24 +76,6 @@ def test_a_launch_passes_a_request_on_and_waits(tmp_path: Path, monkeypatch: pyt
     os.kill(os.getpid(), signal.SIGTERM)  # one that comes while the process is about to end
 
 
-LEFTOVERS = {
-    "RANK": "0",
-    "WORLD_SIZE": "2",
-    "LOCAL_RANK": "0",
-    "LOCAL_WORLD_SIZE": "2",
-    "MASTER_ADDR": "192.0.2.1",
-    "MASTER_PORT": "29511",
-    "TORCHELASTIC_USE_AGENT_STORE": "True",
-    "PET_NNODES": "2",
-    "SLURM_PROCID": "1",
-    "SLURM_NTASKS": "2",
-    "OMPI_COMM_WORLD_SIZE": "2",
-    "PMI_SIZE": "2",
-    "ACCELERATE_MIXED_PRECISION": "fp16",
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "7",
-    "SM_HOSTS": '["algo-1", "algo-2"]',
-}
-"""What torchrun, Kubernetes, Slurm, MPI, accelerate and SageMaker leave in a shell."""
 TELLS = "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps(dict(os.environ)) + chr(10))"
 
 

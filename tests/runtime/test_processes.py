@@ -11,34 +11,10 @@ import pytest
 
 from diffalign.runtime import processes
 from diffalign.runtime.processes import run_group
+from tests.helpers.pids import alive, gone, pid_in
 from tests.helpers.scratch import REPO, environment, make, run
 
 SLEEPER = "import time, pathlib, os; pathlib.Path({0!r}).write_text(str(os.getpid())); time.sleep(600)"
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie doesn't."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
-def pid_in(path: Path) -> int:
-    """The number that a process writes to a file when it starts."""
-    end = time.monotonic() + 60
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < end, f"{path} wasn't written"
-        time.sleep(0.05)
-    return int(path.read_text())
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within some seconds."""
-    end = time.monotonic() + 20
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not alive(pid)
 
 
 def test_lines_of_both_streams_and_the_exit_code() -> None:

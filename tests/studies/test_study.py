@@ -25,10 +25,9 @@ from studies.claims import BASE, AlarmsTell, Claim, Found, beats, near
 from studies.shapes_world import RUNS, STUDY
 from tests.helpers import pickapic
 from tests.helpers.project import make_params
+from tests.helpers.study_results import HOW, result
 from tests.helpers.tiny import make_model
 from tests.helpers.world import CAPTIONS, drawing
-
-HOW = {"resamples": 200, "confidence": 0.95, "seed": 0}
 
 
 def contest(low: float, high: float) -> dict[str, float]:
@@ -122,18 +121,6 @@ def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
     others = [name for name in RUNS if name not in ("dpo", "sft", "oracle_labels")]
     assert all(values.policies[name] != default[RUNS[name].of] for name in others)
     assert values.policies["beta_10"] == default["dpo"].model_copy(update={"beta": 10.0})
-
-
-def result(scores: list[float | None], **changes: Any) -> dict[str, Any]:
-    n = len(scores)
-    rest = {
-        "moved": 0.1,
-        "implicit": {"outcomes": [1.0, 0.0], "prompts": ["x", "y"]},
-        "curve": {},
-        "alarms": None,
-        "chosen": 300,
-    }
-    return {"prompts": ["p"] * n, "indices": list(range(n)), "scores": scores, "seconds": 1.0, **rest, **changes}
 
 
 def test_head_to_head_by_hand() -> None:

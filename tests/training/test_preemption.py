@@ -20,8 +20,8 @@ from diffalign.core import yaml_file
 from diffalign.runtime.signals import noted
 from diffalign.training import resume
 from stages import ingest, precompute
+from tests.helpers.pids import gone
 from tests.helpers.project import REPO, make_inputs, make_params
-from tests.runtime.test_processes import gone
 
 STEPS, SHORT = 3000, 24
 CHECKPOINT_EVERY = {"long": 1000, "short": 1}
