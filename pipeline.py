@@ -130,14 +130,16 @@ def study(
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,
 ) -> None:
     """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
+    if list_:
+        from studies import results
+
+        typer.echo(results.listing())
+        return
     from diffalign.config.load import load
 
-    params = None if list_ else load()  # first: its errors don't wait for PyTorch
+    params = load()  # first: its errors don't wait for PyTorch
     from studies import runner
 
-    if params is None:
-        typer.echo(runner.listing())
-        return
     typer.echo(runner.run(params, only or (), prompts, steps))
     typer.echo(runner.remake_report())
 

@@ -1,4 +1,4 @@
-"""From the results of the study's runs to metrics/study.json, and to a table for the terminal."""
+"""From the results of the study's runs to metrics/study.json, and to a table for the terminal; a list of the runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +14,16 @@ from studies.claims import BASE, Found, Labels
 from studies.shapes_world import RUNS, STUDY, Group
 
 Row = Mapping[str, Any]
+
+
+def listing() -> str:
+    """Returns the groups with their runs and claims."""
+    lines = []
+    for group in STUDY:
+        lines.append(f"{group.name}: {group.title}")
+        lines += [f"  run: {RUNS[name].label}" for name in group.runs]  # labels have commas
+        lines += [f"  claim: {claim.words} ({claim.source})" for claim in group.claims]
+    return "\n".join([*lines, f"{len(study.needed(STUDY))} runs in all"])
 
 
 def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> dict[str, Any]:

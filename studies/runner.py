@@ -25,7 +25,7 @@ from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
 from studies.run import DRAWS, INPUTS, JUDGE, Study, answers_of, make, make_project, sampled
-from studies.shapes_world import RUNS, STUDY, Group
+from studies.shapes_world import STUDY, Group
 
 OUT = study_file.FILE
 EXPECTED = 190.0
@@ -38,16 +38,6 @@ def chosen(only: Sequence[str]) -> list[Group]:
     if unknown := sorted(set(only) - set(known)):
         raise UserError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     return [known[name] for name in only] or list(STUDY)
-
-
-def listing() -> str:
-    """Returns the groups with their runs and claims."""
-    lines = []
-    for group in STUDY:
-        lines.append(f"{group.name}: {group.title}")
-        lines += [f"  run: {RUNS[name].label}" for name in group.runs]  # labels have commas
-        lines += [f"  claim: {claim.words} ({claim.source})" for claim in group.claims]
-    return "\n".join([*lines, f"{len(study.needed(STUDY))} runs in all"])
 
 
 def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int | None = None) -> str:

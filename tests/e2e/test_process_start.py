@@ -61,6 +61,7 @@ def imported(project: Path, *command: str) -> set[str]:
         ("--help", set()),
         ("show policies.dpo", set()),
         ("summary", set()),
+        ("study --list", set()),
         ("stage report", set()),
         ("stage ingest", {"pandas"}),  # pyarrow looks for pandas' types where it makes an array of a list
     ],

@@ -263,7 +263,7 @@ def test_what_the_study_needs_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_numbers_of_the_listing() -> None:
-    text = flow.listing()
+    text = study_results.listing()
     assert f"{len(RUNS)} runs in all" in text
     assert all(group.title in text for group in STUDY)
     lines = text.splitlines()
