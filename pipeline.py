@@ -117,7 +117,7 @@ def serve(port: Port = 4200) -> None:
 @app.command()
 def summary() -> None:
     """Print the results, wall times, and where the report is."""
-    from diffalign.reporting import summary
+    from diffalign.tracking import summary
 
     typer.echo(summary.text())
 

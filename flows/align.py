@@ -16,10 +16,9 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from diffalign.core.errors import STOPPED
-from diffalign.reporting import summary
 from diffalign.runtime import timings
 from diffalign.runtime.processes import run_group
-from diffalign.tracking import dag
+from diffalign.tracking import dag, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 25

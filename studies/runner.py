@@ -18,9 +18,9 @@ from diffalign.core.progress import clock
 from diffalign.data.comparisons import table as comparisons
 from diffalign.reporting import study_file
 from diffalign.reporting.made_by import git_commit
-from diffalign.reporting.summary import EVALUATION, REPORT
 from diffalign.runtime.processes import run_group
 from diffalign.tracking import dag
+from diffalign.tracking.summary import EVALUATION, REPORT
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE

@@ -61,7 +61,7 @@ NO_RESULT = {
     "diffalign/runtime/signals.py": "when a run stops; going on from there gives the same bytes",
     "diffalign/runtime/switches.py": "reads environment variables",
     "diffalign/runtime/timings.py": "wall times, which are in no out",
-    "diffalign/training/throughput.py": "wall times, which are in no out",
+    "diffalign/runtime/throughput.py": "wall times, which are in no out",
 }
 """Files, and folders of them, that no stage depends on, with the reason: an edit of them must not retrain anything."""
 SHOWN = {"report": {"diffalign/monitoring/alarm_words.py"}}

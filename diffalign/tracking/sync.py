@@ -17,10 +17,9 @@ from typing import Any
 
 from diffalign.core.errors import Stopped, UserError
 from diffalign.core.files import lock, sha256_file, write_json
-from diffalign.reporting import summary
 from diffalign.runtime import switches, timings
 from diffalign.runtime.processes import bound, end_group
-from diffalign.tracking import artifacts, dag, run_records
+from diffalign.tracking import artifacts, dag, run_records, summary
 from diffalign.tracking.live import Live
 from diffalign.tracking.location import is_active, is_local, place, shown, uri
 from diffalign.tracking.mlflow_store import COMPLETE, DAG, FINGERPRINT, SAME, Store

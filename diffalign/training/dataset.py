@@ -20,9 +20,9 @@ from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
 from diffalign.reference import cache as cached
+from diffalign.runtime.throughput import Read, Throughput
 from diffalign.training.learner import Learner
 from diffalign.training.spec import Spec
-from diffalign.training.throughput import Read, Throughput
 
 Source = TypeVar("Source")
 

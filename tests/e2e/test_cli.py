@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.reporting import summary
 from diffalign.runtime import timings
+from diffalign.tracking import summary
 from tests.helpers.scratch import REPO, make, run
 
 COMMANDS = [
@@ -185,7 +185,7 @@ def test_summary_shows_results_times_and_links(tmp_path: Path, monkeypatch: pyte
     for path, text in {
         "metrics/evaluate.json": json.dumps(RESULTS),
         "reports/report.html": "x",
-        "runs/tracking/synced.json": '{"link": "http://127.0.0.1:5000/#/experiments/1/runs"}',
+        "runs/tracking/synced.json": '{"link": "http://127.0.0.1:5000/#/experiments/1/runs", "path": "/"}',
     }.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)

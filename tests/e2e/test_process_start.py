@@ -1,4 +1,4 @@
-"""What a process imports: torch and the model libraries take seconds, so one that needs none has none of them."""
+"""What a process imports: torch and the model libraries take seconds: what needs none has none."""
 
 import ast
 import os
@@ -63,7 +63,7 @@ def imported(project: Path, *command: str) -> set[str]:
         ("summary", set()),
         ("study --list", set()),
         ("stage report", set()),
-        ("stage ingest", {"pandas"}),  # pyarrow looks for pandas' types where it makes an array of a list
+        ("stage ingest", {"pandas"}),  # pyarrow imports it to make an array of a list
     ],
 )
 def test_what_needs_no_model_imports_none(project: Path, command: str, allowed: set[str]) -> None:

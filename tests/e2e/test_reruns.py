@@ -102,7 +102,7 @@ SCREEN = [
     "diffalign/config/params.py",
     "diffalign/core/errors.py",
     "diffalign/core/progress.py",
-    "diffalign/training/throughput.py",
+    "diffalign/runtime/throughput.py",
 ]
 REPORT = [
     "diffalign/monitoring/alarm_words.py",

@@ -13,7 +13,8 @@ from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.evaluation import scores
-from diffalign.reporting import material, page, summary
+from diffalign.reporting import material, page
+from diffalign.tracking import summary
 from stages import report
 from tests.helpers.project import make_params
 from tests.helpers.report_inputs import POLICIES, SETTINGS, write_inputs

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.reporting import summary
-from diffalign.tracking import artifacts, dag, live, location, mlflow_store, run_records, sync
+from diffalign.tracking import artifacts, dag, live, location, mlflow_store, run_records, summary, sync
 from tests.helpers.scratch import change, make, run
 
 FIRST = {"ingest", "train@base", "train@dpo", "evaluate"}

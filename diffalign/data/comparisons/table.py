@@ -66,8 +66,7 @@ def read(folder: Path) -> pa.Table:
     """Reads the comparisons of a folder, in the source's order; raises UserError if they are missing or damaged."""
     path = Path(folder) / COMPARISONS
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table would import pandas
-            table = file.read()
+        table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Make it: dvc repro ingest") from None
     except (pa.ArrowException, OSError) as error:

@@ -40,8 +40,7 @@ def image_keys(folder: Path, table: pa.Table) -> list[str]:
     keys: dict[str, None] = {}
     for path in sorted(folder.glob(comparisons.IMAGES)):
         try:
-            with pq.ParquetFile(path) as file:  # pq.read_table would import pandas
-                stored = file.read(columns=["sha256"])["sha256"].to_pylist()
+            stored = pq.read_table(path, columns=["sha256"])["sha256"].to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} can't be read: {error}. {comparisons.AGAIN}") from error
         keys |= dict.fromkeys(key for key in stored if key in wanted)

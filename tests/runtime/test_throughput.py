@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from diffalign.training import throughput
+from diffalign.runtime import throughput
 
 
 class Clock:

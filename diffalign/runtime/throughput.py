@@ -1,13 +1,12 @@
 """Measures how fast a training steps, without probes and saves, and what share of that it waits for batches."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from diffalign.data.batches.prefetch import Make
-
 T = TypeVar("T")
+Make = Callable[[int], Iterable[T]]
 Read = Callable[[Make[T], int], Iterator[T]]
 """(how a step's batches are made, the step) -> its batches."""
 
