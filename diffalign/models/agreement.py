@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
-from diffalign.models.configs.model import read_vae
+from diffalign.models.parts.configs.model import read_vae
 
 ENCODER = ("encoder.", "quant_conv.")
 """Prefixes of the VAE's weights that make latents; the decoder of `init` isn't used."""

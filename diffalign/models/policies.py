@@ -20,7 +20,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.core.publishing import replacing
 from diffalign.models import family as families
-from diffalign.models import weights
+from diffalign.models.parts import weights
 
 LORA = "pytorch_lora_weights.safetensors"
 

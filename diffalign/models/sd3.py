@@ -14,13 +14,13 @@ from torch.nn.functional import pad
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
-from diffalign.models import encoders
-from diffalign.models.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
-from diffalign.models.configs.schedulers import FlowSchedule
-from diffalign.models.configs.schema import DiffusersConfig, Few, Size, read
-from diffalign.models.configs.text import T5 as T5Config
 from diffalign.models.family import Shapes
-from diffalign.models.loading import (
+from diffalign.models.parts import encoders
+from diffalign.models.parts.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
+from diffalign.models.parts.configs.schedulers import FlowSchedule
+from diffalign.models.parts.configs.schema import DiffusersConfig, Few, Size, read
+from diffalign.models.parts.configs.text import T5 as T5Config
+from diffalign.models.parts.loading import (
     T5_FILES,
     TEXT,
     check_folder,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
-from diffalign.models import encoders
-from diffalign.models.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
-from diffalign.models.configs.schedulers import Schedule
-from diffalign.models.configs.schema import read
-from diffalign.models.configs.unet import UNet
 from diffalign.models.family import Shapes
-from diffalign.models.loading import TEXT, check_folder, existing, load_clips, load_network, load_vae
+from diffalign.models.parts import encoders
+from diffalign.models.parts.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
+from diffalign.models.parts.configs.schedulers import Schedule
+from diffalign.models.parts.configs.schema import read
+from diffalign.models.parts.configs.unet import UNet
+from diffalign.models.parts.loading import TEXT, check_folder, existing, load_clips, load_network, load_vae
 
 TIME_IDS = 6
 """Length of `time_ids`, the UNet's condition on an image's sizes."""

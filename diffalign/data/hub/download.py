@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
-from diffalign.models import weights
+from diffalign.models.parts import weights
 
 THREADS = 4
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
-from diffalign.models import weights
+from diffalign.models.parts import weights
 
 LOCK = Path("data/raw/fetch.lock.json")
 NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")

@@ -12,8 +12,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from diffalign.core.errors import UserError
-from diffalign.models import weights
-from diffalign.models.configs.schema import read_json
+from diffalign.models.parts import weights
+from diffalign.models.parts.configs.schema import read_json
 
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 """The folders of two CLIPs."""

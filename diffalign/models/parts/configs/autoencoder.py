@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffalign.models.configs.schema import Activation, Blocks, DiffusersConfig, Factor, Few, Size
+from diffalign.models.parts.configs.schema import Activation, Blocks, DiffusersConfig, Factor, Few, Size
 
 
 class Autoencoder(DiffusersConfig):

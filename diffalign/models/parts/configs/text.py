@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from diffalign.models.configs.schema import Config, Epsilon, Few, Share, Size, Token, Vocabulary
+from diffalign.models.parts.configs.schema import Config, Epsilon, Few, Share, Size, Token, Vocabulary
 
 Scale = Annotated[float, Field(ge=0, le=1e4)]
 Dtype = Literal["float32", "float16", "bfloat16"] | None

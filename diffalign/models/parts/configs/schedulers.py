@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from diffalign.diffusion.process import Diffusion, Flow, Prediction, scaled_linear
-from diffalign.models.configs.schema import DiffusersConfig
+from diffalign.models.parts.configs.schema import DiffusersConfig
 
 Timesteps = Annotated[int, Field(ge=2, le=100_000)]
 Beta = Annotated[float, Field(gt=0, lt=1)]

@@ -15,11 +15,11 @@ import transformers
 
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
-from diffalign.models.configs.autoencoder import Autoencoder
-from diffalign.models.configs.schedulers import FlowSchedule, Schedule
-from diffalign.models.configs.schema import Config
-from diffalign.models.configs.text import T5, CLIPText
-from diffalign.models.configs.unet import UNet
+from diffalign.models.parts.configs.autoencoder import Autoencoder
+from diffalign.models.parts.configs.schedulers import FlowSchedule, Schedule
+from diffalign.models.parts.configs.schema import Config
+from diffalign.models.parts.configs.text import T5, CLIPText
+from diffalign.models.parts.configs.unet import UNet
 from diffalign.models.sd3 import MMDiT
 from tests.helpers.tiny import make_model
 from tests.helpers.tiny_families import make_sd3, make_sdxl

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffalign.models.configs.schema import Activation, Blocks, DiffusersConfig, Epsilon, Few, Share, Size
+from diffalign.models.parts.configs.schema import Activation, Blocks, DiffusersConfig, Epsilon, Few, Share, Size
 
 Each = Size | Annotated[list[Size], Field(min_length=1, max_length=16)]
 """One number, or one for each block."""

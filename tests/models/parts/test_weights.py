@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
-from diffalign.models import weights
+from diffalign.models.parts import weights
 from diffalign.models.policies import add_lora, load_policy, read_policy, save_denoiser
 from tests.helpers.tiny import make_model
 
