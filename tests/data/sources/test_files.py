@@ -1,5 +1,6 @@
 """A source's files: names that say a split, names that leave it open, links, what else is in the folder."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     found, left_out = files.find(tmp_path, ".parquet", {})
     assert [file.name for file in found] == ["train.PARQUET"]
     assert left_out == {"hidden": 2, ".csv": 2, "no suffix": 1}
+
+
+def test_the_page_lists_every_word_with_its_split(repo: Path) -> None:
+    rows = re.findall(r"^\| (train|validation|test) \| (.+) \|$", (repo / "docs/data.md").read_text(), re.MULTILINE)
+    assert {word: split for split, words in rows for word in re.findall(r"`(\w+)`", words)} == files.WORDS
