@@ -14,6 +14,17 @@ from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
 
 PARAMS = Path("params.yaml")
+MOVED = {
+    "adapter": "it's `lora` now: null for all weights, else {rank, alpha, targets}",
+    "lora_rank": "it's `lora.rank` now",
+    "lora_alpha": "it's `lora.alpha` now",
+    "lora_targets": "it's `lora.targets` now",
+    "log_every": "it's `runtime.log_every` now, for all policies",
+    "checkpoint_every": "it's `runtime.checkpoint_every` now, for all policies",
+    "keep_checkpoints": "it's `runtime.keep_checkpoints` now, for all policies",
+    "scorers": "it's `rewards` now: under `probe` a list of names, for all images a section of its own",
+}
+"""Keys of version 0.1, and where they went."""
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -117,6 +128,8 @@ def what(error: Any) -> str:
     kind, got = error["type"], repr(error.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
     if kind == "extra_forbidden":
+        if moved := MOVED.get(str(error["loc"][-1])):
+            return f"this key moved: {moved}"
         return f"unknown key (misspelt?), got {got}; remove it or correct its name"
     if kind == "missing":
         return "missing; expected a value (see docs/params.md for its meaning)"

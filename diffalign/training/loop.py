@@ -247,8 +247,9 @@ def save_checkpoint(job: Job, step: int) -> None:
 def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work: Path) -> None:
     """Writes to WORK/out the denoiser with trained weights, the probes' pictures, and policy.json.
 
-    That has the params, `facts` and the environment.
+    That has the params, `facts` and the environment. Raises UserError for weights that aren't finite.
     """
+    check_finite(spec.name, weights)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)  # what a killed attempt half wrote
     out.mkdir(parents=True)
@@ -260,6 +261,16 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
     meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
     meta |= {"adapter": spec.policy.adapter, **facts, "environment": spec.machine.model_dump()}
     write_json(out / "policy.json", meta)
+
+
+def check_finite(name: str, weights: dict[str, Tensor]) -> None:
+    """Raises UserError for trained weights that aren't finite: they aren't published."""
+    if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+        raise UserError(
+            f"training of {name}: expected finite weights, found NaN or infinity in {len(broken)} of "
+            f"{len(weights)} tensors, {broken[0]} for one: nothing is published. Lower policies.{name}.lr or "
+            "skip_grad_norm."
+        )
 
 
 def check_skips(spec: Spec, skips: Skips, step: int) -> None:

@@ -72,7 +72,7 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
         ("policies.dpo.lora", "full", "policies.dpo.lora: expected a mapping, got 'full'"),
         ("policies.dpo.lora", {"rank": 4, "alpha": 4}, "policies.dpo.lora.targets: missing"),
         ("policies.sft.beta", 1000, "policies.sft.beta: unknown key"),
-        ("policies.dpo.log_every", 5, "policies.dpo.log_every: unknown key"),
+        ("policies.dpo.log_evry", 5, "policies.dpo.log_evry: unknown key"),
         ("training.beta", 1000, "training.beta: unknown key"),
         ("training", None, "training: expected a mapping, got None"),
         ("report.title", 3, "report.title: expected text, got 3: put it in quotes"),
@@ -209,6 +209,20 @@ def test_kto_has_a_reference_and_no_pairs(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize("value", [None, [], "text", 3])
 def test_a_document_that_is_no_mapping(value: object) -> None:
     assert "params.yaml has 1 error:" in message(value)
+
+
+def test_keys_of_an_older_file_say_where_they_went(raw: dict[str, Any]) -> None:
+    """As in version 0.1, where each policy had all of them, and scorers stood under probe and evaluate."""
+    old = ("adapter", "lora_rank", "lora_alpha", "lora_targets", "log_every", "checkpoint_every", "keep_checkpoints")
+    raw["policies"]["dpo"] |= dict.fromkeys(old, 8)
+    raw["evaluate"]["scorers"] = raw["probe"]["scorers"] = ["oracle"]
+    with pytest.raises(UserError) as caught:
+        parse(raw)
+    lines = str(caught.value).splitlines()
+    for key in old:
+        (line,) = [line for line in lines if line.startswith(f"  policies.dpo.{key}:")]
+        assert "moved" in line and ("`lora" in line or "`runtime." in line)
+    assert sum("it's `rewards` now" in line for line in lines) == 2
 
 
 def test_a_long_value_is_cut(raw: dict[str, Any]) -> None:

@@ -84,3 +84,26 @@ def test_a_message_names_three_places_at_most(tmp_path: Path) -> None:
     path.write_text('{"schema": 1, "rows": [{}, {}]}')
     with pytest.raises(UserError, match=r"rows\.0\.name.*rows\.0\.share: field required; and 3 more\."):
         records.read(path, Table, "count")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"a": 1, "b"', "can't be read"),
+        (b"\xff\xfe{}", "can't be read"),
+        (b"", "can't be read"),
+        (b"[1, 2]", "with a, b, found"),
+        (b"null", "with a, b, found"),
+        (b'{"a": 1}', "found one without b"),
+    ],
+    ids=["cut", "not utf-8", "empty", "a list", "null", "a key missing"],
+)
+def test_a_plain_object_that_is_damaged_names_its_file_and_the_remedy(
+    tmp_path: Path, data: bytes, expected: str
+) -> None:
+    path = tmp_path / "note.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"note\.json.*{expected}.* Remove it\.$"):
+        records.plain(path, ("a", "b"), "Remove it.")
+    path.write_text('{"a": 1, "b": 2, "more": 3}')
+    assert records.plain(path, ("a", "b"), "Remove it.") == {"a": 1, "b": 2, "more": 3}

@@ -5,7 +5,9 @@ import configparser
 import importlib.metadata
 import importlib.util
 import re
+import shutil
 import socket
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -105,6 +107,23 @@ def test_tests_reach_nothing_beyond_this_machine() -> None:
         connection.connect(("192.0.2.1", 80))
     with pytest.raises(PermissionError, match="example"):
         socket.getaddrinfo("example.org", 80)
+
+
+def test_make_clean_keeps_what_git_has(tmp_path: Path) -> None:
+    """Of the folders that it empties, metrics/scores is in git: without rewards no stage makes it."""
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in kept:
+        if name.split("/")[0] in ("Makefile", "metrics", "data", "models", "curves", "images", "reports", "assets"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    made = [tmp_path / name for name in ("metrics/evaluate.json", "metrics/scores/oracle.json", "images/dpo/1.png")]
+    for path in made:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, check=True)
+    assert not any(path.exists() for path in made)
+    missing = [name for name in kept if (ROOT / name).exists() and name.startswith("metrics/")]
+    assert missing and all((tmp_path / name).exists() for name in missing)
 
 
 def test_no_path_of_a_machine_is_in_the_environment_files() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import prompt_key
 from diffalign.diffusion.process import Diffusion, scaled_linear
@@ -144,6 +145,16 @@ def test_v_prediction_is_judged_on_v() -> None:
     alpha, sigma = float(V.alpha_bar[t].sqrt()), float((1 - V.alpha_bar[t]).sqrt())
     wanted = [float((alpha * eps - sigma * x0).square().mean()) for x0 in (1.0, -1.0)]
     np.testing.assert_allclose(found[0, 0], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_error_that_is_not_finite_is_refused_by_its_pairs_name(value: float) -> None:
+    def broken(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        """Fails for the third pair's prompt, whose condition is 2."""
+        return torch.where(cond["hidden"][:, :1, :1, None] == 2, value, 0.0).expand_as(x_t)
+
+    with pytest.raises(UserError, match=r"finite denoising errors.*pair-2\."):
+        errors(broken)
 
 
 def test_progress_counts_every_draw() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffalign.core import axes
 from diffalign.core.errors import UserError
+from diffalign.evaluation.scores import as_values
 from diffalign.generation.pipeline import pixels as drawn
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Detailed
@@ -106,6 +107,13 @@ class Brightness:
     def __call__(self, pixels: Tensor, prompts: list[str]) -> Tensor:
         """The mean of the pixels."""
         return pixels.mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_is_no_score(value: float) -> None:
+    assert as_values(np.array([0.5, np.nan])) == [0.5, None]
+    with pytest.raises(UserError, match=r"gave the score -?inf to 1 of 3 images: expected a finite score"):
+        as_values(np.array([0.5, value, np.nan]))
 
 
 def test_a_reward_without_parts_has_one_column() -> None:
