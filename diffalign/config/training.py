@@ -1,4 +1,4 @@
-"""What every trained policy sets: the section `training` of params.yaml, which a policy may differ from."""
+"""The settings of every trained policy: the section `training` of params.yaml, which a policy may differ from."""
 
 from typing import Annotated, Any, ClassVar, Literal
 

@@ -25,7 +25,7 @@ from diffalign.models.family import Family
 
 Pictures = Callable[[list[str], Tensor, StepNoise], Tensor]
 """A function (prompts, noise [B, C, h, w], step noise) -> pictures [B, 3, H, W] in [-1, 1]; it keeps gradients."""
-Draw = Callable[[list[str], Tensor, StepNoise], NDArray[np.uint8]]
+MakeImages = Callable[[list[str], Tensor, StepNoise], NDArray[np.uint8]]
 """A function (prompts, noise [B, C, h, w], step noise) -> uint8 [B, H, W, 3]; it keeps none."""
 
 
@@ -101,15 +101,15 @@ def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) ->
     return make
 
 
-def drawer(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Draw:
+def image_maker(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> MakeImages:
     """Returns the function from prompts and noise to 8-bit images; see `pictures`."""
     make = pictures(model, denoise, resolution, how)
 
     @torch.no_grad()
-    def draw(prompts: list[str], noise: Tensor, added: StepNoise) -> NDArray[np.uint8]:
+    def make_images(prompts: list[str], noise: Tensor, added: StepNoise) -> NDArray[np.uint8]:
         return pixels(make(prompts, noise, added))
 
-    return draw
+    return make_images
 
 
 def check_finite(x: Tensor, what: str, prompts: Sequence[str], model: Family) -> None:

@@ -12,7 +12,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
 from diffalign.data.comparisons import table as comparisons
 from diffalign.generation.gallery import Entry
-from diffalign.generation.pipeline import Sampling, drawer, initial_noise, latent_shape, png, step_noise
+from diffalign.generation.pipeline import Sampling, image_maker, initial_noise, latent_shape, png, step_noise
 from diffalign.models.family import Family
 
 
@@ -56,12 +56,12 @@ def write_images(
         return
     progress = Progress(what, len(jobs), len(jobs) - sum(map(len, batches)))
     model = load()
-    draw, shape = drawer(model, model.denoise, resolution, how), latent_shape(model, resolution)
+    make_images, shape = image_maker(model, model.denoise, resolution, how), latent_shape(model, resolution)
     for batch in batches:
         prompts, seeds = [job.prompt for job in batch], [job.seed for job in batch]
         noise = torch.stack([initial_noise(noise_seed, job.prompt, job.seed, shape) for job in batch])
         added = step_noise(noise_seed, prompts, seeds, noise.to(model.device))
-        for job, image in zip(batch, draw(prompts, noise, added), strict=True):
+        for job, image in zip(batch, make_images(prompts, noise, added), strict=True):
             files.write_bytes(folder / job.file, png(image))
         progress.update(len(batch))
 

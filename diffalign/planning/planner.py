@@ -111,22 +111,22 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
             sys.stderr.write(f"plan {name}\n")
-            bones = policy_skeleton(params, policy.init)
+            skeleton = policy_skeleton(params, policy.init)
             dumped, log_every = policy.model_dump(), params.runtime.log_every
             key = speed_key(params.model.family, params.precompute.resolution, dumped, vars(machine), log_every)
-            prepare(name, bones, policy, params.model.family)
-            found.append(plan_policy(name, policy, log_every, bones, machine, runs.get(key)))
+            prepare(name, skeleton, policy, params.model.family)
+            found.append(plan_policy(name, policy, log_every, skeleton, machine, runs.get(key)))
     return found
 
 
 def plan_policy(
-    name: str, policy: Trained, log_every: int, bones: Skeleton, machine: Machine, measured: Measured | None
+    name: str, policy: Trained, log_every: int, skeleton: Skeleton, machine: Machine, measured: Measured | None
 ) -> Plan:
     """Returns one policy's plan on a prepared skeleton; `measured` is of an earlier run with equal settings."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
-    (usual, kept), (logged, _) = (traced(micro_step(bones, policy, log), bones.network) for log in (False, True))
+    (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
     flop = usual + (logged - usual) / log_every
-    trained = [tuple(p.shape) for p in bones.network.parameters() if p.requires_grad]
+    trained = [tuple(p.shape) for p in skeleton.network.parameters() if p.requires_grad]
     return Plan(
         name=name,
         flop_per_pair=flop,
@@ -134,7 +134,7 @@ def plan_policy(
         pairs_per_second=estimates.pairs_per_second(flop, machine.rate, estimates.UTILISATION, machine.processes),
         measured=measured,
         memory=estimates.memory(
-            sum(p.numel() for p in bones.network.parameters()),
+            sum(p.numel() for p in skeleton.network.parameters()),
             trained,
             lora=policy.adapter == "lora",
             reference=policy.reference,
@@ -153,9 +153,9 @@ def policy_skeleton(params: Params, init: str) -> Skeleton:
     return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
 
 
-def prepare(name: str, bones: Skeleton, policy: Trained, family: str) -> None:
+def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None:
     """Prepares the skeleton for training, in place: gradients, LoRA and gradient checkpointing as the policy says."""
-    network: Any = bones.network
+    network: Any = skeleton.network
     network.requires_grad_(policy.adapter == "full").train()
     if (lora := policy.lora) is not None:
         targets, key = lora.targets or families.find(family).lora_targets, f"policies.{name}.lora.targets"
@@ -164,14 +164,14 @@ def prepare(name: str, bones: Skeleton, policy: Trained, family: str) -> None:
         network.enable_gradient_checkpointing()
 
 
-def micro_step(bones: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
+def micro_step(skeleton: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
     """Returns a function that computes the real method's loss on one pair, on the meta device."""
-    method = methods.load(policy, PlannedContext(bones.latent))
-    reference = make_reference(bones, policy)
+    method = methods.load(policy, PlannedContext(skeleton.latent))
+    reference = make_reference(skeleton, policy)
 
     def loss() -> Tensor:
-        (batch,) = method.batches(bones.denoise, reference, 0)
-        return method.loss(bones.denoise, reference, batch, log)[0]
+        (batch,) = method.batches(skeleton.denoise, reference, 0)
+        return method.loss(skeleton.denoise, reference, batch, log)[0]
 
     return loss
 
@@ -216,7 +216,7 @@ class PlannedSource:
         yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
 
 
-def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
+def make_reference(skeleton: Skeleton, policy: Trained) -> Reference | None:
     """Returns a reference with the cost of the policy's own; None where the policy has none."""
     kind = policy.reference
     if kind == "none":
@@ -224,13 +224,13 @@ def make_reference(bones: Skeleton, policy: Trained) -> Reference | None:
     if kind == "cached":
         return cached
     if policy.adapter == "full":
-        return live(bones.denoise)
+        return live(skeleton.denoise)
 
     def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        network: Any = bones.network
+        network: Any = skeleton.network
         network.disable_adapters()
         try:
-            return bones.denoise(x_t, t, cond)
+            return skeleton.denoise(x_t, t, cond)
         finally:
             network.enable_adapters()
 
@@ -311,17 +311,17 @@ def table(rows: list[list[str]]) -> list[str]:
 
 def shards_text(params: Params) -> str:
     """What the shards take on disk, as a line."""
-    bones = policy_skeleton(params, params.model.path)
-    prompt, flips = list(bones.prompt.values()), params.precompute.flips
+    skeleton = policy_skeleton(params, params.model.path)
+    prompt, flips = list(skeleton.prompt.values()), params.precompute.flips
     source = Path(params.data.path)
     known = counts(COMPARISONS) if source.exists() else None  # what was made of other data says nothing of these
     if known is None:
-        image = estimates.shard_bytes(1, 0, bones.latent, prompt, flips)
-        text = estimates.shard_bytes(0, 1, bones.latent, prompt, flips)
+        image = estimates.shard_bytes(1, 0, skeleton.latent, prompt, flips)
+        text = estimates.shard_bytes(0, 1, skeleton.latent, prompt, flips)
         each = f"{image / 1e3:.4g} kB an image, {text / 1e3:.4g} a prompt"
         missing = "" if source.exists() else f" {source} (data.path) isn't there: python pipeline.py fetch."
         return f"Shards: {each}. How many there are isn't known before `dvc repro ingest` has run.{missing}"
     images, prompts, length = known
     # The unconditional condition is one more prompt's record.
-    size = estimates.shard_bytes(images, prompts + 1, bones.latent, prompt, flips, round(length))
+    size = estimates.shard_bytes(images, prompts + 1, skeleton.latent, prompt, flips, round(length))
     return f"Shards: {si(size)}B for {images} images and {prompts} prompts; as much again where DVC copies."

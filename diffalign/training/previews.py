@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffalign.config.probe import Probe
 from diffalign.core.files import write_bytes
-from diffalign.generation.pipeline import Draw, drawer, initial_noise, no_noise, plain, png
+from diffalign.generation.pipeline import MakeImages, image_maker, initial_noise, no_noise, plain, png
 from diffalign.models import family as families
 from diffalign.monitoring.curve import Point
 from diffalign.monitoring.probe import Draws
@@ -37,7 +37,7 @@ class Previews:
     prompts: list[str]
     noise: Tensor
     """[n, C, h, w]."""
-    draw: Draw
+    make_images: MakeImages
     size: int
     """Images a forward."""
     judges: list[Reward]
@@ -68,11 +68,11 @@ class Previews:
         mine = [i % n for i in range(accelerator.process_index * each, (accelerator.process_index + 1) * each)]
         parts = [mine[start : start + self.size] for start in range(0, each, self.size)]
         with accelerator.autocast():
-            drawn = np.concatenate(
-                [self.draw([self.prompts[i] for i in part], self.noise[part], no_noise) for part in parts]
+            made = np.concatenate(
+                [self.make_images([self.prompts[i] for i in part], self.noise[part], no_noise) for part in parts]
             )
-        every = torch.zeros(n, *drawn.shape[1:], device=accelerator.device)
-        for i, image in zip(mine, drawn, strict=True):
+        every = torch.zeros(n, *made.shape[1:], device=accelerator.device)
+        for i, image in zip(mine, made, strict=True):
             if accelerator.process_index * each <= i:  # padding is the first ranks'
                 every[i] = torch.from_numpy(image).to(accelerator.device)
         images: NDArray[np.uint8] = accelerator.reduce(every, "sum").byte().cpu().numpy()
@@ -89,7 +89,7 @@ def open_previews(spec: Spec, settings: Probe, learner: Learner, draws: Draws, f
     return Previews(
         prompts=prompts,
         noise=torch.stack([initial_noise(seed, prompt, 0, shape) for prompt in prompts]),
-        draw=drawer(model, learner.model.denoise, resolution, how),
+        make_images=image_maker(model, learner.model.denoise, resolution, how),
         size=draws.source.micro_batch_size,
         judges=[rewards.load(name, values, learner.accelerator.device) for name, values in spec.rewards.items()],
         folder=folder,

@@ -20,7 +20,7 @@ from diffalign.data.batches.pair_batches import PairSource
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key
-from diffalign.generation.pipeline import drawer, initial_noise, no_noise, plain
+from diffalign.generation.pipeline import image_maker, initial_noise, no_noise, plain
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora, load_policy
 from diffalign.reference.reference import live
@@ -78,7 +78,9 @@ def noise(case: Case) -> torch.Tensor:
 def drawn(model: families.Family, start: torch.Tensor) -> torch.Tensor:
     """Our pictures as generate makes them, [B, 3, H, W] in 0..1."""
     how = plain(model.process, SETTINGS["num_inference_steps"], SETTINGS["guidance_scale"])
-    return torch.from_numpy(drawer(model, model.denoise, 64, how)(PROMPTS, start, no_noise)).permute(0, 3, 1, 2) / 255
+    return (
+        torch.from_numpy(image_maker(model, model.denoise, 64, how)(PROMPTS, start, no_noise)).permute(0, 3, 1, 2) / 255
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -222,7 +224,7 @@ def test_a_probe_draws_what_the_published_policy_draws(
     (pair,) = make_pairs(comparisons.read(Path("data/comparisons")), "validation")
     start = initial_noise(values.policies[policy].noise_seed, pair.prompt, 0, (case.channels, 8, 8))[None]
     model = load_policy(case.family, "model", Path("models/policies", policy))
-    draw = drawer(model, model.denoise, 64, plain(model.process, values.probe.image_steps, values.probe.guidance))
+    draw = image_maker(model, model.denoise, 64, plain(model.process, values.probe.image_steps, values.probe.guidance))
     drawn_again = torch.from_numpy(draw([pair.prompt], start, no_noise).astype(np.float32))
     torch.testing.assert_close(seen, drawn_again, rtol=0, atol=1)
     assert seen.std() > 1

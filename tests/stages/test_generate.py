@@ -288,7 +288,7 @@ def test_float_pictures_are_the_images_but_for_rounding(world: tuple[Path, Param
     how = pipeline.sampling_of(world[1].sampling("base"))
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prompts = ["a red circle", "a cat"]
-    levels = pipeline.drawer(model, model.denoise, 64, how)(prompts, noise, pipeline.no_noise)
+    levels = pipeline.image_maker(model, model.denoise, 64, how)(prompts, noise, pipeline.no_noise)
     start = noise.clone().requires_grad_()
     found = pipeline.pictures(model, model.denoise, 64, how)(prompts, start, pipeline.no_noise)
     assert found.min() >= -1 and found.max() <= 1

@@ -1,1 +1,1 @@
-"""What a policy of each method sets, a file a method: `Settings`, without torch."""
+"""The settings of each method's policies, a file a method: `Settings`, without torch."""

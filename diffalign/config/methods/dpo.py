@@ -1,4 +1,4 @@
-"""What a Diffusion-DPO policy sets."""
+"""The settings of a Diffusion-DPO policy."""
 
 from typing import ClassVar, Literal
 

@@ -1,4 +1,4 @@
-"""What a Diffusion-KTO policy sets."""
+"""The settings of a Diffusion-KTO policy."""
 
 from typing import ClassVar, Literal
 

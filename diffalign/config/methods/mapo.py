@@ -1,4 +1,4 @@
-"""What a MaPO policy sets."""
+"""The settings of a MaPO policy."""
 
 from typing import ClassVar, Literal
 

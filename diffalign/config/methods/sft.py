@@ -1,4 +1,4 @@
-"""What a policy sets that is fine-tuned on the winners."""
+"""The settings of a policy that is fine-tuned on the winners."""
 
 from typing import ClassVar, Literal
 

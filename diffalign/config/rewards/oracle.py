@@ -1,4 +1,4 @@
-"""What the shapes world's oracle lets one set: nothing."""
+"""The settings of the shapes world's oracle: none."""
 
 from diffalign.config.values import Model
 
