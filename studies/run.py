@@ -44,8 +44,8 @@ TIE_BELOW = 0.02
 END = 0.1
 """Share of a curve's points, its last, that its end values are means of."""
 FORMAT = 2
-AGAIN = "Remove it: the run is made again by `python pipeline.py study`."
 """Of a run's results; raised when what is kept of a run changes."""
+AGAIN = "Remove it: the run is made again by `python pipeline.py study`."
 Floats = NDArray[np.float64]
 Result = dict[str, Any]
 

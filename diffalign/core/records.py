@@ -58,14 +58,16 @@ def write_lines(path: Path, records: Iterable[BaseModel]) -> None:
 
 def plain(path: Path, keys: Iterable[str], remedy: str) -> dict[str, Any]:
     """Reads a JSON object that has no model; UserError with `remedy` if it isn't one or lacks one of `keys`."""
+    keys = list(keys)
+    wanted = f"a JSON object with {', '.join(keys)}" if keys else "a JSON object"
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: expected a JSON object, found {error}. {remedy}") from None
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if missing or not isinstance(found, dict):
-        what = f"one without {', '.join(missing)}" if isinstance(found, dict) else shortened(found)
-        raise UserError(f"{path}: expected a JSON object with {', '.join(keys)}, found {what}. {remedy}")
+        found = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} can't be read: expected {wanted}, found {error}. {remedy}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected {wanted}, found {shortened(found)}. {remedy}")
+    if missing := [key for key in keys if key not in found]:
+        raise UserError(f"{path}: expected {wanted}, found one without {', '.join(missing)}. {remedy}")
     return found
 
 

@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is missing: no errors of the reference there. Make them: dvc repro reference"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: not readable JSON ({error}). {AGAIN}") from None
     if not isinstance(manifest, dict) or manifest.get("checksum") != checksum_of(manifest):
         raise UserError(f"{path} is damaged: its text doesn't match its checksum. {AGAIN}")

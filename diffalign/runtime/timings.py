@@ -40,7 +40,7 @@ def append(values: dict[str, Any]) -> None:
 
 def read() -> list[dict[str, Any]]:
     """Returns the lines of stages, oldest first: `{"stage", "seconds", "cached", "at"}`."""
-    return [line for line in lines() if "stage" in line]
+    return [line for line in lines() if line.keys() >= {"stage", "seconds", "cached", "at"}]
 
 
 def rates() -> list[dict[str, Any]]:
@@ -49,16 +49,14 @@ def rates() -> list[dict[str, Any]]:
 
 
 def lines() -> list[dict[str, Any]]:
-    """Returns all lines, oldest first, without one that a crash cut short."""
-    if not FILE.exists():
-        return []
+    """Returns all lines, oldest first, without those that a crash cut short or that were damaged since."""
     found = []
-    for line in FILE.read_text().splitlines():
+    for line in FILE.read_bytes().splitlines() if FILE.exists() else []:
         try:
             found.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             continue
-    return found
+    return [line for line in found if isinstance(line, dict)]
 
 
 def newest() -> dict[str, dict[str, Any]]:

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, Field
+
 from diffalign.core import records
+from diffalign.evaluation import results as evaluations
+from diffalign.evaluation.results import Evaluation
 from diffalign.monitoring import curve
 from diffalign.tracking.dag import flatten
 
-AGAIN = "Make it again: `dvc repro --force --single-item"
+AGAIN = "Make it again: `dvc repro --force --single-item STAGE`, STAGE as `dvc stage list` has it."
 SAMPLE = 16
 """Images of a policy that are shown; all of them are in DVC."""
 
@@ -23,13 +27,35 @@ class Point(NamedTuple):
     step: int
 
 
+class ImageFile(records.Record):
+    """An image in a policy's manifest."""
+
+    model_config = ConfigDict(extra="allow")
+    file: str
+
+
+class Images(records.Record):
+    """The manifest of a policy's images."""
+
+    model_config = ConfigDict(extra="allow")
+    images: list[ImageFile]
+
+
+class Policy(records.Record):
+    """The part of a policy.json that MLflow shows."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    conventions: dict[str, int | float] = Field(default_factory=dict)
+
+
 def curve_points(lines: str) -> list[Point]:
-    """Returns the points in a training curve, one JSON object a line with `step`; leaves out what isn't a number."""
-    points = []
-    for line in lines.splitlines():
-        values = json.loads(line)
-        points += [Point(key, float(v), values["step"]) for key, v in values.items() if key != "step" and _number(v)]
-    return points
+    """Returns the points in lines of a training curve as it's being written; leaves out what isn't a number."""
+    return [point for line in lines.splitlines() for point in line_points(json.loads(line))]
+
+
+def line_points(line: dict[str, Any]) -> list[Point]:
+    """Returns the points in a line of a training curve, which has a `step`."""
+    return [Point(key, float(v), line["step"]) for key, v in line.items() if key != "step" and _number(v)]
 
 
 def points(outs: list[str]) -> list[Point]:
@@ -38,14 +64,11 @@ def points(outs: list[str]) -> list[Point]:
     for out in outs:
         path = Path(out)
         if out.startswith("curves/"):
-            found += curve_points(path.read_text())
-        elif out == "metrics/evaluate.json":
-            found += [
-                Point(key, value, 0)
-                for key, value in results(records.plain(path, ("comparisons", "implicit_reward"), f"{AGAIN} evaluate`"))
-            ]
+            found += [point for line in curve.read(path, path.stem) for point in line_points(line)]
+        elif path == evaluations.FILE:
+            found += [Point(key, value, 0) for key, value in results(evaluations.read(path))]
         elif path.suffix == ".json":
-            values = flatten(records.plain(path, (), f"{AGAIN} STAGE` for the stage that makes it"))
+            values = flatten(records.plain(path, (), AGAIN))
             found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
     return found
 
@@ -70,20 +93,20 @@ def conventions(outs: list[str]) -> dict[str, float]:
     """Returns a trained policy's beta and learning rate in other code's conventions, as its policy.json has them."""
     found: dict[str, float] = {}
     for path in (Path(out) / "policy.json" for out in outs if out.startswith("models/policies/")):
-        found |= records.plain(path, (), f"{AGAIN} train@{path.parent.name}`").get("conventions", {})
+        found |= records.read(path, Policy, f"train@{path.parent.name}").conventions
     return found
 
 
-def results(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def results(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
     """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
-    for row in evaluation["comparisons"]:
+    for row in evaluation.comparisons:
         for key in ("win_rate", "ci_low", "ci_high"):
-            if row[key] is not None:
-                yield f"{row['scorer']}/{row['policy']}_over_{row['baseline']}/{key}", row[key]
-    for row in evaluation["implicit_reward"]:
+            if (value := getattr(row, key)) is not None:
+                yield f"{row.scorer}/{row.policy}_over_{row.baseline}/{key}", value
+    for accuracy in evaluation.implicit_reward:
         for key in ("accuracy", "ci_low", "ci_high", "ceiling"):
-            if row[key] is not None:
-                yield f"implicit_reward/{row['policy']}/{key}", row[key]
+            if (value := getattr(accuracy, key)) is not None:
+                yield f"implicit_reward/{accuracy.policy}/{key}", value
 
 
 def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:
@@ -97,8 +120,8 @@ def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:
         if out.startswith("models/") and heavy:
             found.append((path, "model"))
         elif out.startswith("images/") and heavy:
-            listed = records.plain(path / "manifest.json", ("images",), f"{AGAIN} generate@{path.name}`")["images"]
-            names = [image["file"] for image in listed[:SAMPLE]]
+            manifest = records.read(path / "manifest.json", Images, f"generate@{path.name}")
+            names = [image.file for image in manifest.images[:SAMPLE]]
             found += [(path / name, "images") for name in ["manifest.json", *names]]
         elif out == "reports":
             found.append((path, "report"))

@@ -189,7 +189,7 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
 
 
 def read_lines(curve: Path) -> list[dict[str, float]]:
-    """Reads the lines of a curve."""
+    """Reads the lines of a curve, which `resume.cut` has checked."""
     return [json.loads(line) for line in curve.read_text().splitlines()]
 
 

@@ -225,6 +225,30 @@ def test_keys_of_an_older_file_say_where_they_went(raw: dict[str, Any]) -> None:
     assert sum("it's `rewards` now" in line for line in lines) == 2
 
 
+def test_a_file_of_version_0_1_has_only_lines_that_help(raw: dict[str, Any]) -> None:
+    """Its policies had all values, its judges stood in evaluate and probe; nothing in it was misspelt."""
+    lora = {"adapter": "lora", "lora_rank": 8, "lora_alpha": 8, "lora_targets": None}
+    shared = {**raw.pop("training"), **raw.pop("runtime"), **lora}
+    del shared["lora"]
+    for name in ("dpo", "sft"):
+        raw["policies"][name] |= shared
+    raw["probe"]["scorers"] = raw["probe"].pop("rewards")
+    raw["evaluate"]["scorers"] = list(raw.pop("rewards"))
+    del raw["generate"]["sampler"], raw["generate"]["overrides"], raw["data"]["repeats"], raw["data"]["settings"]
+    _, *lines = message(raw).splitlines()
+    assert sum("this key moved" in line for line in lines) == 2 * 7 + 2
+    missing = {line.strip().partition(":")[0] for line in lines if "missing" in line}
+    sections = {"training", "runtime", "rewards"}
+    assert missing == sections | {
+        "data.repeats",
+        "data.settings",
+        "probe.rewards",
+        "generate.sampler",
+        "generate.overrides",
+    }
+    assert len(lines) == 16 + len(missing)
+
+
 def test_a_long_value_is_cut(raw: dict[str, Any]) -> None:
     raw["pairs"]["rule"] = "x" * 10_000
     assert len(message(raw)) < 500

@@ -92,11 +92,12 @@ def test_a_message_names_three_places_at_most(tmp_path: Path) -> None:
         (b'{"a": 1, "b"', "can't be read"),
         (b"\xff\xfe{}", "can't be read"),
         (b"", "can't be read"),
+        (b"[" * 100_000, "can't be read"),
         (b"[1, 2]", "with a, b, found"),
         (b"null", "with a, b, found"),
         (b'{"a": 1}', "found one without b"),
     ],
-    ids=["cut", "not utf-8", "empty", "a list", "null", "a key missing"],
+    ids=["cut", "not utf-8", "empty", "too deep", "a list", "null", "a key missing"],
 )
 def test_a_plain_object_that_is_damaged_names_its_file_and_the_remedy(
     tmp_path: Path, data: bytes, expected: str
@@ -107,3 +108,11 @@ def test_a_plain_object_that_is_damaged_names_its_file_and_the_remedy(
         records.plain(path, ("a", "b"), "Remove it.")
     path.write_text('{"a": 1, "b": 2, "more": 3}')
     assert records.plain(path, ("a", "b"), "Remove it.") == {"a": 1, "b": 2, "more": 3}
+
+
+def test_a_plain_object_without_wanted_keys_may_have_any(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    path.write_text('{"a": [1, null]}')
+    assert records.plain(path, (), "Remove it.") == {"a": [1, None]}
+    with pytest.raises(UserError, match=r"gone\.json can't be read: expected a JSON object, found .* Remove it\.$"):
+        records.plain(tmp_path / "gone.json", (), "Remove it.")

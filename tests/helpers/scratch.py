@@ -43,7 +43,7 @@ def write(path, text):
 
 STAGES = {
     "ingest": """
-def run(params, policy=None):
+def run(params):
     print("reading raw")
     write("data/comparisons/comparisons.txt", Path("raw/data.txt").read_text())
     write("metrics/ingest.json", json.dumps({"rows": 30, "rejects": {"tie": 2}}))
@@ -66,7 +66,7 @@ def run(params, policy):
     write(f"curves/{policy}.jsonl", "".join(line + "\\n" for line in lines))
 """,
     "evaluate": """
-def run(params, policy=None):
+def run(params):
     row = {"policy": "dpo", "baseline": "base", "scorer": "oracle", "prompts": 320, "seeds": 1, "wins": 280, "ties": 8,
            "losses": 32, "win_rate": 0.8875, "ci_low": 0.85, "ci_high": 0.92}
     reward = {"policy": "dpo", "accuracy": 0.66, "ci_low": 0.62, "ci_high": 0.70, "pairs": 420, "ceiling": 0.76}

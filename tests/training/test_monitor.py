@@ -304,3 +304,11 @@ def test_with_no_pairs_held_out_there_are_no_probes(
 def test_choosing_by_probe_needs_probes() -> None:
     with pytest.raises(UserError, match=r"policies\.dpo\.choose: expected last, since probe\.every is 0"):
         make_params(Path.cwd(), POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe"}}, probe={"every": 0})
+
+
+@pytest.mark.parametrize("name", ["dpo", "lora", "average"])
+def test_weights_that_arent_finite_are_not_published(tmp_path: Path, name: str) -> None:
+    """The only step's gradient is finite, its size isn't: no later loss sees the weights that it leaves."""
+    with pytest.raises(UserError, match=rf"training of {name}: expected finite weights.*\.{name}\.lr"):
+        trained(tmp_path / "a", name, steps=1, lr=1e39, warmup_steps=0, watched={"every": 0})
+    assert not (tmp_path / "a/out").exists()

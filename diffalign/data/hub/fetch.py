@@ -260,7 +260,13 @@ def _plan(source: Pinned, commit: str, remotes: list[Remote], missing: list[Remo
 def read_lock() -> dict[str, Any]:
     """Loads the lock file: name -> {repo, revision, commit, files: {path on the hub: "sha256:..." or "git:..."}}."""
     remedy = "Bring it back from a backup, or remove it and run the same command again: what is there is verified anew."
-    return records.plain(LOCK, (), remedy) if LOCK.exists() else {}
+    found = records.plain(LOCK, (), remedy) if LOCK.exists() else {}
+    for name, entry in found.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("files"), dict):
+            raise UserError(
+                f"{LOCK}: {name}: expected an object with files, found {records.shortened(entry)}. {remedy}"
+            )
+    return found
 
 
 def _record(name: str, done: dict[str, str], **pin: str) -> None:

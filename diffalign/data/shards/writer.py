@@ -106,7 +106,9 @@ def _record(path: Path) -> Record | None:
     except ValueError:
         return None
     whole = isinstance(found, dict) and found.keys() >= {"name", "samples", "bytes", "sha256", *COLUMNS}
-    return found if whole and all(len(found[name]) == found["samples"] for name in COLUMNS) else None
+    columns = [found[name] for name in COLUMNS] if whole else []
+    sound = whole and all(isinstance(column, list) and len(column) == found["samples"] for column in columns)
+    return found if sound else None
 
 
 def counted(samples: Iterator[Sample], progress: Progress) -> Iterator[Sample]:
