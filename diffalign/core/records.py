@@ -17,7 +17,7 @@ from diffalign.core.files import write_json, write_json_lines
 
 SHOWN = 3
 """Places of a damaged file that the message names, at most."""
-LONGEST = 60
+LONGEST = 80
 """Characters of a wrong value that the message shows."""
 
 
@@ -99,8 +99,8 @@ def differences(error: ValidationError) -> Iterator[str]:
 
 
 def shortened(value: Any) -> str:
-    """Returns a value as text, cut to what fits in a message."""
-    text = repr(value)
+    """Returns a value as text, cut to what fits in a message; null, true and false are as in JSON."""
+    text = json.dumps(value) if isinstance(value, bool | None) else repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 

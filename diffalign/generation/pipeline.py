@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffalign.core.errors import UserError
+from diffalign.data.pixels import to_uint8
 from diffalign.diffusion import sampling
 from diffalign.diffusion.process import Cond, Denoise, Process
 from diffalign.diffusion.rng import NOISE, STEP, generator, normal, text_seed
@@ -81,7 +82,7 @@ def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) ->
     """Returns the function from prompts and noise to float pictures; gradients reach the noise and `denoise`.
 
     Of `model` the VAE and the text encoders are used, not the denoiser: `denoise` may be another's of its family. It is
-    told, where it wants to know, that it draws a square image of `resolution` pixels, nothing cropped. The function
+    told, where it wants to know, that it makes a square image of `resolution` pixels, nothing cropped. The function
     raises UserError where latents or pixels aren't finite.
     """
     device = model.device
@@ -107,7 +108,7 @@ def image_maker(model: Family, denoise: Denoise, resolution: int, how: Sampling)
 
     @torch.no_grad()
     def make_images(prompts: list[str], noise: Tensor, added: StepNoise) -> NDArray[np.uint8]:
-        return pixels(make(prompts, noise, added))
+        return to_uint8(make(prompts, noise, added))
 
     return make_images
 
@@ -168,12 +169,6 @@ def picture(model: Family, x0: Tensor) -> Tensor:
     """
     clipped: Tensor = _Clipped.apply(model.decode(x0))
     return clipped
-
-
-def pixels(x: Tensor) -> NDArray[np.uint8]:
-    """Rounds pictures [B, 3, H, W] in [-1, 1] to uint8 [B, H, W, 3]; clips what is beyond."""
-    levels: NDArray[np.uint8] = (x.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return levels
 
 
 def png(array: NDArray[np.uint8]) -> bytes:

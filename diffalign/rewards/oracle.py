@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from diffalign.rewards.reward import Reward, to_uint8
+from diffalign.data.pixels import to_uint8
+from diffalign.rewards.reward import Reward
 from diffalign.shapes import oracle
 
 if TYPE_CHECKING:

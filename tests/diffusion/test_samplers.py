@@ -14,7 +14,7 @@ from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Diffusion, Flow, Process, scaled_linear
 from diffalign.diffusion.samplers import flow_euler, spacing
-from diffalign.diffusion.samplers.sampler import load
+from diffalign.diffusion.samplers.sampler import FLOW, load
 from tools import sampler_table
 from tools.sampler_table import STEPS, Case, cases, difference
 
@@ -81,8 +81,10 @@ def test_a_sampler_of_the_other_kind_of_process_is_refused(settings: dict[str, A
     wrong: Process = other
     assert len(load(settings).plan(mine, 4).moves) == 4
     kind = "a diffusion model" if flow else "a flow model"
-    with pytest.raises(UserError, match=f"generate.sampler: {settings['name']} .* found {kind}: expected one of"):
+    suited = [name for name, process in config.SAMPLERS.items() if (process == "flow") is not flow]
+    with pytest.raises(UserError, match=rf"generate\.sampler, .*overrides: {settings['name']} .*{kind}: ") as error:
         load(settings).plan(wrong, 4)
+    assert str(error.value).endswith(f"expected one of {', '.join(sorted(suited))}")
 
 
 def test_every_sampler_has_its_file_its_settings_and_its_family() -> None:
@@ -91,6 +93,7 @@ def test_every_sampler_has_its_file_its_settings_and_its_family() -> None:
     names = [get_args(cls.model_fields["name"].annotation)[0] for cls in classes]
     assert sorted(names) == axes.names("diffalign.diffusion.samplers")
     assert sorted(names) == sorted(settings["name"] for settings in SETTINGS)
+    assert all(name.startswith(FLOW) is (process == "flow") for name, process in config.SAMPLERS.items())
     by_name = dict(zip(names, classes, strict=True))
     for settings in SETTINGS:
         cls = by_name[settings["name"]]

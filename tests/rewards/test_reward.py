@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffalign.core import axes
 from diffalign.core.errors import UserError
+from diffalign.data.pixels import from_uint8
 from diffalign.evaluation.scores import as_values
-from diffalign.generation.pipeline import pixels as drawn
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Detailed
 from diffalign.shapes import oracle, scenes
@@ -41,7 +41,7 @@ def test_a_reward_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str) -> None:
     reward = rewards.load(name, SETTINGS[name], "cpu")
-    pixels = rewards.from_uint8([rendered(RED), rendered(BLUE)])
+    pixels = from_uint8([rendered(RED), rendered(BLUE)])
     found = reward(pixels, [RED, RED])
     assert found.shape == (2,)
     one_by_one = [float(reward(pixels[i : i + 1], [RED])) for i in range(2)]
@@ -52,19 +52,6 @@ def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str) -> None:
 def test_an_unknown_reward_is_named() -> None:
     with pytest.raises(UserError, match="found 'clip'"):
         rewards.load("clip", {}, "cpu")
-
-
-def test_every_level_survives_the_way_to_a_tensor_and_back() -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    pixels = rewards.from_uint8([levels])
-    assert pixels.shape == (1, 3, 16, 16) and (float(pixels.min()), float(pixels.max())) == (-1, 1)
-    assert np.array_equal(rewards.to_uint8(pixels)[0], levels)
-    assert np.array_equal(rewards.to_uint8(pixels * 1.5)[0, -1, -1], [255, 255, 255])
-
-
-def test_float_pictures_are_rounded_as_the_published_ones_are() -> None:
-    pixels = 1.2 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(rewards.to_uint8(pixels), drawn(pixels))
 
 
 def test_the_oracles_scores_are_those_of_the_same_levels() -> None:
@@ -92,7 +79,7 @@ def test_the_oracle_knows_right_from_wrong_and_what_it_cannot_judge() -> None:
 
 
 def test_an_image_that_isnt_finite_has_no_score() -> None:
-    pixels = rewards.from_uint8([rendered(RED)] * 2)
+    pixels = from_uint8([rendered(RED)] * 2)
     pixels[1, 0, 3, 3] = float("nan")
     found = rewards.load("oracle", {}, "cpu")(pixels, [RED, RED])
     assert found[0] > 0.9 and found[1].isnan()

@@ -4,6 +4,7 @@ Shapes: B pairs, C latent channels, h w latent height and width.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,15 +84,14 @@ class Place:
     slot: int = 0
 
 
-@dataclass(frozen=True)
-class PairSource:
-    """Makes one rank's share of every global batch of pairs; a step's batches are a function of its number alone.
+@dataclass(frozen=True, kw_only=True)
+class BatchSource(ABC):
+    """Makes one rank's share of every global batch; a step's batches are a function of its number alone.
 
-    The global batch of `batch_size` pairs has as many slots; rank r of `world` has the r-th run of them. Batches are
-    made on the CPU, the same for every device.
+    The global batch has `batch_size` slots; rank r of `world` has the r-th run of them. Batches are made on the CPU,
+    the same for every device. A subclass says what is in a slot.
     """
 
-    pairs: Sequence[Pair]
     images: Shards
     prompts: Shards
     times: Times
@@ -105,15 +105,34 @@ class PairSource:
     world: int = 1
     read: Callable[[Make[PairBatch], int], Iterator[PairBatch]] = when_asked
     """How a step's micro-batches are read: made when asked for, or before (`prefetch.Prefetcher`)."""
-    fixed: FixedDraws | None = None
-    """The pairs' own draws, where the reference's errors at them are kept; None: draws by `seed`, step and slot."""
-    errors_ref: NDArray[np.float32] | None = None
-    """Those errors [N, K, 2], winner and loser, of the pairs in their order."""
 
     @property
     def process(self) -> Process:
         """Returns the process that noises the latents."""
         return self.times.process
+
+    def at(self, step: int) -> Iterator[PairBatch]:
+        """Yields this rank's micro-batches of an optimizer step (0, 1, ...)."""
+        return (batch.to(self.device) for batch in self.read(self._made, step))
+
+    def _made(self, step: int) -> Iterator[PairBatch]:
+        for slots in micro_batches(self.batch_size, self.micro_batch_size, self.rank, self.world):
+            yield self._in_slots(step, slots).pinned(self.device)
+
+    @abstractmethod
+    def _in_slots(self, step: int, slots: Sequence[int]) -> PairBatch:
+        """Returns the batch that is in some slots of a step."""
+
+
+@dataclass(frozen=True)
+class PairSource(BatchSource):
+    """Makes global batches of pairs, one in each slot."""
+
+    pairs: Sequence[Pair]
+    fixed: FixedDraws | None = None
+    """The pairs' own draws, where the reference's errors at them are kept; None: draws by `seed`, step and slot."""
+    errors_ref: NDArray[np.float32] | None = None
+    """Those errors [N, K, 2], winner and loser, of the pairs in their order."""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -130,10 +149,6 @@ class PairSource:
         """Returns how much there is to learn from, by kind."""
         return {"pairs": len(self.pairs)}
 
-    def at(self, step: int) -> Iterator[PairBatch]:
-        """Yields this rank's micro-batches of an optimizer step (0, 1, ...)."""
-        return (batch.to(self.device) for batch in self.read(self._made, step))
-
     def batch(self, places: Sequence[Place]) -> PairBatch:
         """Returns the pairs at some places, a row each."""
         return self._batch(places).to(self.device)
@@ -142,9 +157,8 @@ class PairSource:
         """Returns a batch of any pairs that are in the shards, at these draws."""
         return self._drawn(pairs, draws).to(self.device)
 
-    def _made(self, step: int) -> Iterator[PairBatch]:
-        for slots in micro_batches(self.batch_size, self.micro_batch_size, self.rank, self.world):
-            yield self._batch([self._place(step, slot) for slot in slots]).pinned(self.device)
+    def _in_slots(self, step: int, slots: Sequence[int]) -> PairBatch:
+        return self._batch([self._place(step, slot) for slot in slots])
 
     def _batch(self, places: Sequence[Place]) -> PairBatch:
         pairs, shape = [self.pairs[place.index] for place in places], self.shape

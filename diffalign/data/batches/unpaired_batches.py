@@ -3,22 +3,19 @@
 Shapes: B slots in a micro-batch, C latent channels, h w latent height and width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from diffalign.data.batches.image_labels import ImageLabel
-from diffalign.data.batches.pair_batches import PairBatch, conditions, latents, micro_batches
-from diffalign.data.batches.prefetch import Make, when_asked
-from diffalign.data.shards.reader import Shards, image_cond, prompt_key, stacked
-from diffalign.diffusion.process import Process
+from diffalign.data.batches.pair_batches import BatchSource, PairBatch, conditions, latents
+from diffalign.data.shards.reader import image_cond, prompt_key, stacked
 from diffalign.diffusion.rng import ImageDraw, image_draw, image_index
-from diffalign.diffusion.timesteps import Times
 
 
 @dataclass(frozen=True)
-class UnpairedSource:
+class UnpairedSource(BatchSource):
     """Makes global batches of labelled images: each slot has a desirable image and an unrelated undesirable one.
 
     The two have nothing in common: each its own prompt, timestep and noise, each side its own order. What it gives has
@@ -27,24 +24,6 @@ class UnpairedSource:
 
     desirable: Sequence[ImageLabel]
     undesirable: Sequence[ImageLabel]
-    images: Shards
-    prompts: Shards
-    times: Times
-    seed: int
-    batch_size: int
-    micro_batch_size: int
-    prompt_drop: float
-    flip: str
-    device: torch.device
-    rank: int = 0
-    world: int = 1
-    read: Callable[[Make[PairBatch], int], Iterator[PairBatch]] = when_asked
-    """How a step's micro-batches are read: made when asked for, or before (`prefetch.Prefetcher`)."""
-
-    @property
-    def process(self) -> Process:
-        """Returns the process that noises the latents."""
-        return self.times.process
 
     @property
     def elements(self) -> int:
@@ -56,26 +35,18 @@ class UnpairedSource:
         """Returns how much there is to learn from, by kind."""
         return {"desirable": len(self.desirable), "undesirable": len(self.undesirable)}
 
-    def at(self, step: int) -> Iterator[PairBatch]:
-        """Yields this rank's micro-batches of an optimizer step (0, 1, ...)."""
-        return (batch.to(self.device) for batch in self.read(self._made, step))
-
-    def _made(self, step: int) -> Iterator[PairBatch]:
-        for slots in micro_batches(self.batch_size, self.micro_batch_size, self.rank, self.world):
-            yield self._batch(step, slots).pinned(self.device)
-
-    def _batch(self, step: int, slots: Sequence[int]) -> PairBatch:
+    def _in_slots(self, step: int, slots: Sequence[int]) -> PairBatch:
         chosen: list[ImageLabel] = []
         for side, of_side in enumerate((self.desirable, self.undesirable)):
             where = (image_index(self.seed, step, slot, side, self.batch_size, len(of_side)) for slot in slots)
             chosen += [of_side[i] for i in where]
-        moments = [self.images.get(opinion.image) for opinion in chosen]
+        moments = [self.images.get(label.image) for label in chosen]
         shape = tuple(moments[0]["mean"].shape)
         draws = [self._draw(step, slot, side, shape) for side in (0, 1) for slot in slots]
         x0 = torch.stack([latents(m, d.posterior, d.flip) for m, d in zip(moments, draws, strict=True)])
         eps = torch.stack([d.eps for d in draws])
         t = torch.tensor([d.t for d in draws])
-        keys = [prompt_key("" if d.drop else opinion.prompt) for opinion, d in zip(chosen, draws, strict=True)]
+        keys = [prompt_key("" if d.drop else label.prompt) for label, d in zip(chosen, draws, strict=True)]
         told = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
         cond = conditions(self.prompts, keys) | stacked(told)
         ones = torch.ones(len(slots))

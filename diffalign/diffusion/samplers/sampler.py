@@ -18,6 +18,8 @@ from diffalign.diffusion.process import Diffusion, Flow, Process, transition
 
 Move = tuple[float, float]
 """Two times (t, t_prev): the network is told t, and x is taken from there to t_prev."""
+FLOW = "flow_"
+"""Prefix of the names of samplers for flow models; others are for diffusion models."""
 Solver = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor | None]]
 """A function (output, x, t, t_prev) -> (mean [B, C, h, w] of x at t_prev, its standard deviation [B]; None: exact).
 
@@ -72,18 +74,22 @@ def by_coefficients(process: Process, noise: float) -> Solver:
 def diffusion(process: Process, name: str) -> Diffusion:
     """Returns the process if it is a `Diffusion`; UserError otherwise. `name` is the sampler's."""
     if not isinstance(process, Diffusion):
-        raise UserError(
-            f"generate.sampler: {name} samples from diffusion models, found a flow model: expected one of "
-            "flow_euler, flow_sde, flow_dance, flow_cps"
-        )
+        raise unsuited(name, "diffusion", "flow")
     return process
 
 
 def flow(process: Process, name: str) -> Flow:
     """Returns the process if it is a `Flow`; UserError otherwise. `name` is the sampler's."""
     if not isinstance(process, Flow):
-        raise UserError(
-            f"generate.sampler: {name} samples from flow models such as Stable Diffusion 3, found a diffusion model: "
-            "expected one of ddim, dpmpp_2m, euler, euler_ancestral"
-        )
+        raise unsuited(name, "flow", "diffusion")
     return process
+
+
+def unsuited(name: str, wanted: str, found: str) -> UserError:
+    """Returns the error for a sampler of `wanted` models on a `found` one; it lists those of such models."""
+    there = axes.names("diffalign.diffusion.samplers")
+    suited = [each for each in there if each.startswith(FLOW) is (found == "flow")]
+    return UserError(
+        f"generate.sampler, or the policy's own in generate.overrides: {name} samples from {wanted} models, found a "
+        f"{found} model: expected one of {', '.join(suited)}"
+    )

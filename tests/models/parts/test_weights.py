@@ -110,7 +110,7 @@ def test_a_lora_that_isnt_finite(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"adapter": "x"}, r"adapter: input should be 'none', 'full' or 'lora', found 'x'"),
-        ({"init": None}, "init: input should be a valid string, found None"),
+        ({"init": None}, "init: input should be a valid string, found null"),
         ({"init_fingerprint": 3}, "init_fingerprint"),
     ],
 )

@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from diffalign.core.errors import UserError
+from diffalign.core.records import shortened
 from diffalign.models.parts.configs.autoencoder import Autoencoder
-from diffalign.models.parts.configs.schema import Config, read, refusal, shortened
+from diffalign.models.parts.configs.schema import Config, read, refusal
 from diffalign.models.parts.configs.text import CLIPText, CLIPTokenizerFile
 
 CONFIG, SCHEDULER, INDEX = "config.json", "scheduler/scheduler_config.json", "model_index.json"

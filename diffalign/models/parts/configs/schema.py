@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffalign.core.errors import UserError
+from diffalign.core.records import shortened
 
 Size = Annotated[int, Field(ge=1, le=65536)]
 """A width, a length, a number of channels."""
@@ -114,9 +115,3 @@ def expected(kind: str, message: str) -> str:
     if kind == "none_required":
         return "expected null"
     return "expected " + message.removeprefix("Input should be ").removeprefix("Value error, ")
-
-
-def shortened(value: Any, limit: int = 80) -> str:
-    """Returns a value as text of at most `limit` characters."""
-    text = json.dumps(value) if isinstance(value, bool | None) else repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
