@@ -27,7 +27,7 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
 
 def find(checkout: Path) -> tuple[str, Path]:
-    """Which script is in a checkout, and where; UserError if none is."""
+    """Returns the kind of the script in a checkout, and its file; UserError if none is there."""
     for name, kind in SCRIPTS.items():
         if (checkout / name).is_file():
             return kind, (checkout / name).resolve()
@@ -35,7 +35,7 @@ def find(checkout: Path) -> tuple[str, Path]:
 
 
 def missing(script: Path, kind: str, python: str) -> list[str]:
-    """What a script imports at its top level and that Python lacks."""
+    """Lists the packages that a script imports at its top level and that Python lacks."""
     tree = ast.parse(script.read_text())
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
@@ -52,7 +52,7 @@ def missing(script: Path, kind: str, python: str) -> list[str]:
 
 
 def command(kind: str, options: argparse.Namespace, steps: int, out: Path) -> list[str]:
-    """The script's arguments for one run in the working folder, in its own terms."""
+    """Returns the script's arguments for one run in the working folder, in its own terms."""
     micro_batch = 1 if kind == "salesforce" else int(options.micro_batch)
     arguments = {
         "pretrained_model_name_or_path": "model",
@@ -79,7 +79,7 @@ def command(kind: str, options: argparse.Namespace, steps: int, out: Path) -> li
 
 
 def seconds(script: Path, kind: str, options: argparse.Namespace, steps: int) -> float:
-    """Wall time of one run of the script; UserError with its last words if it fails."""
+    """Returns the wall time of one run of the script; UserError with its last words if it fails."""
     environment = {**os.environ, "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     environment["ACCELERATE_USE_CPU"] = "true" if options.device == "cpu" else "false"
     environment["HF_HOME"] = str(Path("cache").resolve())
@@ -92,7 +92,7 @@ def seconds(script: Path, kind: str, options: argparse.Namespace, steps: int) ->
 
 
 def run(options: argparse.Namespace) -> str:
-    """Pairs a second of the script in a checkout, as a line. Raises UserError where it can't run, saying why."""
+    """Returns the pairs a second of the script in a checkout, as a line; UserError where it can't run, saying why."""
     kind, script = find(options.peer_checkout)
     if "/" in options.peer_python:
         options.peer_python = os.path.abspath(options.peer_python)  # its links are what makes it an environment's

@@ -40,7 +40,7 @@ from stages.train import COMPARISONS, SHARDS
 
 @dataclass(frozen=True)
 class Setting:
-    """What the contenders share: the params with the policy `dpo`, the machine, the memory option."""
+    """The settings that all contenders share: the params with the policy `dpo`, the machine, the memory option."""
 
     params: Params
     device: str
@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def policy(self) -> dpo.Settings:
-        """The settings of the policy that is trained."""
+        """Returns the settings of the policy that is trained."""
         settings = self.params.policies["dpo"]
         assert isinstance(settings, dpo.Settings)
         return settings
@@ -61,10 +61,10 @@ class Contender(Protocol):
     """A training run that can be asked for its next optimizer steps."""
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """What is trained."""
+        """Returns the weights that are trained."""
 
     def step(self, step: int) -> float:
-        """One optimizer step on the pairs of step 0, 1, ...; the mean loss over them."""
+        """Takes an optimizer step on the pairs of step 0, 1, ...; returns the mean loss over them."""
 
 
 class Ours:
@@ -83,11 +83,11 @@ class Ours:
         self.method = methods.load(policy, Sources(spec, self.learner))
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """What is trained."""
+        """Returns the weights that are trained."""
         return list(self.learner.trainable.values())
 
     def cached_apart(self, step: int) -> float:
-        """By how much the cached reference's loss is from the live one's, on a step's pairs and their own draws."""
+        """Returns how far the cached reference's loss is from the live one's, at a step's pairs' own draws."""
         model = self.learner.model
         live = live_reference(self.spec, model, model.denoiser, self.learner.parallel)
         sums = [0.0, 0.0]
@@ -98,7 +98,7 @@ class Ours:
         return abs(sums[0] - sums[1]) / self.policy.batch_size
 
     def step(self, step: int) -> float:
-        """One optimizer step; the mean loss."""
+        """Takes an optimizer step; returns the mean loss."""
         logs = training.optimizer_step(self.learner, self.method, self.policy, step, logging=True)
         assert logs is not None
         return logs["loss"]
@@ -144,11 +144,11 @@ class InLoop:
         self.shards = (Shards(SHARDS, "images"), Shards(SHARDS, "prompts")) if stored else None
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """What is trained."""
+        """Returns the weights that are trained."""
         return [p for p in self.trained.denoiser.parameters() if p.requires_grad]
 
     def step(self, step: int) -> float:
-        """One optimizer step of accumulated micro-batches; the mean loss."""
+        """Takes an optimizer step of accumulated micro-batches; returns the mean loss."""
         size = self.policy.batch_size
         for group in self.optimizer.param_groups:
             group["lr"] = self.policy.lr * min(1.0, (step + 1) / max(self.policy.warmup_steps, 1))
@@ -166,7 +166,7 @@ class InLoop:
         return total / size
 
     def batches(self, step: int) -> Iterator[tuple[list[int], Tensor]]:
-        """Slots of the step and their pairs' pixels [B, 6, H, W], winner and loser along the channels."""
+        """Yields slots of the step and their pairs' pixels [B, 6, H, W], winner and loser along the channels."""
         size = self.policy.batch_size
         indices = [pair_index(self.policy.seed, step, slot, size, len(self.pairs)) for slot in range(size)]
         loader = DataLoader(self.images, self.micro_batch, sampler=indices, num_workers=self.workers)
@@ -175,7 +175,7 @@ class InLoop:
             yield list(range(start, start + len(pixels))), pixels
 
     def loss(self, step: int, slots: Sequence[int], pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean loss, implicit accuracy, mean error of policy and of reference; winners first in each batch of 2B."""
+        """Returns mean loss, implicit accuracy, mean errors of policy and reference; winners come first in a batch."""
         x0, eps, t, cond = self.inputs(step, slots, torch.cat(pixels.chunk(2, dim=1)))
         x_t = self.scheduler.add_noise(x0, eps, t)
         errors = (self.trained.denoise(x_t, t, cond).float() - eps.float()).pow(2).mean(dim=[1, 2, 3])
@@ -189,7 +189,7 @@ class InLoop:
     def inputs(
         self, step: int, slots: Sequence[int], pixels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Clean latents and noise [2B, C, h, w], timesteps [2B], conditions of 2B rows, for pixels [2B, 3, H, W]."""
+        """Returns clean latents and noise [2B, C, h, w], timesteps [2B], conditions, for pixels [2B, 3, H, W]."""
         seed, size = self.policy.seed, self.policy.batch_size
         pairs = [self.pairs[pair_index(seed, step, slot, size, len(self.pairs))] for slot in slots]
         mean, logvar = self.moments(pairs, pixels)
@@ -207,7 +207,7 @@ class InLoop:
         return mean + (0.5 * logvar).exp() * posterior, eps, t, cond
 
     def moments(self, pairs: Sequence[Pair], pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logvar [2B, C, h, w] of the scaled latents' posterior, 8 images a forward."""
+        """Returns mean and logvar [2B, C, h, w] of the scaled latents' posterior, 8 images a forward."""
         if self.shards:
             keys = [pair.image_w for pair in pairs] + [pair.image_l for pair in pairs]
             found = [self.shards[0].get(key) for key in keys]
@@ -218,14 +218,14 @@ class InLoop:
         return mean, logvar
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """The conditions of B prompts."""
+        """Returns the conditions of B prompts."""
         if not self.shards:
             return self.frozen.encode_prompt(prompts)
         rows = stacked([self.shards[1].get(prompt_key(prompt)) for prompt in prompts])
         return {name: value.to(self.device) for name, value in rows.items()}
 
     def with_adapters_off(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        """The reference of a LoRA policy."""
+        """Computes the reference of a LoRA policy."""
         network: Any = self.trained.denoiser
         network.disable_adapters()
         try:
@@ -249,7 +249,7 @@ class Images(Dataset[Tensor]):
         return torch.cat([self.pixels(self.encoded[key]) for key in (pair.image_w, pair.image_l)])
 
     def pixels(self, data: bytes) -> Tensor:
-        """One image [3, H, W]: short side resized bilinearly, centre crop."""
+        """Returns an image [3, H, W]: short side resized bilinearly, centre crop."""
         image = Image.open(io.BytesIO(data)).convert("RGB")
         scale = self.resolution / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
@@ -264,4 +264,4 @@ CONTENDERS: dict[str, Callable[[Setting, int], Contender]] = {
     "ours, live reference": Ours,
     "ours, cached reference": lambda setting, micro_batch: Ours(setting, micro_batch, reference="cached"),
 }
-"""By the name in the tables: from the setting and the micro-batch of those that have one."""
+"""The contenders by their names in the tables: made from the setting and the micro-batch of those that have one."""

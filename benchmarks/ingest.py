@@ -28,7 +28,7 @@ ROUNDS = 3
 
 
 def picture(seed: int) -> bytes:
-    """A JPEG of soft colours under film grain, which makes it as large as a photograph."""
+    """Returns a JPEG of soft colours under film grain, which makes it as large as a photograph."""
     rng = np.random.default_rng(seed)
     colours = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize((512, 512))
     grain = rng.normal(0, 9, (512, 512, 1))
@@ -45,7 +45,7 @@ def decode_all(datas: list[bytes]) -> None:
 
 
 def rates(work: Callable[[], object], count: int) -> tuple[float, float]:
-    """Rows a second, by the clock and by CPU time."""
+    """Returns the rows a second, by the clock and by CPU time."""
     clock, cpu = time.perf_counter(), time.process_time()
     work()
     return count / (time.perf_counter() - clock), count / (time.process_time() - cpu)

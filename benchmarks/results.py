@@ -1,4 +1,4 @@
-"""What a benchmark's results are written as: JSON with everything, Markdown with what a reader wants."""
+"""Writes a benchmark's results: JSON with everything, Markdown with what a reader wants."""
 
 import argparse
 import os
@@ -15,11 +15,11 @@ from diffalign.core.files import write_json, write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
 THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
-"""What is set outside and moves a CPU's figures."""
+"""Environment variables that move a CPU's figures."""
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
-    """Commit, hardware, versions and parameters."""
+    """Returns commit, hardware, versions and parameters."""
     return {
         "commit": describe(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,26 +33,26 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe() -> str:
-    """The commit, "-dirty" where there are changes."""
+    """Returns the commit, "-dirty" where there are changes."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "none"
 
 
 def processor() -> str:
-    """The CPU's name, where Linux tells it."""
+    """Returns the CPU's name, where Linux tells it."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Median, lowest and highest."""
+    """Returns median, lowest and highest."""
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The tables."""
+    """Returns the tables."""
     params, losses, flop = found["params"], found["losses"], found["flop"]
     command = " ".join(f"--{name.replace('_', '-')} {shown(value)}".strip() for name, value in given(params).items())
     unet = flop["unet"]
@@ -95,19 +95,19 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def given(params: dict[str, Any]) -> dict[str, Any]:
-    """The options as on a command line."""
+    """Returns the options as on a command line."""
     return {name: value for name, value in params.items() if value not in (False, None)}
 
 
 def shown(value: Any) -> str:
-    """An option's value; a switch has none."""
+    """Returns an option's value; a switch has none."""
     if value is True:
         return ""
     return " ".join(f"'{item}'" for item in value) if isinstance(value, list) else str(value)
 
 
 def write(found: dict[str, Any], name: str) -> Path:
-    """Writes NAME.json and NAME.md into benchmarks/results; the JSON's path."""
+    """Writes NAME.json and NAME.md into benchmarks/results; returns the JSON's path."""
     FOLDER.mkdir(exist_ok=True)
     write_text(FOLDER / f"{name}.md", markdown(found))
     write_json(FOLDER / f"{name}.json", found)

@@ -59,7 +59,7 @@ def sequential(folder: Path) -> int:
 
 
 def rate(read: Callable[[], int], count: int) -> float:
-    """Samples a second of one pass."""
+    """Returns the samples a second of one pass."""
     start = time.perf_counter()
     if read() != count:
         raise AssertionError("samples are missing")

@@ -33,7 +33,7 @@ TOLERANCE = {"cpu": 1e-6, "cuda": 1e-4}
 GPU our blocks are compiled and laid out otherwise, the other loops' aren't.
 """
 FIRST = "official-style"
-"""What the ratios are to."""
+"""The contender that the ratios are to."""
 
 
 LORA = {"rank": 8, "alpha": 8, "targets": None}
@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_setting(options: argparse.Namespace) -> Setting:
-    """The world of a run, made in the working folder, whose data is as large as two optimizer steps."""
+    """Returns the world of a run, made in the working folder, whose data is as large as two optimizer steps."""
     lora = LORA if options.adapter == "lora" else None
     policy = {"lora": lora, "batch_size": options.batch, "micro_batch_size": 1}
     architecture = worlds.ARCHITECTURES[options.arch]
@@ -90,7 +90,7 @@ def nudge(contender: Contender, scale: float = 0.003) -> None:
 
 
 def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, Any]:
-    """Losses on the same draws, away from the reference, without learning; raises AssertionError if they differ.
+    """Compares losses on equal draws, away from the reference, without learning; AssertionError if they differ.
 
     Asserted at equal latents (the stored ones) and equal micro-batches: what is left is how the loss is computed. Also
     returned: what float16 storage, the micro-batch's shape and a cached reference do to a loss, each alone.
@@ -140,7 +140,7 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
 
 
 def turn(make: Callable[[], Contender], steps: int, device: str) -> dict[str, Any]:
-    """One turn: builds, takes a step to warm up, then times `steps` more.
+    """Takes one turn: builds, takes a step to warm up, then times `steps` more.
 
     Seconds by the clock and of CPU time, which other work on the machine disturbs less; losses; peak bytes on a GPU.
     """
@@ -167,7 +167,7 @@ def free(device: str) -> None:
 
 
 def fastest_micro_batch(make: Callable[[int], Contender], largest: int, device: str) -> int:
-    """Doubles the micro-batch until the GPU's memory or `largest` ends it; the one with the most pairs a second."""
+    """Doubles the micro-batch until the GPU's memory or `largest` ends it; returns the fastest, in pairs a second."""
     found: dict[int, float] = {}
     size = 1
     while size <= largest:
@@ -184,7 +184,7 @@ def fastest_micro_batch(make: Callable[[int], Contender], largest: int, device: 
 
 
 def measure(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    """All contenders in turns: a row each."""
+    """Runs all contenders in turns; returns a row for each."""
     batch, device = options.batch, options.device
     steps = options.pairs // batch
     sizes: dict[str, int] = {}
@@ -214,7 +214,7 @@ def measure(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
 
 
 def add_ratios(rows: dict[str, Any], rate: float) -> None:
-    """To each row its ratios to the first loop, turn by turn, and its share of the matrix products' rate."""
+    """Adds to each row its ratios to the first loop, turn by turn, and its share of the matrix products' rate."""
     for row in rows.values():
         row["flop_per_second"] = row["flop_per_pair"] * row["pairs_per_second"]
         row["share_of_matmul"] = row["flop_per_second"] / rate
@@ -227,7 +227,7 @@ def add_ratios(rows: dict[str, Any], rate: float) -> None:
 
 
 def profile(setting: Setting, micro_batch: int) -> list[dict[str, Any]]:
-    """Where one step of our loop with a live reference spends its time: operators by their own time."""
+    """Profiles a step of our loop with a live reference: operators by their own time."""
     contender = Ours(setting, micro_batch)
     contender.step(0)
     kinds = [torch.profiler.ProfilerActivity.CPU]
@@ -241,7 +241,7 @@ def profile(setting: Setting, micro_batch: int) -> list[dict[str, Any]]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole benchmark in a temporary folder; what is written to the results."""
+    """Runs the whole benchmark in a temporary folder; returns what is written to the results."""
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -268,7 +268,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def part_flops(setting: Setting) -> dict[str, int]:
-    """FLOPs of one forward of each part: an image through UNet and VAE encoder, a prompt through the text encoder."""
+    """Returns the FLOPs of a forward: an image through UNet and VAE encoder, a prompt through the text encoder."""
     model, side = setting.params.model, setting.params.precompute.resolution
     family = families.load(model.family, model.path, ("vae", "text", "denoiser"), setting.device)
     cond, moments = family.encode_prompt([""]), family.encode_image(torch.zeros(1, 3, side, side))

@@ -164,7 +164,7 @@ def make_model(architecture: Architecture, folder: Path, seed: int = 0) -> None:
 
 
 def photograph(seed: int, side: int) -> bytes:
-    """A JPEG of soft colours under film grain, which makes it as large as a photograph."""
+    """Returns a JPEG of soft colours under film grain, which makes it as large as a photograph."""
     rng = np.random.default_rng(seed)
     colours = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((side, side))
     grain = rng.normal(0, 9, (side, side, 1))

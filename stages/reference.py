@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
-from diffalign.reference import cache as cached
+from diffalign.reference import cache
 from diffalign.runtime import switches
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run(params: "Params") -> None:
     """
     if not params.reference.draws:
         with publishing.replacing(OUT) as folder:
-            cached.write_manifest(folder, {"draws": 0})
+            cache.write_manifest(folder, {"draws": 0})
         return
     publishing.check_target(OUT)
     if switches.read("DIFFALIGN_LAUNCHER") == "external":
@@ -39,7 +39,7 @@ def measure(params: "Params") -> None:
     from diffalign.data.shards import reader as shards
     from diffalign.models import family as families
     from diffalign.models.agreement import check_init
-    from diffalign.reference import worker as measuring
+    from diffalign.reference import worker
     from diffalign.runtime.environment import compiled, default_device, precision, world_size
     from diffalign.runtime.launch import launch
 
@@ -47,7 +47,7 @@ def measure(params: "Params") -> None:
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=params.reference.flip != "none")
-    spec = measuring.Spec(
+    spec = worker.Spec(
         family=params.model.family,
         model=params.model.path,
         settings=params.reference,
@@ -57,16 +57,16 @@ def measure(params: "Params") -> None:
         device=default_device(),
         precision=precision(),
         compiled=compiled(),
-        part=measuring.PART,
+        part=worker.PART,
     )
     init = files.hash_folder(weights)
     inputs, how = (spec.model, COMPARISONS, SHARDS), (spec.precision, spec.compiled)
     settings, pairs = spec.settings.model_dump(mode="json"), spec.pairs.model_dump(mode="json")
-    made_with = cached.fingerprint(settings, pairs, init, *inputs, *how)
-    pair_ids = [pair.pair_id for pair in measuring.training_pairs(spec)]
+    made_with = cache.fingerprint(settings, pairs, init, *inputs, *how)
+    pair_ids = [pair.pair_id for pair in worker.training_pairs(spec)]
     if not pair_ids:
         raise UserError(
-            f"{COMPARISONS} has no untied comparison in the train split under the rule {cached.which(pairs)}"
+            f"{COMPARISONS} has no untied comparison in the train split under the rule {cache.which(pairs)}"
         )
     work = files.work_folder(
         "reference", [spec.model_dump(mode="json"), made_with], [], {"model.family": params.model.family}
@@ -74,10 +74,10 @@ def measure(params: "Params") -> None:
     with files.lock(work) as held:
         files.remove_unfinished(work)
         if world_size() == 1:
-            measuring.run(spec, work)
+            worker.run(spec, work)
         else:
             files.write_json(work / "spec.json", spec.model_dump(mode="json"))
             launch("diffalign.reference.worker", [str(work / "spec.json")], world_size(), work / "error.txt", held)
-        cached.write(work / "out", made_with, pair_ids, measuring.collect(spec, work, len(pair_ids)))
+        cache.write(work / "out", made_with, pair_ids, worker.collect(spec, work, len(pair_ids)))
         publishing.publish(work / "out", OUT)
         shutil.rmtree(work)

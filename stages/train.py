@@ -13,7 +13,7 @@ from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.models.agreement import check_init
 from diffalign.models.policies import publish_untrained
-from diffalign.reference import cache as cached
+from diffalign.reference import cache
 from diffalign.runtime import external
 from diffalign.training import loop as training
 from diffalign.training import start
@@ -46,7 +46,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
     if settings.reference == "cached":
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
-        inputs.append(REFERENCE / cached.MANIFEST)
+        inputs.append(REFERENCE / cache.MANIFEST)
     named = {"item.method": settings.method, "model.family": params.model.family}
     work = work_folder(f"train-{policy}", spec.work(), inputs, named)  # not the machine: another one goes on with it
     if (place := external.place()) and place.rank:
@@ -87,5 +87,5 @@ def check_reference(params: "Params", weights: str, precision: str, compiled: bo
     `weights` is the hash of the denoiser that is the reference.
     """
     settings, pairs = params.reference.model_dump(mode="json"), params.pairs.model_dump()
-    expected = cached.fingerprint(settings, pairs, weights, params.model.path, COMPARISONS, SHARDS, precision, compiled)
-    cached.check_fingerprint(cached.read_manifest(REFERENCE), expected)
+    expected = cache.fingerprint(settings, pairs, weights, params.model.path, COMPARISONS, SHARDS, precision, compiled)
+    cache.check_fingerprint(cache.read_manifest(REFERENCE), expected)

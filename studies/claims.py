@@ -1,4 +1,4 @@
-"""What a claim expects of some runs, and its verdict: pure functions of win rates with intervals, and alarms."""
+"""Judges what claims expect of runs: pure functions of win rates with intervals, and alarms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from diffalign.reporting.study_file import Verdict
 
 Row = Mapping[str, Any]
 Labels = Mapping[str, str]
-"""What each run is called."""
+"""The names of the runs."""
 BASE = "base"
 """The name by which claims call the model before alignment, whatever it's called in params.yaml."""
 CLOSE = 0.1

@@ -43,7 +43,7 @@ FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
-    ("train", "diffalign.diffusion.samplers"): "samplers draw the pictures of probes: likewise",
+    ("train", "diffalign.diffusion.samplers"): "samplers make the pictures of probes: likewise",
 }
 """Axes that a stage loads from and doesn't depend on, with the reason."""
 NO_RESULT = {

@@ -1,4 +1,4 @@
-"""How images are made of each policy: the section `generate` of params.yaml."""
+"""Settings of each policy's images: the section `generate` of params.yaml."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ Guidance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class Override(Model):
-    """What differs for one policy's images; a key that isn't there is as for all."""
+    """The settings that differ for one policy's images; a key that isn't there is as for all."""
 
     sampler: Sampler | None = None
     steps: Steps | None = None

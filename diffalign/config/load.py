@@ -91,7 +91,7 @@ def inherited(raw: Any, error: Any) -> str | None:
 
 
 def repeated(raw: Any, error: Any, wrong: set[Any]) -> bool:
-    """Whether an error of a policy is one of `training`, whose keys in `wrong` have errors that are listed there."""
+    """Tells whether a policy's error is one of `training`, whose keys in `wrong` have errors that are listed there."""
     key = inherited(raw, error)
     return key is not None and (key in wrong or error["type"] == "missing")
 

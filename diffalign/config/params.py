@@ -17,7 +17,7 @@ from diffalign.config.values import Count, Flag, HeldOut, Model, Name, Share, Wh
 
 
 class Data(Model):
-    """Where the comparisons come from and what is let in; `settings` are the source's own, checked by its module."""
+    """The raw comparisons: their source, splits and limits; `settings` are the source's own, checked by its module."""
 
     source: Literal["pickapic"]
     path: str
@@ -37,7 +37,7 @@ class BaseModelParams(Model):
 
 
 class Precompute(Model):
-    """How images and prompts are encoded into shards."""
+    """The encoding of images and prompts into shards."""
 
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]
     flips: Flag
@@ -48,18 +48,18 @@ class Precompute(Model):
 Settings = none.Settings | dpo.Settings | kto.Settings | mapo.Settings | sft.Settings
 Policy = Annotated[Settings, Field(discriminator="method")]
 METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)[0] for one in get_args(Settings))
-"""What a policy's `method` may be."""
+"""The values of a policy's `method`."""
 
 
 @with_config(ConfigDict(extra="forbid"))
 class Rewards(TypedDict, total=False):
-    """Who scores the images, each with its settings; the first one is the headline's judge."""
+    """The rewards that score the images, each with its settings; the first one is the headline's judge."""
 
     oracle: oracle.Settings
 
 
 class Evaluate(Model):
-    """What policies are compared with, and how sure we are."""
+    """The comparison of policies: its baseline, its held-out pairs, its intervals."""
 
     baseline: Name
     bootstrap: Annotated[int, Field(ge=100)]
@@ -72,7 +72,7 @@ class Evaluate(Model):
 
 
 class Report(Model):
-    """What the report shows."""
+    """The content of the report."""
 
     title: str
     best: Whole

@@ -1,4 +1,4 @@
-"""How trained policies are watched: the section `probe` of params.yaml."""
+"""Settings of the probes of trained policies: the section `probe` of params.yaml."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from diffalign.config.values import Count, Model, Name, Positive, Share, Whole
 
 
 class Probe(Model):
-    """How trained policies are watched: fixed held-out draws every so many steps, and what raises an alarm."""
+    """The probes of trained policies: fixed held-out draws every so many steps, and what raises an alarm."""
 
     every: Whole
     pairs: Count
@@ -23,4 +23,4 @@ class Probe(Model):
     image_steps: Annotated[int, Field(ge=1, le=500)]
     guidance: Annotated[float, Field(ge=1)]
     rewards: list[Name]
-    """Who scores the pictures of probes: some of the section `rewards`."""
+    """The rewards that score the pictures of probes: some of the section `rewards`."""

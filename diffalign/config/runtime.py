@@ -1,4 +1,4 @@
-"""How a run is kept and shown, which changes no result: the section `runtime` of params.yaml, not a DVC param."""
+"""Settings of runs that change no result: how they are kept and shown; `runtime` in params.yaml, no DVC param."""
 
 from diffalign.config.values import Count, Model
 

@@ -13,7 +13,7 @@ Process = Literal["diffusion", "flow"]
 Spacing = Literal["leading", "trailing", "linspace"]
 
 FAMILIES: dict[str, Process] = {"sd15": "diffusion", "sdxl": "diffusion", "sd3": "flow"}
-"""Which samplers a family's models need; for a family that isn't here generate says it, when the model is loaded."""
+"""The kind of samplers that a family's models need; of one that isn't here, generate says it on loading the model."""
 
 
 class DDIM(Model):
@@ -85,4 +85,4 @@ Sampler = Annotated[Settings, Field(discriminator="name")]
 SAMPLERS: dict[str, Process] = {
     get_args(one.model_fields["name"].annotation)[0]: one.process for one in get_args(Settings)
 }
-"""What a sampler's `name` may be, and the kind of model that it samples from."""
+"""The values of a sampler's `name`, and the kind of model that it samples from."""

@@ -52,14 +52,14 @@ class Trained(Training):
     """
 
     title: ClassVar[str]
-    """What reports call the method."""
+    """The method's name in reports."""
     method: str
     init: str
     noise_seed: Whole
 
     @property
     def adapter(self) -> Literal["full", "lora"]:
-        """What is trained and published: all weights, or low-rank adapters."""
+        """Returns what is trained and published: all weights, or low-rank adapters."""
         return "full" if self.lora is None else "lora"
 
     def of_method(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from diffalign.data.ledger import Ledger, Refusal
 from diffalign.data.sources.source import Candidate, Source
 
 REASONS = images.REASONS | splits.REASONS | LEDGER_REASONS
-"""Why a row of any source is rejected, by the code in rejects.parquet; a source has `reasons` of its own beside."""
+"""Reasons to reject a row of any source, by the code in rejects.parquet; a source has `reasons` of its own beside."""
 
 Examine = Callable[[bytes], images.Header | Refusal]
 

@@ -13,7 +13,7 @@ from diffalign.data.sources.source import Candidate
 from diffalign.data.splits import ImageSplits, PromptSplits, normalised
 
 Repeats = Literal["first", "all"]
-"""What counts of one rater's answers to the same prompt and two images, whichever side they were on."""
+"""The answers that count of one rater's to the same prompt and two images, whichever side they were on."""
 
 REASONS = {
     "duplicate": "the same answer of the same rater was there before",
@@ -25,7 +25,7 @@ REASONS = {
 
 
 class Refusal(NamedTuple):
-    """Why a row or an image can't be used: a reject's code and detail."""
+    """The reason why a row or an image can't be used: a reject's code and detail."""
 
     reason: str
     detail: str

@@ -74,7 +74,7 @@ TERMS = {
 """The code or paper whose beta each name in a method's `about` means."""
 
 
-def told(beta: float, lr: float, found: dict[str, float]) -> str:
+def beta_text(beta: float, lr: float, found: dict[str, float]) -> str:
     """Returns a line of text: beta in other code's terms, the learning rate beside the paper's rule if there is one."""
     betas = ", ".join(f"{found[name]:.4g} {words}" for name, words in TERMS.items() if name in found)
     if "lr_printed" not in found:

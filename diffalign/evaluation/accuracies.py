@@ -1,4 +1,4 @@
-"""How often scores rank held-out pairs as their raters did: of judges, of the oracle as a ceiling, of policies."""
+"""Computes how often scores rank held-out pairs as their raters did: judges', the oracle's as a ceiling, policies'."""
 
 from collections.abc import Sequence
 

@@ -71,8 +71,8 @@ def errors(
         eps = torch.stack([eps for _, eps in drawn]).repeat_interleave(2, dim=0).to(device)
         rows = [prompts.get(prompt_key(pairs[n].prompt)) for n, _ in slots]
         cond = {name: value.repeat_interleave(2, dim=0).to(device) for name, value in stacked(rows).items()}
-        told = [image_cond(sample, flip=False) for sample in encoded]
-        cond |= {name: value.to(device) for name, value in stacked(told).items()}
+        sizes = [image_cond(sample, flip=False) for sample in encoded]
+        cond |= {name: value.to(device) for name, value in stacked(sizes).items()}
         x0 = x0.to(device)
         error = denoising_errors(denoise(process.noised(x0, eps, t), t, cond), process.target(x0, eps, t))
         if not torch.isfinite(error).all():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from diffalign.config.training import Trained
 
 Reference = tuple[str, tuple[float, float], str]
-"""What policies share whose reference has the same errors: the init, and the timesteps with their density."""
+"""Names the errors of a reference, which policies may share: the init, and the timesteps with their density."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class PairScores(Record):
 
 
 class Scored(Record):
-    """Which reward scored, and its scores of the held-out pairs."""
+    """A reward that scored, and its scores of the held-out pairs."""
 
     version: Literal[1] = Field(alias="schema")
     reward: Judge

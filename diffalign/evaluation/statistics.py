@@ -31,7 +31,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Interval:
-    """How intervals are made: resamples of whole clusters, their confidence, and the seed of the resampling."""
+    """The settings of intervals: resamples of whole clusters, their confidence, and the seed of the resampling."""
 
     resamples: int
     confidence: float

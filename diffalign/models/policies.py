@@ -26,7 +26,7 @@ LORA = "pytorch_lora_weights.safetensors"
 
 
 class PolicyFile(records.Record):
-    """The fields of policy.json that loading a policy reads; the others record its training."""
+    """The fields of policy.json that loading a policy needs; the others record its training."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
     version: Literal[1] = Field(1, alias="schema")

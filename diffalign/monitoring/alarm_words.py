@@ -30,4 +30,4 @@ WORDS = {
 """By the alarm's name, as in `alarms.ALARMS`."""
 
 NO_NUMBER = "the policy's denoising error on held-out images is no number any more. Lower lr, or raise warmup_steps."
-"""What stands for the text of an alarm whose value isn't finite."""
+"""The text of an alarm whose value isn't finite."""

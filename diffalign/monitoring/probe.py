@@ -1,4 +1,4 @@
-"""What a policy does to fixed held-out draws: winners' and losers' errors against the reference's.
+"""Measures a policy on fixed held-out draws: winners' and losers' errors against the reference's.
 
 Little variance: the training batches' own figures are of other pairs, other t and other noise at every step; here they
 are the same ones each time, so a small change shows. Legend: N pairs, K draws a pair, B pairs in a forward; errors

@@ -310,7 +310,7 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def shards_text(params: Params) -> str:
-    """What the shards take on disk, as a line."""
+    """Returns a line about the disk space that the shards take."""
     skeleton = policy_skeleton(params, params.model.path)
     prompt, flips = list(skeleton.prompt.values()), params.precompute.flips
     source = Path(params.data.path)

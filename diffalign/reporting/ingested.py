@@ -15,7 +15,7 @@ Count = TypeAliasType("Count", "bool | NotNegative | str | list[Count] | dict[st
 
 
 class Ingested(Record):
-    """What ingest counted."""
+    """The counts of ingest."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Count]
@@ -24,7 +24,7 @@ class Ingested(Record):
     comparisons: Annotated[int, Field(ge=0)]
     rejects: dict[str, Annotated[int, Field(ge=0)]]
     simulated: bool
-    """Whether the raters are programs; the comparisons say so of themselves."""
+    """True where the raters are programs; the comparisons say so of themselves."""
 
 
 def read_ingested(path: Path = FILE) -> Ingested:

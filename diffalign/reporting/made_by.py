@@ -1,4 +1,4 @@
-"""What made the results: the commit and the versions of packages."""
+"""Describes what made the results: the commit and the versions of packages."""
 
 import platform
 import subprocess

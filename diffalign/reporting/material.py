@@ -27,7 +27,7 @@ STYLES = 6
 
 @dataclass(frozen=True)
 class Settings:
-    """What the report needs of params.yaml."""
+    """The values of params.yaml that the report needs."""
 
     title: str
     best: int
@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which policy plays which part: `hero` is the headline's, `controls` are untrained ones beside the baseline."""
+    """The parts that policies play: `hero` is the headline's, `controls` are untrained ones beside the baseline."""
 
     baseline: str
     hero: str | None

@@ -32,7 +32,7 @@ WANTED: list[tuple[str, float | None, list[tuple[str, str, str]]]] = [
 
 
 def probe_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Returns the panels of one policy's probes, with 95% intervals; judges' scores where pictures were drawn."""
+    """Returns the panels of one policy's probes, with 95% intervals; judges' scores where pictures were made."""
     judged = dict.fromkeys(name for point in points for name in point if name.startswith("score_"))
     scores = [(f"Mean {score_name(name)} score", None, [(name, "score", "c4")]) for name in judged]
     panels: list[dict[str, Any]] = []
@@ -105,7 +105,7 @@ def chosen(choose: str, points: Sequence[Point], thresholds: Thresholds) -> str:
 
 
 def pictures(folder: Path) -> list[dict[str, str]]:
-    """Returns the pictures drawn while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
+    """Returns the pictures made while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
     found = sorted(folder.glob("step-*.png"))
     places = np.linspace(len(found) - 1, 0, min(len(found), PICTURES)).round().astype(int)[::-1]
     return [

@@ -19,7 +19,7 @@ from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
-from diffalign.reference import cache as cached
+from diffalign.reference import cache
 from diffalign.runtime.throughput import Read, Throughput
 from diffalign.training.learner import Learner
 from diffalign.training.spec import Spec
@@ -43,7 +43,7 @@ SOURCES: dict[type[Any], Callable[[Spec, Learner, Read[Any]], Any]] = {
     PairSource: open_pairs,
     UnpairedSource: open_images,
 }
-"""Where batches come from: each source and the function that opens it for a rank of a run."""
+"""The sources of batches: each class and the function that opens it for a rank of a run."""
 
 
 @dataclass
@@ -103,13 +103,13 @@ def settings(spec: Spec, learner: Learner) -> dict[str, Any]:
     }
 
 
-def kept_errors(spec: Spec, pairs: list[Pair]) -> tuple[FixedDraws | None, cached.Errors | None]:
+def kept_errors(spec: Spec, pairs: list[Pair]) -> tuple[FixedDraws | None, cache.Errors | None]:
     """Returns the pairs' own draws and the reference's errors [N, K, 2] at them; None, None unless it is cached."""
     if spec.policy.reference != "cached":
         return None, None
     folder, swapped = Path(spec.reference), spec.policy.swap_labels
-    errors = cached.read(folder, [pair.pair_id for pair in pairs])
-    made = cached.read_manifest(folder)["fingerprint"]
+    errors = cache.read(folder, [pair.pair_id for pair in pairs])
+    made = cache.read_manifest(folder)["fingerprint"]
     return FixedDraws(made["seed"], made["draws"], swapped), errors[:, :, ::-1].copy() if swapped else errors
 
 

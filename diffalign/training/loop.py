@@ -97,7 +97,7 @@ def run(spec: Spec, work: Path) -> None:
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
     elif (beta := (about := method.about()).get("beta")) is not None:
-        say(accelerator, f"train {spec.name}: {losses.told(beta, spec.policy.lr, about)}")
+        say(accelerator, f"train {spec.name}: {losses.beta_text(beta, spec.policy.lr, about)}")
     if share := dropout(learner.denoiser):
         say(accelerator, f"train {spec.name}: {NO_DROPOUT.format(share=share)}")
     job = Job(spec, work, learner, method, sources, environments, watching)

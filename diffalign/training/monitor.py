@@ -18,8 +18,7 @@ from diffalign.config.probe import Probe
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes, write_bytes
 from diffalign.methods.method import Method
-from diffalign.monitoring import alarms, probe
-from diffalign.monitoring import curve as points
+from diffalign.monitoring import alarms, curve, probe
 from diffalign.monitoring.curve import Point
 from diffalign.monitoring.probe import Draws, Floats
 from diffalign.reference.reference import pair_errors
@@ -69,7 +68,7 @@ class Monitor:
         for line in alarms.news(self.history, self.thresholds):
             self.say(f"warning: train {self.spec.name}: step {step}: {line}")
         self.keep_best(step)
-        return dict(points.named(point))
+        return dict(curve.named(point))
 
     def seen(self) -> Point:
         """Returns the metrics of a probe of the denoiser as it is."""
@@ -90,9 +89,9 @@ class Monitor:
         if not held:
             return None
         limits = {name: limit for name in held if (limit := self.thresholds[name]) is not None}
-        told = " ".join(f"{name}: {alarms.explained(name, value, limits[name])}" for name, value in held.items())
+        alarms_text = " ".join(f"{name}: {alarms.explained(name, value, limits[name])}" for name, value in held.items())
         return (
-            f"training of {self.spec.name} was stopped by an alarm at step {self.history[-1]['step']}: {told} "
+            f"training of {self.spec.name} was stopped by an alarm at step {self.history[-1]['step']}: {alarms_text} "
             "The checkpoint is kept: to go on all the same, set probe.on_alarm to warn and run the same command."
         )
 
@@ -164,7 +163,7 @@ def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[
     machine = sha256_bytes(canonical_json(spec.machine.model_dump()).encode())[:16]  # another one rounds otherwise
     reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
     pictures = open_previews(spec, settings, learner, draws, work / PICTURES) if settings.images else None
-    return Monitor(spec, settings, learner, method, draws, reference, points.points(lines), pictures, work)
+    return Monitor(spec, settings, learner, method, draws, reference, curve.points(lines), pictures, work)
 
 
 def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> Floats:
@@ -188,9 +187,9 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
     return result
 
 
-def read_lines(curve: Path) -> list[dict[str, float]]:
+def read_lines(path: Path) -> list[dict[str, float]]:
     """Reads the lines of a curve, which `resume.cut` has checked."""
-    return [json.loads(line) for line in curve.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def best_file(work: Path, step: int) -> Path:

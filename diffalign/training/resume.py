@@ -1,4 +1,4 @@
-"""How a training begins or goes on: the run that all processes agree on, the newest checkpoint, the environments."""
+"""Begins or resumes a training: the run that all processes agree on, the newest checkpoint, the environments."""
 
 import sys
 from pathlib import Path

@@ -60,11 +60,11 @@ class Spec(Model):
     shards: str
     machine: Machine
     runtime: Runtime
-    """How often the curve gets a point and checkpoints are saved, and how many stay."""
+    """The cadence of the curve's points and of checkpoints, and how many stay."""
     reference: str = "data/reference"
     """The folder of the reference's kept errors; read where the policy's reference is cached."""
     probe: Probe | None = None
-    """How the training is watched; None: it isn't."""
+    """The settings of its probes; None: there are none."""
     rewards: dict[str, Any]
     """The settings of the rewards that score the probe's pictures, by name."""
 

@@ -141,13 +141,13 @@ def test_the_batch_is_made_of_what_was_drawn(side: int) -> None:
     batch, of_side = next(each.at(5)), (each.desirable, each.undesirable)[side]
     for slot in range(8):
         row = 8 * side + slot
-        opinion = of_side[image_index(3, 5, slot, side, 8, len(of_side))]
+        label = of_side[image_index(3, 5, slot, side, 8, len(of_side))]
         draw = image_draw(3, 5, slot, side, SHAPE, each.times, True, 0.5)
-        x0 = latents(each.images.get(opinion.image), draw.posterior, draw.flip)
+        x0 = latents(each.images.get(label.image), draw.posterior, draw.flip)
         x_t = each.process.noised(x0[None], draw.eps[None], torch.tensor([draw.t]))
         torch.testing.assert_close(batch.x_t[row], x_t[0])
         assert batch.t[row] == draw.t
-        prompt = each.prompts.get(prompt_key("" if draw.drop else opinion.prompt))
+        prompt = each.prompts.get(prompt_key("" if draw.drop else label.prompt))
         assert torch.equal(batch.cond["hidden"][row], prompt["hidden"])
 
 

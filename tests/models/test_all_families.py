@@ -224,9 +224,10 @@ def test_a_probe_draws_what_the_published_policy_draws(
     (pair,) = make_pairs(comparisons.read(Path("data/comparisons")), "validation")
     start = initial_noise(values.policies[policy].noise_seed, pair.prompt, 0, (case.channels, 8, 8))[None]
     model = load_policy(case.family, "model", Path("models/policies", policy))
-    draw = image_maker(model, model.denoise, 64, plain(model.process, values.probe.image_steps, values.probe.guidance))
-    drawn_again = torch.from_numpy(draw([pair.prompt], start, no_noise).astype(np.float32))
-    torch.testing.assert_close(seen, drawn_again, rtol=0, atol=1)
+    how = plain(model.process, values.probe.image_steps, values.probe.guidance)
+    make_images = image_maker(model, model.denoise, 64, how)
+    made_again = torch.from_numpy(make_images([pair.prompt], start, no_noise).astype(np.float32))
+    torch.testing.assert_close(seen, made_again, rtol=0, atol=1)
     assert seen.std() > 1
 
 

@@ -181,9 +181,9 @@ def test_activations_are_what_a_real_graph_keeps(
         loss = real_loss(policy, denoiser, 4, False)
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del loss
-    bones = planner.policy_skeleton(project, "model")
-    planner.prepare("dpo", bones, policy, "sd15")
-    planned = planner.plan_policy("dpo", policy, LOG_EVERY, bones, MACHINE, None).memory.activations
+    prepared = planner.policy_skeleton(project, "model")
+    planner.prepare("dpo", prepared, policy, "sd15")
+    planned = planner.plan_policy("dpo", policy, LOG_EVERY, prepared, MACHINE, None).memory.activations
     assert policy.micro_batch_size == 4
     assert planned == pytest.approx(real, rel=0.05)
     if checkpointing:
@@ -268,12 +268,12 @@ def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
         AutoencoderKL(**architecture.vae).save_config(tmp_path / "vae")
     CLIPTextConfig(**architecture.texts[0]).save_pretrained(tmp_path / "text_encoder")
     make_scheduler().save_pretrained(tmp_path / "scheduler")
-    bones = skeleton("sd15", tmp_path, tmp_path, 512)
-    assert bones.latent == (4, 64, 64) and bones.prompt == {"hidden": (77, 768)}
-    assert sum(prod(p.shape) for p in bones.network.parameters()) == 859_520_964
+    planned = skeleton("sd15", tmp_path, tmp_path, 512)
+    assert planned.latent == (4, 64, 64) and planned.prompt == {"hidden": (77, 768)}
+    assert sum(prod(p.shape) for p in planned.network.parameters()) == 859_520_964
     x = torch.empty(1, 4, 64, 64, device="meta")
     with torch.no_grad():
-        flop = counted(lambda: bones.denoise(x, torch.zeros(1, device="meta"), {}))
+        flop = counted(lambda: planned.denoise(x, torch.zeros(1, device="meta"), {}))
     assert flop / 1e12 == pytest.approx(0.803, abs=5e-4)
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "Transformer2DModel"}))
     with pytest.raises(UserError, match=r"_class_name: expected 'UNet2DConditionModel', found 'Transformer2DModel'"):

@@ -277,7 +277,7 @@ def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_stage_in_fsdp_in_bf16_publishes_the_probes_choice(project: Path) -> None:
-    """Two processes that share weights in bf16 probe, draw pictures, keep the best step's weights and publish those."""
+    """Two processes that share weights in bf16 probe, make pictures, keep the best step's weights and publish those."""
     watched = {"every": 2, "pairs": 4, "draws": 3, "images": 3, "image_steps": 2, "rewards": []}
     policies = POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe", "steps": 4}}
     values = make_params(project, policies, probe=watched)

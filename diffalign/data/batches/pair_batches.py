@@ -169,9 +169,9 @@ class PairSource(BatchSource):
         moments = [(self.images.get(pair.image_w), self.images.get(pair.image_l)) for pair in pairs]
         x0 = [latents(w, d.posterior_w, d.flip_w) for (w, _), d in zip(moments, draws, strict=True)]
         x0 += [latents(l, d.posterior_l, d.flip_l) for (_, l), d in zip(moments, draws, strict=True)]
-        told = [image_cond(w, d.flip_w) for (w, _), d in zip(moments, draws, strict=True)]
-        told += [image_cond(l, d.flip_l) for (_, l), d in zip(moments, draws, strict=True)]
-        return self._noised(pairs, draws, torch.stack(x0), told)
+        sizes = [image_cond(w, d.flip_w) for (w, _), d in zip(moments, draws, strict=True)]
+        sizes += [image_cond(l, d.flip_l) for (_, l), d in zip(moments, draws, strict=True)]
+        return self._noised(pairs, draws, torch.stack(x0), sizes)
 
     def _place(self, step: int, slot: int) -> Place:
         index, epoch = pair_place(self.seed, step, slot, self.batch_size, len(self.pairs))
@@ -183,13 +183,13 @@ class PairSource(BatchSource):
             return pair_draw(self.seed, place.step, place.slot, *how)
         return self.fixed.at(self.pairs[place.index].pair_id, place.epoch, *how)
 
-    def _noised(self, pairs: Sequence[Pair], draws: Sequence[PairDraw], x0: Tensor, told: Sequence[Cond]) -> PairBatch:
+    def _noised(self, pairs: Sequence[Pair], draws: Sequence[PairDraw], x0: Tensor, sizes: Sequence[Cond]) -> PairBatch:
         eps = torch.stack([d.eps for d in draws]).repeat(2, 1, 1, 1)
         t = torch.tensor([d.t for d in draws]).repeat(2)
         keys = [prompt_key("" if d.drop else pair.prompt) for pair, d in zip(pairs, draws, strict=True)]
         one = conditions(self.prompts, keys)
         cond = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in one.items()}
-        cond |= stacked(told)
+        cond |= stacked(sizes)
         strength, weight = (torch.tensor([getattr(pair, name) for pair in pairs]) for name in ("strength", "weight"))
         return PairBatch(self.process.noised(x0, eps, t), t, self.process.target(x0, eps, t), cond, strength, weight)
 

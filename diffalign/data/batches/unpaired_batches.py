@@ -47,8 +47,8 @@ class UnpairedSource(BatchSource):
         eps = torch.stack([d.eps for d in draws])
         t = torch.tensor([d.t for d in draws])
         keys = [prompt_key("" if d.drop else label.prompt) for label, d in zip(chosen, draws, strict=True)]
-        told = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
-        cond = conditions(self.prompts, keys) | stacked(told)
+        sizes = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
+        cond = conditions(self.prompts, keys) | stacked(sizes)
         ones = torch.ones(len(slots))
         return PairBatch(self.process.noised(x0, eps, t), t, self.process.target(x0, eps, t), cond, ones, ones)
 

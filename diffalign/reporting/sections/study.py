@@ -10,7 +10,7 @@ from diffalign.reporting.study_file import Study
 
 Row = Mapping[str, Any]
 HOLDS = {True: "holds", False: "fails", None: "can't be told"}
-"""What became of a claim's line, in words."""
+"""The outcomes of a claim's line, in words."""
 STYLE = {"reproduced": "c3", "not reproduced": "c1"}
 """The colour class of a verdict; others are c0."""
 
