@@ -5,10 +5,10 @@ sampler is this project's own (params say which). Keys that change the times or 
 used or refused; those that only choose among the stock samplers' rules are neutral.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from diffalign.diffusion.process import Diffusion, Flow, Prediction, scaled_linear
@@ -29,6 +29,22 @@ RULES = frozenset(
         "lambda_min_clipped",
     }
 )
+SPACING = (
+    "images are made at the times that generate.sampler.spacing says, not at the file's. Where that is what you want, "
+    "set this key to leading in the file"
+)
+ZERO_SNR = "models trained on a schedule that ends in pure noise aren't supported"
+
+
+def only(value: str | bool, why: str) -> BeforeValidator:
+    """Returns the check that a key has the one value that is supported; its message says why."""
+
+    def check(found: Any) -> Any:
+        if found != value or type(found) is not type(value):
+            raise ValueError(f"{value!r} ({why})")
+        return found
+
+    return BeforeValidator(check)
 
 
 class Schedule(DiffusersConfig):
@@ -57,12 +73,12 @@ class Schedule(DiffusersConfig):
     trained_betas: Annotated[list[Beta], Field(max_length=100_000)] | None = None
     """The betas themselves; beta_start, beta_end and beta_schedule say nothing then."""
     prediction_type: Prediction = "epsilon"
-    timestep_spacing: Literal["leading"]
+    timestep_spacing: Annotated[Literal["leading"], only("leading", SPACING)]
     steps_offset: Literal[1]
     set_alpha_to_one: Literal[False]
     clip_sample: Literal[False]
     thresholding: Literal[False] = False
-    rescale_betas_zero_snr: Literal[False] = False
+    rescale_betas_zero_snr: Annotated[Literal[False], only(False, ZERO_SNR)] = False
     interpolation_type: Literal["linear"] = "linear"
     timestep_type: Literal["discrete"] = "discrete"
     final_sigmas_type: Literal["zero"] = "zero"

@@ -132,6 +132,24 @@ def test_what_changes_the_process_or_the_encoding_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        (
+            "timestep_spacing",
+            "trailing",
+            r"'leading' \(images are made at the times that generate\.sampler\.spacing says",
+        ),
+        ("rescale_betas_zero_snr", True, r"False \(models trained on a schedule that ends in pure noise"),
+    ],
+)
+def test_a_schedule_that_is_not_supported_says_why(key: str, value: Any, why: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    edit(folder / SCHEDULE, **{key: value})
+    with pytest.raises(UserError, match=rf"{SCHEDULE}: {key}: expected {why}.*, found "):
+        families.load("sd15", folder, ())
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"trained_betas": [1e-4 + i * 2e-5 for i in range(1000)]},
