@@ -29,7 +29,7 @@ from diffalign.diffusion.rng import pair_draw, pair_index
 from diffalign.methods import method as methods
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
-from diffalign.runtime import devices, environment
+from diffalign.runtime import devices
 from diffalign.training import loop as training
 from diffalign.training import start
 from diffalign.training.dataset import Sources, make_times
@@ -77,7 +77,7 @@ class Ours:
         accelerator = make_accelerator(setting.device, 1, setting.precision)
         devices.set_up(accelerator.device, setting.precision)
         self.spec, self.policy = spec, policy
-        self.learner = build(spec, accelerator, compiled=environment.compiled())
+        self.learner = build(spec, accelerator, compiled=machine.compiled)
         if setting.checkpointing:
             self.learner.denoiser.enable_gradient_checkpointing()
         self.method = methods.load(policy, Sources(spec, self.learner))

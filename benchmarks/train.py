@@ -290,6 +290,7 @@ def main() -> None:
             print(checkouts.run(options))
             return
         os.environ |= {"DIFFALIGN_DEVICE": options.device, "DIFFALIGN_PRECISION": options.precision}  # for the stages
+        os.environ.setdefault("DIFFALIGN_COMPILE", str(int(options.device == "cuda")))  # as a long run decides
         found = run(options)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

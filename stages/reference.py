@@ -1,6 +1,7 @@
 """reference: the reference's errors at K draws a pair, once for all policies that say `reference: cached`."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,14 +40,19 @@ def measure(params: "Params") -> None:
     from diffalign.data.shards import reader as shards
     from diffalign.models import family as families
     from diffalign.models.agreement import check_init
+    from diffalign.planning import compiling
     from diffalign.reference import worker
-    from diffalign.runtime.environment import compiled, default_device, precision, world_size
+    from diffalign.runtime.environment import default_device, precision, world_size
     from diffalign.runtime.launch import launch
 
     check_init("reference.init", params.model.family, params.model.path, params.reference.init)
     weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=params.reference.flip != "none")
+    users = [name for name, policy in params.policies.items() if getattr(policy, "reference", None) == "cached"]
+    decision = compiling.chosen(params, users)
+    if default_device() == "cuda":
+        sys.stderr.write(decision.told("reference"))
     spec = worker.Spec(
         family=params.model.family,
         model=params.model.path,
@@ -56,7 +62,7 @@ def measure(params: "Params") -> None:
         shards=str(SHARDS),
         device=default_device(),
         precision=precision(),
-        compiled=compiled(),
+        compiled=decision.compiled,
         part=worker.PART,
     )
     init = files.hash_folder(weights)

@@ -55,6 +55,8 @@ NO_RESULT = {
     "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",
     "diffalign/core/progress.py": "what is shown while a stage runs",
     "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",
+    "diffalign/planning/": "what a training will take, and with it whether it is compiled, which is in its metadata",
+    "diffalign/runtime/compile_stop.py": "when a run stops; going on from there gives the same bytes",
     "diffalign/runtime/external.py": "joins the processes of a launcher; their number is in each model's metadata",
     "diffalign/runtime/launch.py": "starts the processes of a training",
     "diffalign/runtime/processes.py": "ends processes together",

@@ -7,7 +7,7 @@ so the plan of SD1.5 or SDXL needs neither weights nor memory.
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from diffalign.methods.method import Source
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.planning import estimates
+from diffalign.planning.compiling import decide
 from diffalign.planning.flops import matmul_rate, traced
 from diffalign.planning.meta_models import Skeleton, skeleton
 from diffalign.reference.reference import Reference, cached, live
@@ -45,8 +46,8 @@ class Machine:
     precision: str
     parallel: str
     """The parallelism of the processes, ddp or fsdp."""
-    compiled: bool
-    """True where the networks' blocks are compiled."""
+    compiled: bool | None
+    """True where the networks are compiled; None where each policy's work decides (`compiling.py`)."""
     rate: float
     """Measured FLOP/s of matrix products on one device."""
 
@@ -96,7 +97,7 @@ def this_machine(seconds: float = 1.0) -> Machine:
         threads=environment.threads(processes),
         precision=precision,
         parallel=environment.parallel(),
-        compiled=environment.compiled(),
+        compiled=environment.compile_choice(),
         rate=rate,
     )
 
@@ -112,11 +113,26 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
         if isinstance(policy, Trained):
             sys.stderr.write(f"plan {name}\n")
             skeleton = policy_skeleton(params, policy.init)
-            dumped, log_every = policy.model_dump(), params.runtime.log_every
-            key = speed_key(params.model.family, params.precompute.resolution, dumped, vars(machine), log_every)
+            log_every = params.runtime.log_every
             prepare(name, skeleton, policy, params.model.family)
-            found.append(plan_policy(name, policy, log_every, skeleton, machine, runs.get(key)))
+            plan = plan_policy(name, policy, log_every, skeleton, machine, None)
+            of_machine = {**vars(machine), "compiled": compiled(plan, machine)}
+            about = (params.model.family, params.precompute.resolution, policy.model_dump(), of_machine, log_every)
+            found.append(replace(plan, measured=runs.get(speed_key(*about))))
     return found
+
+
+def compiled(plan: Plan, machine: Machine) -> bool:
+    """Tells whether a planned training compiles its networks."""
+    if machine.compiled is not None:
+        return machine.compiled
+    return decide(plan.flop, machine.rate * machine.processes).compiled
+
+
+def traced_work(skeleton: Skeleton, policy: Trained, log_every: int) -> tuple[float, int]:
+    """Returns the FLOPs of a pair on a prepared skeleton, logged steps averaged in, and the bytes its graph keeps."""
+    (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
+    return usual + (logged - usual) / log_every, kept
 
 
 def plan_policy(
@@ -124,8 +140,7 @@ def plan_policy(
 ) -> Plan:
     """Returns one policy's plan on a prepared skeleton; `measured` is of an earlier run with equal settings."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
-    (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
-    flop = usual + (logged - usual) / log_every
+    flop, kept = traced_work(skeleton, policy, log_every)
     trained = [tuple(p.shape) for p in skeleton.network.parameters() if p.requires_grad]
     return Plan(
         name=name,

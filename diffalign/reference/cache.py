@@ -56,6 +56,11 @@ def fingerprint(
     }
 
 
+def made_compiled(folder: Path) -> bool:
+    """Tells whether kept errors are of compiled networks."""
+    return bool(read_manifest(folder).get("fingerprint", {}).get("compiled"))
+
+
 def which(pairs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the params that choose pairs; their weights don't affect the reference."""
     return {"rule": pairs["rule"], "raters": pairs["raters"]}

@@ -50,7 +50,10 @@ def gpu() -> str | None:
     return torch.cuda.get_device_name() if default_device() == "cuda" else None
 
 
-def compiled() -> bool:
-    """Tells whether training compiles its networks' blocks: DIFFALIGN_COMPILE, else only on a GPU."""
+def compile_choice() -> bool | None:
+    """Tells whether training compiles its networks: DIFFALIGN_COMPILE, else not on a CPU; None: by the work to come.
+
+    `planning/compiling.py` decides then.
+    """
     chosen: bool | None = switches.read("DIFFALIGN_COMPILE")
-    return default_device() != "cpu" if chosen is None else chosen
+    return False if chosen is None and default_device() == "cpu" else chosen

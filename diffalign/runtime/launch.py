@@ -21,6 +21,8 @@ from diffalign.runtime.signals import StopRequest, noted
 
 POLL = 0.05
 """Seconds between looks at the workers."""
+LEAVE = 30.0
+"""Seconds from one worker's end on request to the end of all: each exits after the checkpoint is written."""
 ON_REQUEST = (-signal.SIGTERM, -signal.SIGINT)
 """Exit codes of a worker stopped before it handles signals; one that saved its checkpoint exits with STOPPED."""
 KEPT = (
@@ -118,8 +120,11 @@ def identity(rank: int, processes: int, store: TCPStore) -> dict[str, str]:
 
 
 def wait(started: Sequence["subprocess.Popen[bytes]"], request: StopRequest) -> list[int]:
-    """Returns the exit codes of all workers once they ended. Passes requests to stop on; ends all when one failed."""
-    passed = 0
+    """Returns the exit codes of all workers once they ended. Passes requests to stop on; ends all when one failed.
+
+    Where one ended on request, the others have LEAVE seconds: they may wait for it on their GPUs, in vain.
+    """
+    passed, stopped = 0, None
     while None in (codes := [worker.poll() for worker in started]):
         if request.asked > passed:
             passed = request.asked
@@ -127,6 +132,10 @@ def wait(started: Sequence["subprocess.Popen[bytes]"], request: StopRequest) -> 
                 worker.terminate()
         if any(code not in (None, 0, STOPPED) for code in codes):
             end(started)  # the others would wait for it
+        if STOPPED in codes:
+            stopped = stopped or time.monotonic()
+            if time.monotonic() > stopped + LEAVE:
+                end(started)
         time.sleep(POLL)
     return [worker.returncode for worker in started]
 

@@ -22,6 +22,8 @@ class StopRequest:
 
     asked: int = 0
     agreed: bool = False
+    steps: int = 0
+    """How many steps have ended in this process."""
 
     def listen(self) -> None:
         """Makes SIGTERM and Ctrl-C be noted only, from here on, a second one too. For the main thread."""
@@ -42,6 +44,7 @@ class StopRequest:
             asked = accelerator.reduce(asked, "sum")
         number, count = torch.stack([value, asked]).tolist()
         self.agreed = count > 0
+        self.steps += 1
         return float(number)
 
 

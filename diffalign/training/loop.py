@@ -3,7 +3,7 @@
 `python -m diffalign.training.loop WORK/spec.json` is one worker; `training/start.py` launches as many as there are
 processes, or one for each process of an external launcher.
 Resumes from WORK's newest good checkpoint and leaves the trained policy in WORK/out, the curve in WORK/curve.jsonl.
-On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75.
+On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75; while it compiles it exits at once.
 """
 
 import json
@@ -84,7 +84,10 @@ def run(spec: Spec, work: Path) -> None:
     accelerator = make_accelerator(machine.device, machine.processes, machine.precision)
     devices.set_up(accelerator.device, machine.precision)
     spec = agreed(spec, work, accelerator)
+    machine = spec.machine
     learner = build(spec, accelerator, machine.parallel, machine.compiled)
+    if machine.compiled:
+        stop_while_compiling(spec, learner)
     sources = Sources(spec, learner)
     if spec.policy.reference == "cached":
         check_reference(spec, learner, sources.source(PairSource))
@@ -105,6 +108,14 @@ def run(spec: Spec, work: Path) -> None:
     finish(job)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def stop_while_compiling(spec: Spec, learner: Learner) -> None:
+    """Makes this process end soon when asked to while it compiles."""
+    from diffalign.runtime.compile_stop import CompileStop  # imports PyTorch's compiler
+
+    text = f"train {spec.name}: asked to stop while compiling; ended at once, and goes on from the last checkpoint\n"
+    CompileStop(learner.stop, text if learner.accelerator.is_main_process else "").start()
 
 
 def take_steps(job: Job, step: int) -> None:

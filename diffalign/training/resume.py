@@ -48,8 +48,11 @@ def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:
 
 
 def plain_run(spec: Spec) -> dict[str, Any]:
-    """Returns a run as plain values, without the threads: the cores of nodes may differ."""
-    return spec.model_dump(mode="json", exclude={"machine": {"threads"}})
+    """Returns a run as plain values, without the threads, as the cores of nodes may differ, and without `compiled`.
+
+    The first process decides that for all, by a speed that each measures a little otherwise.
+    """
+    return spec.model_dump(mode="json", exclude={"machine": {"threads", "compiled"}})
 
 
 def resume(spec: Spec, learner: Learner, method: methods.Method, work: Path) -> tuple[int, list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ import torch
 from diffalign.core.files import RUNS, lock
 from diffalign.runtime import environment, external, timings
 from diffalign.runtime.launch import launch
+from diffalign.training import checkpoints
 from diffalign.training.resume import LOGGED_STEPS
 from diffalign.training.spec import Machine, Spec
 
@@ -16,7 +17,7 @@ WORKER = "diffalign.training.loop"
 
 
 def this_machine() -> Machine:
-    """Returns what the environment says of where and how to train."""
+    """Returns what the environment says of where and how to train; `compiled` only where it's asked for."""
     place, processes = external.place(), environment.world_size()
     return Machine(
         device=environment.default_device(),
@@ -25,7 +26,7 @@ def this_machine() -> Machine:
         threads=environment.threads(place.local_processes if place else processes),
         precision=environment.precision(),
         parallel=environment.parallel(),
-        compiled=environment.compiled(),
+        compiled=bool(environment.compile_choice()),
         torch=torch.__version__,
     )
 
@@ -45,6 +46,20 @@ def join(spec: Spec, work: Path, rank: int) -> None:
         spec.write(own / "spec.json")
         launch(WORKER, [str(own / "spec.json"), str(work)], spec.machine.processes, own / "error.txt", held)
     shutil.rmtree(own)
+
+
+def compiled_before(work: Path) -> bool | None:
+    """Tells whether the attempt that a run goes on from compiled its networks; None where there is none.
+
+    Going on otherwise would round otherwise.
+    """
+    for step in reversed(checkpoints.steps(work / "checkpoints")):
+        try:
+            meta = json.loads((work / "checkpoints" / f"step-{step:08d}" / checkpoints.META).read_text())
+            return bool(meta["content"]["environments"][-1]["compiled"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue  # a broken one, which `checkpoints.newest` reports
+    return None
 
 
 def show_live(work: Path, policy: str) -> None:

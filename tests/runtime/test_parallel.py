@@ -299,13 +299,13 @@ def test_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DIFFALIGN_PARALLEL", "DIFFALIGN_COMPILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DIFFALIGN_DEVICE", "cpu")
-    assert (environment.parallel(), environment.compiled()) == ("ddp", False)
+    assert (environment.parallel(), environment.compile_choice()) == ("ddp", False)
     monkeypatch.setenv("DIFFALIGN_PARALLEL", "fsdp")
     monkeypatch.setenv("DIFFALIGN_COMPILE", "1")
-    assert (environment.parallel(), environment.compiled()) == ("fsdp", True)
+    assert (environment.parallel(), environment.compile_choice()) == ("fsdp", True)
     monkeypatch.setenv("DIFFALIGN_PARALLEL", "zero")
     with pytest.raises(UserError, match="expected ddp or fsdp, got 'zero'"):
         environment.parallel()
     monkeypatch.setenv("DIFFALIGN_COMPILE", "perhaps")
     with pytest.raises(UserError, match=r"expected one of 1, on, true, yes or .* got 'perhaps'"):
-        environment.compiled()
+        environment.compile_choice()

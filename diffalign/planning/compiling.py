@@ -1,0 +1,65 @@
+"""Decides whether a training compiles its networks: only where the work to come takes some minutes without."""
+
+from dataclasses import dataclass
+
+import torch
+
+from diffalign.config.params import Params
+from diffalign.config.training import Trained
+from diffalign.planning import estimates
+from diffalign.planning.flops import matmul_rate
+from diffalign.runtime import environment
+
+WORTH = 600.0
+"""Seconds of work, uncompiled, from which on compiling pays.
+
+On one H200 SD1.5 took 28.8 ms a pair, compiled 18.9, with a first step of up to 156 s: 156 / (1 - 18.9 / 28.8) is 454.
+"""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether networks are compiled, and the reason in words."""
+
+    compiled: bool
+    why: str
+
+    def told(self, name: str) -> str:
+        """Returns the line of the log."""
+        return f"{name}: networks are {'' if self.compiled else 'not '}compiled: {self.why}\n"
+
+
+def decide(flop: float, rate: float) -> Decision:
+    """Returns the decision for so many FLOPs to come on devices of together `rate` FLOP/s in matrix products."""
+    seconds = flop / (estimates.UTILISATION * rate)
+    work = f"about {seconds / 60:.3g} min of work at {estimates.UTILISATION:.0%} of {rate / 1e12:.3g} TFLOP/s"
+    compiled = seconds >= WORTH
+    return Decision(compiled, f"{work}, {'at least' if compiled else 'under'} {WORTH / 60:g} (DIFFALIGN_COMPILE)")
+
+
+def as_before(compiled: bool) -> Decision:
+    """Returns the decision for a run that goes on from a checkpoint."""
+    return Decision(compiled, "as before its checkpoint, for equal bits")
+
+
+def chosen(params: Params, names: list[str]) -> Decision:
+    """Returns the decision for trainings of some policies: DIFFALIGN_COMPILE's, else by all their work together."""
+    device = environment.default_device()
+    if (choice := environment.compile_choice()) is not None:
+        return Decision(choice, f"DIFFALIGN_COMPILE says so, or the device ({device})")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[environment.precision()]
+    rate = matmul_rate(device, dtype, seconds=0.2) * environment.world_size()
+    torch.cuda.empty_cache()  # the workers need the memory
+    return decide(sum(flop(params, name) for name in names), rate)
+
+
+def flop(params: Params, name: str) -> float:
+    """Returns the FLOPs of a policy's whole training, counted on the meta device; 0 where it has none."""
+    from diffalign.planning import planner  # it asks this module
+
+    policy = params.policies[name]
+    if not isinstance(policy, Trained):
+        return 0.0
+    skeleton = planner.policy_skeleton(params, policy.init)
+    planner.prepare(name, skeleton, policy, params.model.family)
+    return planner.traced_work(skeleton, policy, params.runtime.log_every)[0] * policy.steps * policy.batch_size
