@@ -1,12 +1,17 @@
 """Makes training fast on a GPU, by what changes nothing but the last digits; does nothing on a CPU."""
 
 import gc
+import os
 import resource
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from diffalign.core.files import RUNS
+
+CACHE = RUNS / "inductor"
+"""Where compiled code is kept from run to run: it can be removed at any time."""
 GRAPHS = 1024
 """Compiled variants of a kind of block at most, in the whole process: a UNet's ResNets alone have 16 shapes, each with
 and without gradients, in training and in evaluation, of two batch sizes. Beyond it PyTorch runs blocks as they are.
@@ -43,7 +48,9 @@ def compile_blocks(network: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module
     """Compiles a network's repeated blocks, in place, once for all of a kind and shape; returns the network.
 
     Of blocks within each other the inner ones. DDP cuts none of them up: a policy's blocks round as its reference's do.
+    What Inductor makes is kept in runs/inductor for later runs, unless TORCHINDUCTOR_CACHE_DIR says where.
     """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.resolve()))
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = 4 * GRAPHS
     torch._dynamo.config.optimize_ddp = False

@@ -110,7 +110,7 @@ class Sharded:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         if self.compiled:
-            devices.compile_blocks(network, blocks(network))
+            devices.compile_blocks(network, blocks(network))  # not `units`: FSDP gathers the weights of what is in them
         bf16 = self.accelerator.mixed_precision == "bf16"
         precision = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if bf16 else None,
@@ -129,7 +129,7 @@ STRATEGIES: dict[str, Callable[["Accelerator", bool], Parallel]] = {"ddp": Repli
 def prepared(network: nn.Module, compiled: bool) -> nn.Module:
     """Lays a network out for its device and, where asked for, compiles its blocks, in place; returns it."""
     devices.to_channels_last(network)
-    return devices.compile_blocks(network, blocks(network)) if compiled else network
+    return devices.compile_blocks(network, units(network)) if compiled else network
 
 
 def frozen(network: nn.Module, bf16: bool, compiled: bool) -> nn.Module:
@@ -146,6 +146,17 @@ def make_mesh(accelerator: "Accelerator") -> DeviceMesh:
     if not dist.is_initialized():
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     return init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+
+
+UNITS = ("Transformer2DModel", "ResnetBlock2D", "Upsample2D", "Downsample2D", "JointTransformerBlock")
+"""Classes of diffusers that are compiled, each as one piece: norms and projections go with the attention between them,
+which else would be copied from one layout into another. A whole UNet takes more than minutes to compile.
+"""
+
+
+def units(network: nn.Module) -> list[nn.Module]:
+    """Lists the modules of a denoiser that are compiled; they hold nearly all weights, and none lies in another."""
+    return [module for module in network.modules() if type(module).__name__ in UNITS]
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
