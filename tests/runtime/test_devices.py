@@ -85,6 +85,7 @@ def loss_and_gradients(network: Any, family: str) -> tuple[torch.Tensor, dict[st
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch's own, of its tracing
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", list(MAKERS))
 def test_traced_whole_it_computes_the_same(
