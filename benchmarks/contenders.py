@@ -1,4 +1,4 @@
-"""The training loops that benchmarks/train.py compares. Each is built anew from the files of the working folder.
+"""The training loops that benchmarks/train.py compares. Each is built from the files of the working folder.
 
 B pairs in a micro-batch, C latent channels, h w latent height and width. All see the same pairs and draws of step and
 slot, so that their losses can be compared.
@@ -66,6 +66,17 @@ class Contender(Protocol):
     def step(self, step: int) -> float:
         """Takes an optimizer step on the pairs of step 0, 1, ...; returns the mean loss over them."""
 
+    def move(self, device: str) -> None:
+        """Moves networks and moments: to the CPU while others have their turn on a GPU."""
+
+
+def move(networks: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: str) -> None:
+    """Moves networks and an optimizer's moments, in place; its counters stay on the CPU."""
+    for network in networks:
+        network.to(device)
+    for state in optimizer.state.values():
+        state |= {name: value.to(device) for name, value in state.items() if torch.is_tensor(value) and value.dim()}
+
 
 class Ours:
     """diffalign's own loop, as `training.run` drives it: latents and prompts from shards."""
@@ -85,6 +96,11 @@ class Ours:
     def parameters(self) -> Sequence[nn.Parameter]:
         """Returns the weights that are trained."""
         return list(self.learner.trainable.values())
+
+    def move(self, device: str) -> None:
+        """Moves the policy, a live reference that is another network, and the moments."""
+        owner = getattr(getattr(self.learner.reference, "denoise", None), "__self__", None)  # None: cached, or LoRA's
+        move([self.learner.denoiser, *([owner.denoiser] if owner else [])], self.learner.optimizer, device)
 
     def cached_apart(self, step: int) -> float:
         """Returns how far the cached reference's loss is from the live one's, at a step's pairs' own draws."""
@@ -122,6 +138,7 @@ class InLoop:
             model.family, model.path, ("denoiser",), setting.device, half if adapter == "lora" else torch.float32
         )
         network: Any = self.trained.denoiser
+        self.other: families.Family | None = None
         if adapter == "lora":
             lora = self.policy.lora
             assert lora is not None
@@ -129,7 +146,8 @@ class InLoop:
             self.reference = self.with_adapters_off
         else:
             network.requires_grad_(True)
-            self.reference = families.load(model.family, model.path, ("denoiser",), setting.device, half).denoise
+            self.other = families.load(model.family, model.path, ("denoiser",), setting.device, half)
+            self.reference = self.other.denoise
         if setting.checkpointing:
             network.enable_gradient_checkpointing()
         network.train()
@@ -164,6 +182,11 @@ class InLoop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total / size
+
+    def move(self, device: str) -> None:
+        """Moves the UNets and the moments; VAE and text encoder, a small part, stay."""
+        others = [] if self.other is None else [self.other.denoiser]
+        move([self.trained.denoiser, *others], self.optimizer, device)
 
     def batches(self, step: int) -> Iterator[tuple[list[int], Tensor]]:
         """Yields slots of the step and their pairs' pixels [B, 6, H, W], winner and loser along the channels."""

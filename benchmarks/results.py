@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from diffalign.core.files import write_json, write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
+VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 """Environment variables that move a CPU's figures."""
 
@@ -28,6 +30,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "environment": {name: os.environ[name] for name in THREADING if name in os.environ},
         "torch": torch.__version__,
+        "versions": {name: version(name) for name in VERSIONS},
         "params": {name: value for name, value in vars(options).items() if not name.startswith(("peer", "out"))},
     }
 

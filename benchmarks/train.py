@@ -2,8 +2,9 @@
 
 `python -m benchmarks.train [--arch tiny] [--device cpu] [--out NAME]` makes a random-weight model and JPEGs in a
 temporary folder, ingests and precomputes them with the real stages, checks that all loops have the same loss for the
-same draws, and then times them in turns (A B C A B C ...), each built anew in every turn. `official-style` and
-`diffusers-style` are our re-writings (contenders.py); `--peer-checkout DIR` runs the real scripts (checkouts.py).
+same draws, compiling nothing, and then times them in turns (A B C A B C ...), each built and compiled once: on a GPU,
+those whose turn it isn't wait in the CPU's memory. `official-style` and `diffusers-style` are our re-writings
+(contenders.py); `--peer-checkout DIR` runs the real scripts (checkouts.py).
 """
 
 import argparse
@@ -13,8 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ GPU our blocks are compiled and laid out otherwise, the other loops' aren't.
 """
 FIRST = "official-style"
 """The contender that the ratios are to."""
+QUICK = (FIRST, "ours, live reference")
+"""The contenders of `--quick`."""
 
 
 LORA = {"rank": 8, "alpha": 8, "targets": None}
@@ -52,12 +55,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of the loops that decode")
+    parser.add_argument("--quick", action="store_true", help="a first look: one turn of one step of official and ours")
     parser.add_argument("--profile", action="store_true", help="where our loop's time goes")
     parser.add_argument("--contenders", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--out", help="writes benchmarks/results/OUT.json and .md")
     parser.add_argument("--peer-checkout", type=Path, help="a checkout of DiffusionDPO or diffusers to run instead")
     parser.add_argument("--peer-python", default=sys.executable, help="the Python with what that checkout imports")
     options = parser.parse_args(arguments)
+    if options.quick:
+        options.repetitions, options.pairs = 1, options.batch
+        options.contenders = [name for name in options.contenders if name in QUICK]
     options.precision = options.precision or ("bf16" if options.device == "cuda" else "fp32")
     if options.pairs % options.batch:
         raise UserError(f"--pairs: expected a multiple of --batch {options.batch}, got {options.pairs}")
@@ -139,24 +146,34 @@ def compare_losses(setting: Setting, micro_batch: int, steps: int) -> dict[str, 
     }
 
 
-def turn(make: Callable[[], Contender], steps: int, device: str) -> dict[str, Any]:
-    """Takes one turn: builds, takes a step to warm up, then times `steps` more.
+def turn(contender: Contender, first: int, steps: int, device: str) -> dict[str, Any]:
+    """Takes one turn: times some steps from `first` on.
 
     Seconds by the clock and of CPU time, which other work on the machine disturbs less; losses; peak bytes on a GPU.
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    contender = make()
-    losses = [contender.step(0)]
     synchronize(device)
     start, cpu = time.perf_counter(), time.process_time()
-    losses += [contender.step(step) for step in range(1, steps + 1)]
+    losses = [contender.step(step) for step in range(first, first + steps)]
     synchronize(device)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-    del contender
-    free(device)
     return {"seconds": seconds, "cpu_seconds": cpu, "losses": losses, "peak": peak}
+
+
+@contextmanager
+def on_device(contender: Contender, device: str, alone: bool) -> Iterator[Contender]:
+    """Holds a contender on the device while the block runs; on a GPU it makes room for the others after it."""
+    parks = device == "cuda" and not alone
+    if parks:
+        contender.move(device)
+    try:
+        yield contender
+    finally:
+        if parks:
+            contender.move("cpu")
+            free(device)
 
 
 def free(device: str) -> None:
@@ -167,14 +184,20 @@ def free(device: str) -> None:
 
 
 def fastest_micro_batch(make: Callable[[int], Contender], largest: int, device: str) -> int:
-    """Doubles the micro-batch until the GPU's memory or `largest` ends it; returns the fastest, in pairs a second."""
+    """Doubles the micro-batch until the GPU's memory or `largest` ends it; returns the fastest, in pairs a second.
+
+    Nothing is compiled: that would take minutes for each size.
+    """
     found: dict[int, float] = {}
     size = 1
     while size <= largest:
-        with suppress(torch.cuda.OutOfMemoryError):
-            found[size] = turn(lambda size=size: make(size), 1, device)["seconds"]
+        with suppress(torch.cuda.OutOfMemoryError), torch.compiler.set_stance("force_eager"):
+            contender = make(size)
+            contender.step(0)
+            found[size] = turn(contender, 1, 1, device)["seconds"]
+        contender = None  # type: ignore[assignment]  # not while the error is at hand: its traceback holds it
+        free(device)
         if size not in found:
-            free(device)  # not while the error is at hand: its traceback holds the contender
             break
         print(f"  micro-batch {size}: {largest / found[size]:.2f} pairs/s", flush=True)
         size *= 2
@@ -183,34 +206,52 @@ def fastest_micro_batch(make: Callable[[int], Contender], largest: int, device: 
     return min(found, key=found.__getitem__)
 
 
-def measure(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    """Runs all contenders in turns; returns a row for each."""
-    batch, device = options.batch, options.device
-    steps = options.pairs // batch
+def micro_batches(options: argparse.Namespace, setting: Setting) -> dict[str, int]:
+    """Returns each contender's pairs in a forward."""
     sizes: dict[str, int] = {}
     for name in options.contenders:
-        one_pair = name == FIRST
-        if options.micro_batch == "auto" and not one_pair:
+        if options.micro_batch == "auto" and name != FIRST:
             print(name)
-            sizes[name] = fastest_micro_batch(lambda m, name=name: CONTENDERS[name](setting, m), batch, device)
+            make = CONTENDERS[name]
+            sizes[name] = fastest_micro_batch(lambda m, make=make: make(setting, m), options.batch, options.device)
         else:
-            sizes[name] = 1 if one_pair else min(int(options.micro_batch), batch)
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in options.contenders}
+            sizes[name] = 1 if name == FIRST else min(int(options.micro_batch), options.batch)
+    return sizes
+
+
+def measure(options: argparse.Namespace, setting: Setting) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Runs all contenders in turns, each built once; returns a row for each, and the profile of ours where asked for."""
+    batch, device = options.batch, options.device
+    steps, alone = options.pairs // batch, len(options.contenders) == 1
+    built: dict[str, Contender] = {}
+    rows: dict[str, Any] = {}
+    for name, size in micro_batches(options, setting).items():
+        start = time.perf_counter()
+        built[name] = CONTENDERS[name](setting, size)
+        with on_device(built[name], device, alone) as contender:
+            rows[name] = {"micro_batch": size, "losses": [contender.step(0)]}  # it warms up, and compiles
+            synchronize(device)
+        rows[name]["first_step_seconds"] = time.perf_counter() - start
+        print(f"{name}: built, first step after {rows[name]['first_step_seconds']:.0f} s", flush=True)
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in built}
     for number in range(options.repetitions):
-        for name, size in sizes.items():
-            turns[name].append(turn(lambda n=name, m=size: CONTENDERS[n](setting, m), steps, device))
+        for name, waiting in built.items():
+            with on_device(waiting, device, alone) as contender:
+                turns[name].append(turn(contender, 1 + number * steps, steps, device))
             print(f"turn {number + 1} {name}: {options.pairs / turns[name][-1]['seconds']:.2f} pairs/s", flush=True)
-    rows = {}
-    for name, size in sizes.items():
-        rates = [options.pairs / t["seconds"] for t in turns[name]]
-        contender = CONTENDERS[name](setting, size)
-        work = counted(lambda c=contender: c.step(0)) / batch
-        del contender
-        free(device)
-        rows[name] = {"micro_batch": size, "rates": rates, "pairs_per_second": statistics.median(rates)}
-        rows[name]["cpu_seconds_per_pair"] = [t["cpu_seconds"] / options.pairs for t in turns[name]]
-        rows[name] |= {"flop_per_pair": work, "losses": turns[name][0]["losses"], "peak_bytes": turns[name][0]["peak"]}
-    return rows
+    for name, row in rows.items():
+        with on_device(built[name], device, alone) as contender, torch.compiler.set_stance("force_eager"):
+            row["flop_per_pair"] = counted(lambda c=contender: c.step(0)) / batch
+        row["rates"] = [options.pairs / t["seconds"] for t in turns[name]]
+        row["pairs_per_second"] = statistics.median(row["rates"])
+        row["cpu_seconds_per_pair"] = [t["cpu_seconds"] / options.pairs for t in turns[name]]
+        row["losses"] += turns[name][0]["losses"]
+        row["peak_bytes"] = max((t["peak"] for t in turns[name] if t["peak"]), default=None)
+    ours = next((contender for contender in built.values() if isinstance(contender, Ours)), None)
+    if ours is None or not options.profile:
+        return rows, []
+    with on_device(ours, device, alone):
+        return rows, profile(ours, device)
 
 
 def add_ratios(rows: dict[str, Any], rate: float) -> None:
@@ -226,35 +267,34 @@ def add_ratios(rows: dict[str, Any], rate: float) -> None:
             row["loss_apart"] = max(abs(a - b) for a, b in pairs)
 
 
-def profile(setting: Setting, micro_batch: int) -> list[dict[str, Any]]:
-    """Profiles a step of our loop with a live reference: operators by their own time."""
-    contender = Ours(setting, micro_batch)
-    contender.step(0)
+def profile(contender: Contender, device: str) -> list[dict[str, Any]]:
+    """Profiles one step of a warm loop; returns operators by their own time."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
-    kinds += [torch.profiler.ProfilerActivity.CUDA] * (setting.device == "cuda")
+    kinds += [torch.profiler.ProfilerActivity.CUDA] * (device == "cuda")
     with torch.profiler.profile(activities=kinds) as trace:
         contender.step(1)
-    name = "self_device_time_total" if setting.device == "cuda" else "self_cpu_time_total"
+    name = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     events = sorted(trace.key_averages(), key=lambda e: -getattr(e, name))
     total = sum(getattr(e, name) for e in events)
     return [{"what": e.key, "share": getattr(e, name) / total, "calls": e.count} for e in events[:15]]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the whole benchmark in a temporary folder; returns what is written to the results."""
-    here = Path.cwd()
+    """The whole benchmark in a temporary folder; what is written to the results."""
+    here, began = Path.cwd(), time.perf_counter()
+    # Compiled code is kept beside us, not in the temporary folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(worlds.ROOT / "runs" / "inductor"))
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             setting = make_setting(options)
             micro_batch = 4 if options.micro_batch == "auto" else min(int(options.micro_batch), options.batch)
             proportions = part_flops(setting)
-            losses = compare_losses(setting, micro_batch, steps=2)
+            with torch.compiler.set_stance("force_eager"):  # compiling takes minutes, and another's losses aren't
+                losses = compare_losses(setting, micro_batch, steps=1 if options.quick else 2)
             rate = matmul_rate(options.device, DTYPES[options.precision])
-            rows = measure(options, setting)
+            rows, where = measure(options, setting)
             add_ratios(rows, rate)
-            ours = [row["micro_batch"] for name, row in rows.items() if name.startswith("ours")]
-            where = profile(setting, ours[0]) if options.profile and ours else []
         finally:
             os.chdir(here)
     return {
@@ -263,6 +303,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "flop": proportions,
         "losses": losses,
         "contenders": rows,
+        "seconds": time.perf_counter() - began,
         "profile": where,
     }
 

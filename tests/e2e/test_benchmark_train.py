@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_another_loss_is_noticed(setting: Setting, monkeypatch: pytest.MonkeyPat
 
 def test_all_loops_take_their_turn(setting: Setting) -> None:
     options = train.parse(["--batch", "4", "--pairs", "4", "--repetitions", "1", "--micro-batch", "auto"])
-    rows = train.measure(options, setting)
+    rows, _ = train.measure(options, setting)
     train.add_ratios(rows, 1e10)
     assert list(rows) == list(CONTENDERS)
     first, ours = rows["official-style"], rows["ours, live reference"]
@@ -60,6 +61,52 @@ def test_all_loops_take_their_turn(setting: Setting) -> None:
     work = [rows[name]["flop_per_pair"] for name in ("official-style", "ours, live reference")]
     assert work[0] / work[1] == pytest.approx(8.67 / 6.42, rel=0.05)
     assert work[0] == rows["diffusers-style"]["flop_per_pair"]
+
+
+def test_each_loop_is_built_once_and_moves_away_for_the_others(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two turns; and once more, moved to a device and back, a loop takes the step that it would have taken."""
+    built: list[str] = []
+    for name, make in dict(CONTENDERS).items():
+        monkeypatch.setitem(CONTENDERS, name, lambda *a, name=name, make=make: (built.append(name), make(*a))[1])
+    options = train.parse(["--batch", "4", "--pairs", "4", "--repetitions", "2", "--micro-batch", "2"])
+    rows, _ = train.measure(options, setting)
+    assert built == list(CONTENDERS)
+    assert all(len(row["rates"]) == 2 and row["first_step_seconds"] > 0 for row in rows.values())
+    for name in CONTENDERS:
+        losses = []
+        for moved in (False, True):
+            contender = CONTENDERS[name](setting, 2)
+            contender.step(0)
+            if moved:
+                contender.move("cpu")
+            losses.append(contender.step(1))
+        assert losses[0] == losses[1]
+
+
+def test_a_quick_look(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One turn of one step of the official way and ours, with hardware, commit and versions in the JSON."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    options = train.parse(["--quick", "--batch", "2", "--micro-batch", "2"])
+    assert (options.repetitions, options.pairs, options.contenders) == (1, 2, list(train.QUICK))
+    monkeypatch.setattr(torch.compiler, "set_stance", stances := Stances(torch.compiler.set_stance))
+    found = json.loads(results.write(train.run(options), "quick").read_text())
+    assert list(found["contenders"]) == list(train.QUICK)
+    assert stances.asked == ["force_eager"] * 3, "the comparison, and each loop's FLOPs, compile nothing"
+    assert found["versions"]["torch"] == torch.__version__ and found["hardware"] and found["commit"] != "none"
+    assert 0 < found["seconds"] < 600
+
+
+class Stances:
+    """Notes how PyTorch's compiler was told to stand."""
+
+    def __init__(self, original: Callable[[str], Any]) -> None:
+        self.original, self.asked = original, list[str]()
+
+    def __call__(self, stance: str) -> Any:
+        self.asked.append(stance)
+        return self.original(stance)
 
 
 def test_lora_and_checkpointing(setting: Setting) -> None:
