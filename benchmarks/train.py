@@ -220,7 +220,7 @@ def micro_batches(options: argparse.Namespace, setting: Setting) -> dict[str, in
 
 
 def measure(options: argparse.Namespace, setting: Setting) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Runs all contenders in turns, each built once; returns a row for each, and the profile of ours where asked for."""
+    """Runs all contenders in turns, each built once; returns a row for each, and ours' profile where asked for."""
     batch, device = options.batch, options.device
     steps, alone = options.pairs // batch, len(options.contenders) == 1
     built: dict[str, Contender] = {}
@@ -280,7 +280,7 @@ def profile(contender: Contender, device: str) -> list[dict[str, Any]]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole benchmark in a temporary folder; what is written to the results."""
+    """Runs the whole benchmark in a temporary folder; returns what is written to the results."""
     here, began = Path.cwd(), time.perf_counter()
     # Compiled code is kept beside us, not in the temporary folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(worlds.ROOT / "runs" / "inductor"))
