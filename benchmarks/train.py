@@ -27,6 +27,7 @@ from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
 from diffalign.planning.flops import counted, matmul_rate, synchronize
+from diffalign.runtime import devices
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = {"cpu": 1e-6, "cuda": 1e-4}
@@ -282,8 +283,7 @@ def profile(contender: Contender, device: str) -> list[dict[str, Any]]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the whole benchmark in a temporary folder; returns what is written to the results."""
     here, began = Path.cwd(), time.perf_counter()
-    # Compiled code is kept beside us, not in the temporary folder.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(worlds.ROOT / "runs" / "inductor"))
+    devices.keep_compiled(worlds.ROOT / devices.CACHE)  # not in the temporary folder
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:

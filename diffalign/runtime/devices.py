@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -48,9 +49,8 @@ def compile_blocks(network: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module
     """Compiles a network's repeated blocks, in place, once for all of a kind and shape; returns the network.
 
     Of blocks within each other the inner ones. DDP cuts none of them up: a policy's blocks round as its reference's do.
-    What Inductor makes is kept in runs/inductor for later runs, unless TORCHINDUCTOR_CACHE_DIR says where.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.resolve()))
+    keep_compiled(CACHE)
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = 4 * GRAPHS
     torch._dynamo.config.optimize_ddp = False
@@ -58,6 +58,14 @@ def compile_blocks(network: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module
         if not any(inner is not block and inner in blocks for inner in block.modules()):
             block.compile(dynamic=False)
     return network
+
+
+def keep_compiled(folder: Path) -> None:
+    """Makes Inductor keep what it compiles in a folder for later runs, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():  # PyTorch sets it itself
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.resolve())
 
 
 def release() -> None:
