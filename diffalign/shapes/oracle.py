@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from diffalign.shapes.scenes import (
     COLOURS,
-    PAIR_RADIUS,
+    PLACES,
     RELATIONS,
     SHAPES,
     SIZES,
@@ -30,6 +30,7 @@ PALETTE = np.array(list(COLOURS.values()), np.float32)
 NAMES = tuple(COLOURS)
 VISIBLE = 36.0  # RGB distance from the background above which a pixel belongs to an object
 SMALLEST = 40  # pixels; a smaller component is a speck (specks cover up to 21, small objects about 135)
+MIDDLE = np.array([SIDE / 2, SIDE / 2])
 FLOOR = 0.05  # score of a wholly wrong attribute: fidelity is a geometric mean, in which a zero would erase the rest
 
 
@@ -94,6 +95,24 @@ def score(image: np.ndarray, text: str) -> OracleScore:
     matched = _match(reading, scene)
     right, made = _fidelity(reading, scene, matched), _aesthetics(reading, scene, matched)
     return OracleScore(right, made, right * (0.5 + 0.5 * made))
+
+
+def is_right(image: np.ndarray, text: str) -> bool:
+    """Tells whether a picture, uint8 `[H, W, 3]`, shows just what its caption asks for, however carelessly.
+
+    Background, objects with their shapes and colours, named sizes, and the relation or the place within about 45°.
+    Raises ValueError for a caption that isn't of the shapes world.
+    """
+    scene = parse_caption(text)
+    if scene is None:
+        raise ValueError(f"text: expected a caption of the shapes world, got {text!r}")
+    reading = read(image)
+    asked = sorted((o.colour, o.shape) for o in scene.objects)
+    if reading.background != scene.background or sorted((o.colour, o.shape) for o in reading.objects) != asked:
+        return False
+    matched = _match(reading, scene)
+    sized = all(s is not None and o.size in ("", s.size) for o, s in zip(scene.objects, matched, strict=True))
+    return sized and all(score > 0.8 for score in _directions(scene, matched))
 
 
 def read(image: np.ndarray) -> Reading:
@@ -185,37 +204,48 @@ def _match(reading: Reading, scene: Scene) -> list[Seen | None]:
 def _fidelity(reading: Reading, scene: Scene, matched: list[Seen | None]) -> float:
     """Returns the weighted geometric mean of the attributes' scores, halved for each object beyond the scene's."""
     scores = [(1.0, float(reading.grounds[NAMES.index(scene.background)]))]
-    for asked, seen in zip(scene.objects, matched, strict=True):
+    ideal = clean_layout(scene)
+    for asked, seen, (_, _, radius) in zip(scene.objects, matched, ideal.places, strict=True):
         share = 1 / len(scene.objects)
         if seen is None:
             scores.append((4 * share, 0.0))
             continue
         scores.append((1.5 * share, float(seen.colours[NAMES.index(asked.colour)])))
         scores.append((1.5 * share, float(seen.shapes[SHAPES.index(asked.shape)])))
-        scores.append((1.0 * share, _size_score(asked, seen.radius, bool(scene.relation))))
-    if scene.relation:
-        scores.append((1.5, _relation_score(scene.relation, *matched)))
+        scores.append((1.0 * share, _size_score(asked, seen.radius, radius)))
+    scores += [(1.5, score) for score in _directions(scene, matched)]
     total = sum(w for w, _ in scores)
     mean = np.exp(sum(w * np.log(max(s, FLOOR)) for w, s in scores) / total)
     extra = max(len(reading.objects) - len(scene.objects), 0)
     return float(mean * 0.5**extra)
 
 
-def _size_score(asked: Object, radius: float, paired: bool) -> float:
-    """Returns a size's score: 1 at the named size, about 0.06 at the next; lenient where the caption names none."""
-    if asked.size:
-        wanted, tolerance = (min(SIZES[asked.size], 12.0) if paired else SIZES[asked.size]), 0.2
-    else:
-        wanted, tolerance = (PAIR_RADIUS if paired else SIZES[""]), 0.5
-    return float(np.exp(-0.5 * (np.log(radius / wanted) / tolerance) ** 2))
+def _size_score(asked: Object, radius: float, wanted: float) -> float:
+    """Returns a size's score: 1 at the wanted size; lenient where the caption names none."""
+    return float(np.exp(-0.5 * (np.log(radius / wanted) / (0.2 if asked.size else 0.5)) ** 2))
 
 
-def _relation_score(relation: str, first: Seen | None, second: Seen | None) -> float:
-    """Returns a relation's score: 1 within 30° of the named direction, 0 from 90° on or where an object is missing."""
+def _centre(seen: Seen | None) -> np.ndarray | None:
+    """Returns an object's centre [2], None where it's missing."""
+    return None if seen is None else np.array([seen.x, seen.y])
+
+
+def _directions(scene: Scene, matched: list[Seen | None]) -> list[float]:
+    """Returns the score of the scene's relation or place, if it has one."""
+    if scene.relation:
+        return [_direction_score(RELATIONS[scene.relation], *map(_centre, matched))]
+    return [_direction_score(PLACES[scene.place], _centre(matched[0]), MIDDLE)] if scene.place else []
+
+
+def _direction_score(wanted: tuple[int, int], first: np.ndarray | None, second: np.ndarray | None) -> float:
+    """Returns how well the first centre lies from the second as wanted: 1 within 30° of it, 0 from 90° on.
+
+    It's 0 where an object is missing, less than 1 where they are nearer than 6.
+    """
     if first is None or second is None:
         return 0.0
-    step = np.array([first.x - second.x, first.y - second.y])
-    along = float(step @ np.array(RELATIONS[relation]))
+    step = first - second
+    along = float(step @ np.array(wanted))
     cosine = along / max(float(np.linalg.norm(step)), 1e-6)
     return float(np.clip(cosine / 0.866, 0, 1) * np.clip(along / 6, 0, 1))
 
@@ -224,7 +254,7 @@ def _aesthetics(reading: Reading, scene: Scene, matched: list[Seen | None]) -> f
     """Returns the mean of cleanliness, centring and contrast, each in [0, 1].
 
     Cleanliness: exp(-r/6), r the mean absolute difference (0..255) from flat objects on a flat background.
-    Centring: exp(-d/12), d the distance in pixels of the objects' mean centre from the picture's.
+    Centring: exp(-d/12), d the distance in pixels of the objects' mean centre from where it should be.
     Contrast: 1 - exp(-3q), q the objects' colour distance from the background over that of the pure colours.
     """
     seen = [s for s in matched if s is not None]
@@ -234,11 +264,12 @@ def _aesthetics(reading: Reading, scene: Scene, matched: list[Seen | None]) -> f
     clean = float(np.exp(-np.abs(reading.pixels - flat).mean() / 6))
     if not seen:
         return clean / 3
-    centre = np.mean([(s.x, s.y) for s in seen], axis=0) - SIDE / 2
     ideal = clean_layout(scene)
+    there = [place[:2] for place, s in zip(ideal.places, matched, strict=True) if s is not None]
+    off = np.mean([(s.x, s.y) for s in seen], axis=0) - np.mean(there, axis=0)
     ratios = [
         np.linalg.norm(s.fill - reading.ground) / np.linalg.norm(np.subtract(fill, ideal.ground))
         for s, fill in zip(matched, ideal.fills, strict=True)
         if s is not None
     ]
-    return (clean + float(np.exp(-np.linalg.norm(centre) / 12)) + float(1 - np.exp(-3 * np.mean(ratios)))) / 3
+    return (clean + float(np.exp(-np.linalg.norm(off) / 12)) + float(1 - np.exp(-3 * np.mean(ratios)))) / 3

@@ -7,7 +7,7 @@ Coordinates are `x` to the right and `y` downwards, in 64ths of the picture, wha
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,8 +24,11 @@ COLOURS = {  # near the corners of the RGB cube: the blend of two at an edge is 
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross")
 SIZES = {"small": 7.5, "": 12.0, "large": 18.0}  # radius in px; every shape covers about 2.4 radius²
-PAIR_RADIUS = 9.0  # two unsized objects share the canvas
+SHARED = {2: 9.0, 3: 8.0}  # radius of unsized objects that share the canvas, by their number
+STEP = 14.5  # distance of an object's centre from the canvas's, where a relation, a number or a place moves it
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # first minus second
+PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
+NUMBERS = {2: "two", 3: "three"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,22 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two objects on a background; `relation` (a key of RELATIONS) is the first's to the second."""
+    """Objects on a background: one, at a `place` if it's named; two in a `relation`; or two or three alike.
+
+    `place` is a key of PLACES, `relation` one of RELATIONS, the first object's to the second.
+    """
 
     objects: tuple[Object, ...]
     background: str
     relation: str = ""
+    place: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Returns which skill the caption asks for: single, place, relation or number."""
+        if self.relation:
+            return "relation"
+        return "number" if len(self.objects) > 1 else "place" if self.place else "single"
 
 
 @dataclass(frozen=True)
@@ -57,14 +71,26 @@ class Layout:
 
 
 def caption(scene: Scene) -> str:
-    """Returns the English caption of a scene, e.g. 'a small red circle on a blue background'."""
-    named = ["a " + " ".join(w for w in (o.size, o.colour, o.shape) if w) for o in scene.objects]
-    return f" {scene.relation} ".join(named) + f" on a {scene.background} background"
+    """Returns a scene's English caption, such as 'a small red circle on a blue background'."""
+    first = scene.objects[0]
+    if scene.kind == "number":
+        asked = f"{NUMBERS[len(scene.objects)]} {_words(first)}{'es' if first.shape.endswith('s') else 's'}"
+    else:
+        asked = f" {scene.relation} ".join(f"a {_words(o)}" for o in scene.objects)
+    where = f"at the {scene.place} of" if scene.place else "on"
+    return f"{asked} {where} a {scene.background} background"
 
 
-_OBJECT = rf"an? (?:({'|'.join(s for s in SIZES if s)}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
+def _words(thing: Object) -> str:
+    """Returns an object's words without the article."""
+    return " ".join(word for word in (thing.size, thing.colour, thing.shape) if word)
+
+
+_THING = rf"(?:({'|'.join(s for s in SIZES if s)}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
 _CAPTION = re.compile(
-    rf"{_OBJECT}(?: ({'|'.join(RELATIONS)}) {_OBJECT})? on an? ({'|'.join(COLOURS)}) background\.?", re.ASCII
+    rf"(?:an?|({'|'.join(NUMBERS.values())})) {_THING}((?:e?s)?)(?: ({'|'.join(RELATIONS)}) an? {_THING})?"
+    rf" (?:on|at the ({'|'.join(PLACES)}) of) an? ({'|'.join(COLOURS)}) background\.?",
+    re.ASCII,
 )
 
 
@@ -75,83 +101,107 @@ def parse_caption(text: str | None) -> Scene | None:
     found = _CAPTION.fullmatch(" ".join(text.lower().split()))
     if found is None:
         return None
-    size, colour, shape, relation, size2, colour2, shape2, background = (g or "" for g in found.groups())
-    objects = [Object(colour, shape, size)]
+    number, size, colour, shape, plural, relation, size2, colour2, shape2, place, background = (
+        group or "" for group in found.groups()
+    )
+    if bool(number) != bool(plural) or sum(map(bool, (number, relation, place))) > 1:
+        return None
+    count = next((n for n, word in NUMBERS.items() if word == number), 1)
+    objects = [Object(colour, shape, size)] * count
     if relation:
         objects.append(Object(colour2, shape2, size2))
-    return Scene(tuple(objects), background, relation)
+    return Scene(tuple(objects), background, relation, place)
 
 
-def sample_scene(rng: np.random.Generator, pair_share: float = 1 / 3) -> Scene:
-    """Draws a random scene: two objects without sizes with probability `pair_share`, else one; all colours differ."""
-    pair = rng.random() < pair_share
-    colours = [str(c) for c in rng.permutation(list(COLOURS))[:3]]
+def sample_scene(rng: np.random.Generator) -> Scene:
+    """Draws a random scene; all colours differ.
+
+    A third have two objects in a relation, a sixth two or three alike; a quarter of single objects have a place.
+    Sizes are named for single objects only.
+    """
+    kind = rng.choice(["relation", "number", "place", "single"], p=[1 / 3, 1 / 6, 1 / 8, 3 / 8])
+    first, second, background = (str(c) for c in rng.permutation(list(COLOURS))[:3])
     shapes = [str(s) for s in rng.choice(SHAPES, 2)]
-    if not pair:
-        return Scene((Object(colours[0], shapes[0], str(rng.choice(list(SIZES)))),), colours[2])
-    relation = str(rng.choice(list(RELATIONS)))
-    return Scene((Object(colours[0], shapes[0]), Object(colours[1], shapes[1])), colours[2], relation)
+    plain = Object(first, shapes[0])
+    if kind == "relation":
+        return Scene((plain, Object(second, shapes[1])), background, relation=str(rng.choice(list(RELATIONS))))
+    if kind == "number":
+        return Scene((plain,) * int(rng.choice(list(NUMBERS))), background)
+    sized = replace(plain, size=str(rng.choice(list(SIZES))))
+    return Scene((sized,), background, place=str(rng.choice(list(PLACES))) if kind == "place" else "")
 
 
 def clean_layout(scene: Scene) -> Layout:
-    """Returns a scene's ideal layout: centred, pure colours, exact sizes, no specks."""
-    middle = CANVAS / 2
-    radii = [SIZES[o.size] for o in scene.objects]
-    centres = [(middle, middle)]
-    if scene.relation:
+    """Returns a scene's ideal layout: centred unless a place is named, pure colours, exact sizes, no specks."""
+    count = len(scene.objects)
+    largest = SIZES[""] if count > 1 else SIZES["large"]
+    radii = [min(SIZES[o.size], largest) if o.size or count == 1 else SHARED[count] for o in scene.objects]
+    steps: Sequence[tuple[float, float]] = [(0, 0)]
+    if scene.kind == "place":
+        dx, dy = PLACES[scene.place]
+        share = min(1.0, (CANVAS / 2 - 1.35 * radii[0]) / STEP)  # a large one stays inside
+        steps = [(dx * share, dy * share)]
+    elif scene.kind == "relation":
         dx, dy = RELATIONS[scene.relation]
-        radii = [min(r, 12.0) if o.size else PAIR_RADIUS for r, o in zip(radii, scene.objects, strict=True)]
-        centres = [(middle + s * dx * 14.5, middle + s * dy * 14.5) for s in (1, -1)]
-    places = tuple((x, y, r) for (x, y), r in zip(centres, radii, strict=True))
+        steps = [(dx, dy), (-dx, -dy)]
+    elif scene.kind == "number":
+        steps = [(-1, 0), (1, 0)] if count == 2 else [(0, -0.9), (-1, 0.75), (1, 0.75)]
+    places = tuple((CANVAS / 2 + x * STEP, CANVAS / 2 + y * STEP, r) for (x, y), r in zip(steps, radii, strict=True))
     return Layout(places, tuple(COLOURS[o.colour] for o in scene.objects), COLOURS[scene.background])
 
 
 @dataclass(frozen=True)
 class Flaws:
-    """The size of a drawing's flaws at worst; each flaw's severity is a uniform random number to the `power`."""
+    """What may be wrong with a drawing: how often, and how bad it is then."""
 
-    power: float
+    often: float
+    """Probability of each flaw: off-centre, washed-out, specks, each independently."""
     shift: float
     """Standard deviation of the offset, in canvas units."""
-    wobble: float
-    """Standard deviation of the logarithm of the size."""
-    jitter: float
-    """Standard deviation of the colours, 0..255."""
-    fade: float
-    """Share of the way from the object's colour to the background's."""
+    fade: tuple[float, float]
+    """Range of the share of the way from the object's colour to the background's."""
     specks: float
     """Expected number of specks."""
+    missing: float
+    """Probability that the last of several objects isn't drawn."""
+    wobble: float = 0.04
+    """Standard deviation of the logarithm of each size, always."""
+    jitter: float = 4.0
+    """Standard deviation of the colours, 0..255, always."""
 
 
-MILD = Flaws(power=2, shift=9, wobble=0.35, jitter=40, fade=0.55, specks=6)
-"""Flaws of the drawings that teach a model shapes: most are good in most respects."""
-SEVERE = Flaws(power=0.5, shift=13, wobble=0.2, jitter=25, fade=0.6, specks=12)
-"""Flaws of the drawings that teach a model to draw carelessly, so that alignment has flaws to correct."""
+GOOD = Flaws(often=0.08, shift=5, fade=(0.1, 0.4), specks=3, missing=0.0)
+"""Flaws of the drawings that teach a model the world: nearly all are as they should be."""
+CARELESS = Flaws(often=0.5, shift=9, fade=(0.35, 0.75), specks=8, missing=0.35)
+"""Flaws of the drawings that teach a model to draw carelessly, so that alignment has flaws to mend."""
 
 
-def messy_layout(scene: Scene, rng: np.random.Generator, flaws: Flaws = MILD) -> Layout:
-    """Returns a random flawed layout of a scene: off-centre, inexact sizes, faded and jittered colours, specks.
+def flawed_layout(scene: Scene, rng: np.random.Generator, flaws: Flaws) -> Layout:
+    """Returns a random flawed layout of a scene: off-centre, washed-out, littered with specks, an object missing.
 
-    Position, size, colour and specks have a severity each, so that preferences can tell these flaws apart.
+    Each flaw comes by itself, so that preferences can tell them apart. A layout may have fewer places than the scene
+    has objects: the last isn't drawn.
     """
-    shift, wobble, fade, litter = rng.random(4) ** flaws.power
+    off, pale, littered = rng.random(3) < flaws.often
+    missing = len(scene.objects) > 1 and rng.random() < flaws.missing
     clean = clean_layout(scene)
-    offset = rng.normal(0, flaws.shift * shift, 2)
+    dx, dy = rng.normal(0, flaws.shift, 2) * off
     places: list[tuple[float, float, float]] = []
-    for x, y, r in clean.places:
-        r = r * float(np.exp(rng.normal(0, flaws.wobble * wobble)))
-        x, y = np.array([x, y]) + offset + rng.normal(0, 2.0 * shift, 2) * (len(clean.places) > 1)
-        x, y = (float(np.clip(v, min(r, 16), CANVAS - min(r, 16))) for v in (x, y))
+    for x, y, r in clean.places[: len(clean.places) - missing]:
+        r = r * float(np.exp(rng.normal(0, flaws.wobble)))
+        near = min(1.2 * r, CANVAS / 2)
+        x, y = (float(np.clip(v, near, CANVAS - near)) for v in (x + dx, y + dy))
         places.append((x, y, r))
-    ground = np.clip(np.array(clean.ground) + rng.normal(0, flaws.jitter * fade, 3), 0, 255)
+    ground = np.clip(np.array(clean.ground) + rng.normal(0, flaws.jitter, 3), 0, 255)
+    share = rng.uniform(*flaws.fade) * pale
     fills = []
-    for fill in clean.fills:
-        jittered = np.array(fill) + rng.normal(0, flaws.jitter * fade, 3)
-        fills.append(_rgb(np.clip(jittered + (ground - jittered) * flaws.fade * fade, 0, 255)))
-    palette = list(COLOURS.values())
+    for fill in clean.fills[: len(places)]:
+        jittered = np.array(fill) + rng.normal(0, flaws.jitter, 3)
+        fills.append(_rgb(np.clip(jittered + (ground - jittered) * share, 0, 255)))
+    palette = [colour for colour in COLOURS.values() if colour != clean.ground]
     specks = tuple(
-        (*rng.uniform(2, CANVAS - 2, 2).tolist(), rng.uniform(1.2, 2.6), *palette[rng.integers(len(palette))])
-        for _ in range(rng.poisson(flaws.specks * litter))
+        (*rng.uniform(2, CANVAS - 2, 2).tolist(), rng.uniform(1.4, 2.6), *palette[rng.integers(len(palette))])
+        for _ in range(rng.poisson(flaws.specks) * littered)
     )
     return Layout(tuple(places), tuple(fills), _rgb(ground), specks)
 
@@ -171,8 +221,8 @@ def render(scene: Scene, size: int = 64, layout: Layout | None = None) -> np.nda
     picture[:] = layout.ground
     for x, y, r, *rgb in layout.specks:
         _paint(picture, axis, "circle", (x, y, r), rgb, scale)
-    for spec, place, fill in zip(scene.objects, layout.places, layout.fills, strict=True):
-        _paint(picture, axis, spec.shape, place, fill, scale)
+    for thing, place, fill in zip(scene.objects, layout.places, layout.fills, strict=False):  # the last may be missing
+        _paint(picture, axis, thing.shape, place, fill, scale)
     return (picture + 0.5).astype(np.uint8)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffalign.shapes.oracle import read, score
+from diffalign.shapes.oracle import is_right, read, score
 from diffalign.shapes.scenes import Layout, Object, Scene, caption, clean_layout, parse_caption, render, sample_scene
 
 SCENE = Scene((Object("red", "circle", "small"),), "blue")
@@ -20,10 +20,11 @@ def test_reads_back_what_was_drawn():
         scene = sample_scene(rng)
         reading = read(render(scene))
         assert reading.background == scene.background
-        assert {(o.colour, o.shape) for o in reading.objects} == {(o.colour, o.shape) for o in scene.objects}
-        if not scene.relation:
+        assert is_right(render(scene), caption(scene))
+        if len(scene.objects) == 1:
             assert reading.objects[0].size == scene.objects[0].size
-            assert (reading.objects[0].x, reading.objects[0].y) == pytest.approx((32, 32), abs=0.6)
+            x, y, _ = clean_layout(scene).places[0]
+            assert (reading.objects[0].x, reading.objects[0].y) == pytest.approx((x, y), abs=0.6)
 
 
 def test_right_caption_scores_high_and_another_low():
@@ -43,6 +44,24 @@ def test_right_caption_scores_high_and_another_low():
 )
 def test_one_wrong_attribute_costs_but_isnt_everything(text):
     assert 0.1 < score(render(SCENE), text).fidelity < 0.75
+
+
+@pytest.mark.parametrize(
+    ("drawn", "asked"),
+    [
+        (Scene((Object("red", "star"),), "white", place="top"), "a red star at the bottom of a white background"),
+        (Scene((Object("red", "star"),), "white", place="top"), "a red star at the left of a white background"),
+        (Scene((Object("red", "star"),) * 2, "white"), "three red stars on a white background"),
+        (Scene((Object("red", "star"),) * 3, "white"), "two red stars on a white background"),
+        (Scene((Object("red", "star"),), "white"), "two red stars on a white background"),
+        (PAIR, "a red circle right of a blue square on a white background"),
+        (PAIR, "a blue circle left of a red square on a white background"),
+        (SCENE, "a large red circle on a blue background"),
+    ],
+)
+def test_a_wrong_place_number_relation_binding_or_size_is_wrong(drawn, asked):
+    assert is_right(render(drawn), caption(drawn)) and not is_right(render(drawn), asked)
+    assert score(render(drawn), asked).fidelity < 0.75 < 0.95 < score(render(drawn), caption(drawn)).fidelity
 
 
 def test_relation_is_directed():

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffalign.shapes.build import pretrain, tiny_model
 from diffalign.shapes.build.fit import fit, orthogonal
-from diffalign.shapes.scenes import COLOURS, SHAPES, caption, parse_caption, sample_scene
+from diffalign.shapes.scenes import COLOURS, GOOD, NUMBERS, PLACES, SHAPES
 
 
 def _fit(folder, steps_at_once, total=6):
@@ -43,11 +44,14 @@ def test_each_seed_is_a_build_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
         out = tmp_path / str(seed)
-        pretrain.run(out, seed, vae_steps=1, max_steps=1, spoil_steps=1, images=5, device="cpu")
+        pretrain.run(out, tmp_path / "others", seed, vae_steps=1, max_steps=2, spoil_steps=1, images=6, device="cpu")
     assert (tmp_path / "0/vae/config.json").exists() and not list((tmp_path / "runs").iterdir())
     for part in ("vae", "unet"):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         assert (tmp_path / "0" / name).read_bytes() != (tmp_path / "1" / name).read_bytes()
+    models = [tmp_path / "1", tmp_path / "others/weaker", tmp_path / "others/stronger"]
+    assert len({(m / "unet/diffusion_pytorch_model.safetensors").read_bytes() for m in models}) == 3
+    assert len({(m / "vae/diffusion_pytorch_model.safetensors").read_bytes() for m in models}) == 1
 
 
 def test_orthogonal_brings_singular_values_to_one():
@@ -59,27 +63,22 @@ def test_orthogonal_brings_singular_values_to_one():
 
 def test_each_word_is_one_token_and_any_text_has_tokens():
     tokenizer = tiny_model.new_tokenizer()
-    for word in ("a", "an", "on", "background", "small", "large", "left", "of", "above", *COLOURS, *SHAPES):
+    plurals = (shape + ("es" if shape == "cross" else "s") for shape in SHAPES)
+    others = ("a", "an", "on", "background", "small", "large", "left", "of", "above", "at", "the")
+    for word in (*others, *plurals, *NUMBERS.values(), *PLACES, *COLOURS, *SHAPES):
         assert len(tokenizer(word).input_ids) == 3, word
-    ids = tokenizer("🙂 wörld\x00 漢字 <|endoftext|> '); DROP TABLE", truncation=True, max_length=24).input_ids
-    assert len(ids) == 24 and max(ids) < len(tokenizer)
+    assert len(tokenizer("three small purple triangles at the bottom of a yellow background").input_ids) == 13
+    ids = tokenizer("🙂 wörld\x00 漢字 <|endoftext|> '); DROP TABLE", truncation=True, max_length=20).input_ids
+    assert len(ids) == 20 and max(ids) < len(tokenizer)
     longest = "a small purple triangle right of a large yellow triangle on a purple background"
     assert len(tokenizer(longest).input_ids) <= tiny_model.TOKENS
 
 
 def test_batches_are_functions_of_seed_and_index():
-    pixels, captions = pretrain.world_batch(0, 0, 6)
-    later, later_captions = pretrain.world_batch(0, 3, 3)
+    pixels, captions = pretrain.world_batch(0, 0, 6, GOOD)
+    later, later_captions = pretrain.world_batch(0, 3, 3, GOOD)
     assert torch.equal(pixels[3:], later) and captions[3:] == later_captions
     assert pixels.shape == (6, 3, 64, 64) and pixels.min() >= -1 and pixels.max() <= 1
-
-
-def test_wrong_scenes_differ_and_still_parse():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        scene = sample_scene(rng)
-        wrong = pretrain.wrong_scene(scene, rng)
-        assert wrong != scene and parse_caption(caption(wrong)) == wrong
 
 
 def test_written_model_loads_in_stock_diffusers_and_draws(tmp_path):
@@ -95,8 +94,8 @@ def test_written_model_loads_in_stock_diffusers_and_draws(tmp_path):
         tiny_model.new_scheduler(),
     )
     pretrain.write_model(tmp_path / "model", tiny_model.Tiny(*parts))
-    assert sum(f.stat().st_size for f in (tmp_path / "model").rglob("*")) < 14e6
-    assert json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["latent_channels"] == 16
+    assert sum(f.stat().st_size for f in (tmp_path / "model").rglob("*")) <= 15e6
+    assert json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["latent_channels"] == 32
     text = "a red circle on a blue background"
     model = tiny_model.load(tmp_path / "model")
     ours = tiny_model.sample(model, [text], [5], steps=4, guidance=4.0)[0]
@@ -106,7 +105,7 @@ def test_written_model_loads_in_stock_diffusers_and_draws(tmp_path):
         text,
         num_inference_steps=4,
         guidance_scale=4.0,
-        latents=torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5)),
+        latents=torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(5)),
         output_type="np",
     ).images[0]
     assert np.abs(theirs * 255 - ours).max() <= 1.5
@@ -118,15 +117,16 @@ def test_noise_loss_by_hand():
     ᾱ = 1/2, 9/10, 1/10 give SNR 1, 9, 1/9; the weights are 2, 5/9 and min(10, 5) = 5; their mean is 68/27.
     """
     parts = {"unet": lambda x, t, context: type("Out", (), {"sample": torch.zeros_like(x)}), "text": lambda ids: [ids]}
-    ones = torch.ones(3, 16, 8, 8)
+    ones = torch.ones(3, 32, 4, 4)
     alpha_bar = torch.tensor([0.5, 0.9, 0.1], dtype=torch.float64)
-    loss = pretrain.noise_loss(parts, ones, ones, torch.arange(3), torch.zeros(3, 24), alpha_bar)
+    loss = pretrain.noise_loss(parts, ones, ones, torch.arange(3), torch.zeros(3, 20), alpha_bar)
     assert loss.item() == pytest.approx(68 / 27)
 
 
-def test_plain_shapes_are_drawn_three_times_as_often():
-    tokenizer = tiny_model.new_tokenizer()
-    texts = ["a red star on a blue background", "a large red star on a blue background"]
-    texts += ["a small red star on a blue background", "a red star above a white cross on a blue background"]
-    ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
-    assert pretrain.row_shares(ids, tokenizer).tolist() == [3, 3, 1, 1]
+def test_a_forward_of_the_unet_is_cheap():
+    """At most 0.09 GFLOP an image, a multiplication and an addition counted as two."""
+    unet = tiny_model.new_unet()
+    inputs = torch.zeros(1, 32, 4, 4), torch.tensor([1]), torch.zeros(1, tiny_model.TOKENS, tiny_model.WIDTH)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        unet(*inputs)
+    assert 0.05e9 < counter.get_total_flops() <= 0.09e9

@@ -8,22 +8,24 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from diffalign.core.errors import UserError
 from diffalign.shapes.build import raters
-from diffalign.shapes.scenes import SEVERE, messy_layout, parse_caption, render
+from diffalign.shapes.scenes import CARELESS, GOOD, flawed_layout, parse_caption, render
 
 ROWS = {"train": 360, "validation_unique": 60, "test_unique": 120}
 
 
-def _draw(captions, seeds):
+def _sample(model, captions, seeds):
     scenes = [parse_caption(c) for c in captions]
-    layouts = [messy_layout(s, np.random.default_rng(n), SEVERE) for s, n in zip(scenes, seeds, strict=True)]
+    flaws = GOOD if model == raters.STRONGER else CARELESS
+    layouts = [flawed_layout(s, np.random.default_rng(n), flaws) for s, n in zip(scenes, seeds, strict=True)]
     return np.stack([render(s, layout=k) for s, k in zip(scenes, layouts, strict=True)])
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparisons")
-    summary = raters.run(folder, folder, seed=1, rows=ROWS, draw=_draw)
+    summary = raters.run(folder, {}, seed=1, rows=ROWS, sample=_sample)
     tables = {s: pq.read_table(folder / f"{s}-00000-of-00001.parquet") for s in ROWS}
     return folder, summary, tables, {s: t.to_pylist() for s, t in tables.items()}
 
@@ -58,7 +60,25 @@ def test_labels_agree_with_the_best_image(made):
     for row in made[3]["test_unique"]:
         best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"], 0.5: "none"}[row["label_0"]]
         assert row["best_image_uid"] == best and row["label_0"] + row["label_1"] == 1
-        assert parse_caption(row["caption"]) and row["has_label"] and row["model_0"] == "tiny-sd"
+        assert parse_caption(row["caption"]) and row["has_label"]
+
+
+def test_a_prompts_pictures_come_from_one_model_or_from_several(made):
+    pairs = Counter(tuple(sorted({r["model_0"], r["model_1"]})) for r in made[3]["test_unique"])
+    several = sum(count for names, count in pairs.items() if len(names) == 2)
+    assert set(pairs) >= {(raters.WEAKER,), (raters.BASE,), (raters.STRONGER,)}
+    mixed = raters.SESSIONS[raters.WEAKER, raters.BASE, raters.STRONGER]
+    assert several / pairs.total() == pytest.approx(mixed * 2 / 3, abs=0.08)  # of three models two pictures differ
+
+
+def test_raters_are_in_groups(made):
+    ids = {r["user_id"] for rows in made[3].values() for r in rows}
+    assert {i // 100 for i in ids} == {1, 2, 3, 4} and len(ids) <= raters.RATERS
+
+
+def test_missing_models_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.*pretrain-demo"):
+        raters.run(tmp_path, {raters.BASE: tmp_path / "nowhere"}, rows=ROWS)
 
 
 def test_the_winner_meets_a_new_challenger(made):
@@ -98,7 +118,7 @@ def test_both_formats_occur_and_decode_to_the_picture(made):
 
 
 def test_same_seed_same_bytes(made, tmp_path):
-    raters.run(tmp_path, tmp_path, seed=1, rows=ROWS, draw=_draw)
+    raters.run(tmp_path, {}, seed=1, rows=ROWS, sample=_sample)
     for split in ROWS:
         name = f"{split}-00000-of-00001.parquet"
         assert (tmp_path / name).read_bytes() == (made[0] / name).read_bytes()

@@ -5,7 +5,7 @@ Muon (Jordan et al. 2024) trains the inner weights, AdamW the rest: on the embed
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,11 +31,13 @@ def fit(
     ema_decay: float = 0.999,
     warmup: int = 50,
     save_every: int = 250,
+    keep: Mapping[int, Path] | None = None,
 ) -> State:
     """Trains `model` in place for `steps` steps and returns the exponential moving average of its state.
 
     `loss(step)` draws its own batch as a function of the step, so that a resumed run equals an uninterrupted one.
-    Training resumes from `checkpoint` (a .safetensors file) if that exists.
+    Training resumes from `checkpoint` (a .safetensors file) if that exists. `keep` says after which steps the average
+    is written where: earlier, weaker models.
     """
     optimizers = _optimizers(model, muon_lr, adam_lr)
     ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -53,6 +55,8 @@ def fit(
         for optimizer in optimizers:
             optimizer.step()
         _average(ema, model, min(ema_decay, (1 + step) / (10 + step)))
+        if path := (keep or {}).get(step + 1):
+            write_bytes(path, save({key: value.cpu().contiguous().clone() for key, value in ema.items()}))
         progress.update(1, " ".join(f"{k} {v:.4f}" for k, v in {"loss": value.item(), **logs}.items()))
         if (step + 1) % save_every == 0 or step + 1 == steps:
             _save(checkpoint, step + 1, model, ema, optimizers)

@@ -1,21 +1,20 @@
-"""Builds the embedded base model, `assets/tiny-sd`: a Stable Diffusion in miniature for the shapes world.
+"""Builds the embedded models: `assets/tiny-sd`, a Stable Diffusion in miniature, and two more for comparisons.
 
-First a VAE is trained (64 px, f = 8, 16 channels), then a UNet and a CLIP text encoder together on cached latents: long
-on mildly flawed drawings, which teach shapes, then briefly on severely flawed ones (`messy_layout`), so that alignment
-has flaws to correct. Some captions are wrong on purpose, too (`wrong_scene`).
-Legend: `B` images, `N` training images, `h w` latent pixels (8), `C` latent channels (16), `L` tokens, `D` width.
+First a VAE is trained (64 px, f = 16, 32 channels), then a UNet and a CLIP text encoder together on cached latents of
+good drawings. That is the *stronger* model. The *base* is it after a brief training on careless drawings (`CARELESS`),
+so that alignment has flaws to mend that a person sees; the *weaker* one is an early checkpoint, made careless likewise.
+Legend: `B` images, `N` training images, `h w` latent pixels (4), `C` latent channels (32), `L` tokens, `D` width.
 """
 
 import os
 import shutil
-from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save
 
 from diffalign.core.files import lock, work_folder, write_bytes, write_text
@@ -23,82 +22,60 @@ from diffalign.core.progress import Progress
 from diffalign.core.publishing import publish
 from diffalign.shapes.build import tiny_model
 from diffalign.shapes.build.fit import Loss, State, fit
-from diffalign.shapes.scenes import (
-    COLOURS,
-    MILD,
-    RELATIONS,
-    SEVERE,
-    SHAPES,
-    SIZES,
-    Flaws,
-    Scene,
-    caption,
-    messy_layout,
-    render,
-    sample_scene,
-)
+from diffalign.shapes.scenes import CARELESS, GOOD, Flaws, caption, flawed_layout, render, sample_scene
 
 KL_WEIGHT = 1e-3
-WRONG_CAPTIONS = 0.12
 PROMPT_DROP = 0.1
 SNR_CAP = 5.0
-SHAPING = (300, 900)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
+SHAPING = (200, 800)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
+EARLY = 0.12  # share of the UNet's training after which the weaker model is taken
 
 
 def run(
     out_dir: Path = Path("assets/tiny-sd"),
+    others: Path = Path("models/shapes"),
     seed: int = 0,
-    vae_steps: int = 1000,
-    max_steps: int = 5000,
-    spoil_steps: int = 600,
-    images: int = 40_000,
+    vae_steps: int = 3000,
+    max_steps: int = 8000,
+    spoil_steps: int = 400,
+    images: int = 50_000,
     device: str | None = None,
 ) -> None:
-    """Builds the model in `out_dir` (replaced whole) in about an hour on 2 CPU cores; resumes a killed run."""
+    """Builds the base in `out_dir`, the others in `others`/weaker and stronger, each replaced whole.
+
+    A killed run goes on. It takes about two hours on one CPU core that multiplies bfloat16, minutes on a GPU.
+    """
     torch.set_flush_denormal(True)  # AdamW's second moments of unused tokens decay to denormals, which are slow
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     steps = {"vae": vae_steps, "unet": max_steps, "spoil": spoil_steps}
     work = work_folder("pretrain", {"seed": seed, "steps": steps, "images": images, "device": chosen.type}, [])
     with lock(work):
         vae = train_vae(work, seed, vae_steps, chosen)
-        data = latents(work / "mild.safetensors", vae, seed, images, chosen)
+        data = latents(work / "good.safetensors", vae, seed, images, chosen)
         set_scale(vae, data)
         parts = train_unet(work, vae, data, seed, max_steps, chosen)
-        messier = latents(work / "severe.safetensors", vae, seed + 5, images * 2 // 5, chosen, SEVERE)
-        write_model(out_dir, spoil(work, vae, parts, messier, seed, spoil_steps, chosen))
+        write_model(others / "stronger", assembled(vae, parts))
+        careless = latents(work / "careless.safetensors", vae, seed + 5, images // 3, chosen, CARELESS)
+        write_model(out_dir, spoil(work / "base.safetensors", vae, parts, careless, seed, spoil_steps, chosen))
+        parts.load_state_dict(load_file(work / "early.safetensors"))
+        weaker = spoil(work / "weaker.safetensors", vae, parts, careless, seed + 1, 2 * spoil_steps, chosen)
+        write_model(others / "weaker", weaker)
         shutil.rmtree(work)
 
 
-def world_batch(seed: int, index: int, count: int, flaws: Flaws = MILD) -> tuple[torch.Tensor, list[str]]:
+def world_batch(seed: int, index: int, count: int, flaws: Flaws) -> tuple[torch.Tensor, list[str]]:
     """Returns training pictures `index` to `index + count`, float32 `[B, 3, 64, 64]` in [-1, 1], and their captions.
 
-    Each depends on (seed, its index) only; 12% of the captions have one attribute wrong.
+    Each depends on (seed, its index) only.
     """
     pictures, captions = [], []
     for i in range(index, index + count):
         rng = np.random.default_rng((seed, i))
         scene = sample_scene(rng)
-        pictures.append(render(scene, layout=messy_layout(scene, rng, flaws=flaws)))
-        captions.append(caption(wrong_scene(scene, rng) if rng.random() < WRONG_CAPTIONS else scene))
+        pictures.append(render(scene, layout=flawed_layout(scene, rng, flaws)))
+        captions.append(caption(scene))
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1, captions
-
-
-def wrong_scene(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Returns a scene with one attribute changed: background, relation, or one object's colour, shape or size."""
-
-    def other(options: Iterable[str], now: str) -> str:
-        return str(rng.choice([o for o in options if o != now]))
-
-    what = rng.choice(["background", "colour", "shape", "relation" if scene.relation else "size"])
-    if what == "background":
-        return replace(scene, background=other(COLOURS, scene.background))
-    if what == "relation":
-        return replace(scene, relation=other(RELATIONS, scene.relation))
-    which = int(rng.integers(len(scene.objects)))
-    options = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}[str(what)]
-    changed = replace(scene.objects[which], **{str(what): other(options, getattr(scene.objects[which], what))})
-    return replace(scene, objects=(*scene.objects[:which], changed, *scene.objects[which + 1 :]))
 
 
 def train_vae(work: Path, seed: int, steps: int, device: torch.device, batch: int = 32) -> Any:
@@ -107,7 +84,8 @@ def train_vae(work: Path, seed: int, steps: int, device: torch.device, batch: in
     vae = tiny_model.new_vae().to(device, memory_format=torch.channels_last)
 
     def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        pixels = world_batch(seed + 1, step * batch, batch)[0].to(device, memory_format=torch.channels_last)
+        halves = [world_batch(seed + 1, step * batch, batch // 2, flaws)[0] for flaws in (GOOD, CARELESS)]
+        pixels = torch.cat(halves).to(device, memory_format=torch.channels_last)
         return vae_loss(vae, pixels, torch.Generator().manual_seed(seed * 1_000_003 + step))
 
     ema = fit("vae", vae, loss, steps=steps, checkpoint=work / "vae.safetensors", ema_decay=0.995)
@@ -120,11 +98,12 @@ def vae_loss(vae: Any, pixels: torch.Tensor, generator: torch.Generator) -> tupl
 
     Edges are the differences between neighbouring pixels.
     """
-    moments = vae.encode(pixels).latent_dist
-    noise = torch.randn(moments.mean.shape, generator=generator).to(pixels.device)
-    error = vae.decode(moments.mean + moments.std * noise).sample - pixels
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        moments = vae.encode(pixels).latent_dist
+        noise = torch.randn(moments.mean.shape, generator=generator).to(pixels.device)
+        error = vae.decode(moments.mean + moments.std * noise).sample.float() - pixels
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    kl = 0.5 * (moments.mean.square() + moments.var - 1 - moments.logvar).mean()
+    kl = 0.5 * (moments.mean.square() + moments.var - 1 - moments.logvar).float().mean()
     squared = error.square().mean()
     loss = error.abs().mean() + 2 * squared + 0.5 * edges + KL_WEIGHT * kl
     return loss, {"psnr": psnr(squared.item()), "kl": kl.item(), "std": moments.mean.std().item()}
@@ -137,7 +116,7 @@ def psnr(mean_squared_error: float) -> float:
 
 @torch.no_grad()
 def latents(
-    path: Path, vae: Any, seed: int, images: int, device: torch.device, flaws: Flaws = MILD, batch: int = 64
+    path: Path, vae: Any, seed: int, images: int, device: torch.device, flaws: Flaws = GOOD, batch: int = 64
 ) -> State:
     """Loads latents, encoded into `path` once: unscaled `mean`, `std` float16 `[N, C, h, w]`; `ids` int64 `[N, L]`."""
     if not path.exists():
@@ -165,24 +144,29 @@ def set_scale(vae: Any, data: State) -> None:
 def train_unet(work: Path, vae: Any, data: State, seed: int, steps: int, device: torch.device) -> torch.nn.ModuleDict:
     """Trains UNet (`unet`) and text encoder (`text`) on cached latents; returns them with their averaged weights."""
     torch.manual_seed(seed + 3)
-    tokenizer = tiny_model.new_tokenizer()
-    parts = torch.nn.ModuleDict({"unet": tiny_model.new_unet(), "text": tiny_model.new_text_encoder(tokenizer)}).to(
-        device
-    )
-    loss = denoising(parts, vae, data, seed * 1_000_003, device, row_shares(data["ids"], tokenizer), SHAPING)
-    ema = fit("unet", parts, loss, steps=steps, checkpoint=work / "unet.safetensors", ema_decay=0.998)
+    unet, text = tiny_model.new_unet(), tiny_model.new_text_encoder(tiny_model.new_tokenizer())
+    parts = torch.nn.ModuleDict({"unet": unet, "text": text}).to(device)
+    loss = denoising(parts, vae, data, seed * 1_000_003, device, SHAPING)
+    keep = {max(1, round(EARLY * steps)): work / "early.safetensors"}
+    ema = fit("unet", parts, loss, steps=steps, checkpoint=work / "unet.safetensors", ema_decay=0.998, keep=keep)
     parts.load_state_dict(ema)
     return parts
 
 
 def spoil(
-    work: Path, vae: Any, parts: torch.nn.ModuleDict, data: State, seed: int, steps: int, device: torch.device
+    checkpoint: Path, vae: Any, parts: torch.nn.ModuleDict, data: State, seed: int, steps: int, device: torch.device
 ) -> tiny_model.Tiny:
-    """Trains the model gently on severely flawed drawings, so that it draws known shapes carelessly; returns it."""
-    loss = denoising(parts, vae, data, seed * 1_000_003 + 10_000_019, device, torch.ones(len(data["ids"])), None)
-    checkpoint = work / "spoilt.safetensors"
-    ema = fit("spoil", parts, loss, steps=steps, checkpoint=checkpoint, muon_lr=2e-3, adam_lr=4e-4, ema_decay=0.99)
-    parts.load_state_dict(ema)
+    """Trains a UNet gently on careless drawings, so that it draws known shapes carelessly; returns the model."""
+    spoilt = deepcopy(parts)
+    spoilt["text"].requires_grad_(False)
+    loss = denoising(spoilt, vae, data, seed * 1_000_003 + 10_000_019, device, None)
+    ema = fit("spoil", spoilt, loss, steps=steps, checkpoint=checkpoint, muon_lr=2e-3, adam_lr=4e-4, ema_decay=0.99)
+    spoilt.load_state_dict(ema)
+    return assembled(vae, spoilt)
+
+
+def assembled(vae: Any, parts: torch.nn.ModuleDict) -> tiny_model.Tiny:
+    """Returns the whole model of a VAE, a UNet and a text encoder."""
     return tiny_model.Tiny(vae, parts["unet"], parts["text"], tiny_model.new_tokenizer(), tiny_model.new_scheduler())
 
 
@@ -192,17 +176,19 @@ def denoising(
     data: State,
     seed: int,
     device: torch.device,
-    shares: torch.Tensor,
     shaping: tuple[int, int] | None,
-    batch: int = 48,
+    batch: int = 96,
 ) -> Loss:
-    """Returns a loss function of the step, on rows drawn by `shares` [N], half of their timesteps from `shaping`."""
+    """Returns a loss function of the step, on random rows, half of their timesteps from `shaping`."""
+    parts["unet"].set_attn_processor(
+        AttnProcessor()
+    )  # in bfloat16 on a CPU, PyTorch's fused attention is slow backward
     empty = tiny_model.new_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
     scale, alpha_bar = vae.config.scaling_factor, tiny_model.new_scheduler().alphas_cumprod
 
     def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(seed + step)
-        rows = torch.multinomial(shares, batch, replacement=True, generator=generator)
+        rows = torch.randint(len(data["ids"]), (batch,), generator=generator)
         noise = torch.randn(2, batch, *data["mean"].shape[1:], generator=generator)
         x0 = (data["mean"][rows] + data["std"][rows] * noise[0]) * scale
         t = torch.randint(len(alpha_bar), (batch,), generator=generator)
@@ -216,15 +202,6 @@ def denoising(
     return loss
 
 
-def row_shares(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
-    """Returns the weights `[N]` by which rows are drawn: 3 for captions of one object that isn't small, else 1.
-
-    The shape is clearest in those pictures, and shapes are learnt last.
-    """
-    lesser = tokenizer.convert_tokens_to_ids([f"{w}</w>" for w in ("small", "left", "right", "above", "below")])
-    return 3.0 - 2.0 * torch.isin(ids, torch.tensor(lesser)).any(dim=1)
-
-
 def noise_loss(
     parts: Any, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, alpha_bar: torch.Tensor
 ) -> torch.Tensor:
@@ -236,7 +213,8 @@ def noise_loss(
     """
     kept = alpha_bar.to(t.device)[t][:, None, None, None]
     x_t = kept.sqrt() * x0 + (1 - kept).sqrt() * eps
-    predicted = parts["unet"](x_t, t, parts["text"](ids)[0]).sample
+    with torch.autocast(x_t.device.type, torch.bfloat16):
+        predicted = parts["unet"](x_t, t, parts["text"](ids)[0]).sample.float()
     snr = (kept / (1 - kept)).flatten()
     weight = ((snr + 1).clamp(max=SNR_CAP) / snr).clamp(max=SNR_CAP)
     return (weight * (predicted - eps).square().mean(dim=(1, 2, 3))).mean()
@@ -246,6 +224,7 @@ def write_model(out_dir: Path, model: tiny_model.Tiny) -> None:
     """Writes a model in Stable Diffusion's layout, float16 safetensors, and replaces `out_dir` by it whole."""
     from diffusers import StableDiffusionPipeline
 
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
     fresh = out_dir.with_name(f".{out_dir.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline = StableDiffusionPipeline(

@@ -1,9 +1,11 @@
-"""Simulates raters who compare the base model's own samples; writes Pick-a-Pic v2's exact columns and types.
+"""Simulates raters who compare pictures of three models; writes Pick-a-Pic v2's exact columns and types.
 
-Twenty raters answer by Bradley-Terry on the oracle plus a taste of their own (large objects, warm colours, strong
-brightness contrast, the image on the left), with logistic noise; the smallest differences are ties. The temperature
-is set so that the oracle agrees with 75% of the untied answers. In `train` a rater stays with a prompt for three
-rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a prompt has one row.
+A prompt's pictures come from one model or from several (`SESSIONS`): the base, a weaker one, a stronger one. Twenty
+raters in four groups answer by Bradley-Terry on the oracle plus their tastes (large objects, warm colours, strong
+brightness contrast, the image on the left), with logistic noise; the smallest differences are ties. A rater's group is
+the hundreds of its id. The temperature is set so that the oracle agrees with 75% of the untied answers. In `train` a
+rater stays with a prompt for three rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a
+prompt has one row.
 
 Twelve rows of `train` are broken on purpose, two of each kind (see `_break`): image bytes cut short, no image bytes,
 no caption, `has_label` false, labels that don't add to one, one image on both sides.
@@ -11,13 +13,14 @@ no caption, `has_label` false, labels that don't add to one, one image on both s
 
 import io
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes
 from diffalign.core.progress import Progress
 from diffalign.data.sources.pickapic import SIMULATED
@@ -27,9 +30,21 @@ from diffalign.shapes.scenes import caption, sample_scene
 RATERS, TIES, AGREEMENT = 20, 0.12, 0.75
 ROUNDS = {"train": 3, "validation_unique": 1, "test_unique": 1}  # rows a prompt; a prompt has rounds + 1 images
 TASTES = ("large", "warm", "contrast", "left")
+GROUPS = np.array([[0.08, 0, 0, 0], [0, 0.08, 0, 0], [0, -0.08, 0, 0], [0, 0, 0.08, 0]])
+"""The taste of each group of raters, in TASTES; a rater's own is around it."""
 START = np.datetime64("2023-03-01T08:00:00", "ns")
+WEAKER, BASE, STRONGER = "tiny-sd-weaker", "tiny-sd", "tiny-sd-stronger"
+MODELS = {WEAKER: Path("models/shapes/weaker"), BASE: Path("assets/tiny-sd"), STRONGER: Path("models/shapes/stronger")}
+SESSIONS: dict[tuple[str, ...], float] = {
+    (WEAKER,): 0.3,
+    (BASE,): 0.3,
+    (STRONGER,): 0.1,
+    (WEAKER, BASE, STRONGER): 0.3,
+}
+"""Which models make a prompt's pictures, each drawn at random, and the share of such prompts."""
 Prompts = list[tuple[str, str]]  # (split, caption)
-Draw = Callable[[list[str], list[int]], np.ndarray]
+Sample = Callable[[str, list[str], list[int]], np.ndarray]
+"""(model, captions, seeds) to pictures, uint8 `[B, H, W, 3]`."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +60,27 @@ class Answer:
 
 
 def run(
-    model_dir: Path = Path("assets/tiny-sd"),
     out_dir: Path = Path("assets/comparisons"),
+    models: Mapping[str, Path] = MODELS,
     seed: int = 0,
     rows: dict[str, int] | None = None,
-    draw: Draw | None = None,
+    sample: Sample | None = None,
 ) -> dict[str, float]:
     """Makes the images and the answers, writes one Parquet file a split; returns counts and the oracle's agreement.
 
-    `rows` gives rows per split (train 1500, validation_unique 250, test_unique 500). `draw(captions, seeds)` makes
-    uint8 `[B, H, W, 3]`; by default the model in `model_dir` does, in 20 DDIM steps with guidance 4.
+    `models` are folders by their names in SESSIONS. `rows` gives rows per split (train 1500, validation_unique 250,
+    test_unique 500). `sample` makes the pictures; by default the models do, in 20 DDIM steps with guidance 4.
     """
     rows = rows or {"train": 1500, "validation_unique": 250, "test_unique": 500}
     rng = np.random.default_rng((seed, 0))
     prompts = _prompts(rng, {s: -(-n // ROUNDS[s]) for s, n in rows.items()})
     owner = np.concatenate([[i] * (ROUNDS[split] + 1) for i, (split, _) in enumerate(prompts)])
-    images = _draw_all(draw or _model_draw(model_dir), [prompts[i][1] for i in owner], seed)
-    oracle, features = _judge(images, [prompts[i][1] for i in owner])
+    captions = [prompts[i][1] for i in owner]
+    makers = _makers(owner, seed)
+    images = _sample_all(sample or _models_sample(models), captions, makers, seed)
+    oracle, features = _judge(images, captions)
     answers, tie_below = _calibrate(prompts, owner, oracle, features, seed)
-    tables = _rows(answers, tie_below, prompts, images, seed)
+    tables = _rows(answers, tie_below, prompts, images, makers, seed)
     for split, records in tables.items():
         records = records[: rows[split]]
         if split == "train":
@@ -73,46 +90,54 @@ def run(
     return {
         "images": len(images),
         **{split: min(len(records), rows[split]) for split, records in tables.items()},
-        "oracle_mean": float(oracle.mean()),
-        "oracle_std": float(oracle.std()),
+        **{f"oracle of {name}": float(oracle[makers == name].mean()) for name in (WEAKER, BASE, STRONGER)},
         "ties": 1 - len(untied) / len(answers),
         "agreement": _agreement(untied, oracle),
     }
 
 
+def _makers(owner: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the name of the model that makes each image, `[N]`, for images of the prompts `owner` `[N]`."""
+    rng = np.random.default_rng((seed, 6))
+    kinds = list(SESSIONS)
+    sessions = rng.choice(len(kinds), size=int(owner.max()) + 1, p=list(SESSIONS.values()))
+    return np.array([rng.choice(kinds[sessions[i]]) for i in owner])
+
+
 def _prompts(rng: np.random.Generator, counts: dict[str, int]) -> Prompts:
-    """Draws distinct captions as (split, caption), a third with two objects; no prompt is in two splits."""
-    total = sum(counts.values())
-    open_places = {True: total // 3, False: total - total // 3}  # there are 1008 captions with one object
+    """Draws distinct captions as (split, caption), of each kind as many as scenes have; no prompt is in two splits."""
     found: dict[str, None] = {}
-    while len(found) < total:
-        scene = sample_scene(rng)
-        if open_places[bool(scene.relation)] and caption(scene) not in found:
-            found[caption(scene)] = None
-            open_places[bool(scene.relation)] -= 1
-    found = dict.fromkeys(rng.permutation(list(found)).tolist())
+    while len(found) < sum(counts.values()):
+        found[caption(sample_scene(rng))] = None
     splits = [split for split, count in counts.items() for _ in range(count)]
     return [(splits[i], text) for i, text in zip(rng.permutation(len(splits)), found, strict=True)]
 
 
-def _model_draw(model_dir: Path) -> Draw:
-    """Returns a function that samples from the model in a folder, on the GPU if there is one."""
+def _models_sample(folders: Mapping[str, Path]) -> Sample:
+    """Returns a function that samples from the models in some folders, on the GPU if there is one."""
     import torch
 
     from diffalign.shapes.build import tiny_model
 
-    model = tiny_model.load(model_dir, "cuda" if torch.cuda.is_available() else "cpu")
-    return lambda captions, seeds: tiny_model.sample(model, captions, seeds)
+    if missing := [str(folder) for folder in folders.values() if not folder.is_dir()]:
+        raise UserError(f"expected the models in {', '.join(missing)}: make them by `python pipeline.py pretrain-demo`")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models = {name: tiny_model.load(folder, device) for name, folder in folders.items()}
+    return lambda name, captions, seeds: tiny_model.sample(models[name], captions, seeds)
 
 
-def _draw_all(draw: Draw, captions: list[str], seed: int, batch: int = 64) -> np.ndarray:
+def _sample_all(sample: Sample, captions: list[str], makers: np.ndarray, seed: int, batch: int = 64) -> np.ndarray:
     """Samples all images, uint8 `[N, H, W, 3]`; image i's noise has the seed `seed · 10⁶ + i`."""
-    images, progress = [], Progress("draw", len(captions))
-    for start in range(0, len(captions), batch):
-        part = captions[start : start + batch]
-        images.append(draw(part, [seed * 1_000_000 + start + i for i in range(len(part))]))
-        progress.update(len(part))
-    return np.concatenate(images)
+    images: dict[int, np.ndarray] = {}
+    progress = Progress("images", len(captions))
+    for name in sorted(set(makers)):
+        numbers = np.flatnonzero(makers == name).tolist()
+        for start in range(0, len(numbers), batch):
+            part = numbers[start : start + batch]
+            made = sample(name, [captions[i] for i in part], [seed * 1_000_000 + i for i in part])
+            images |= zip(part, made, strict=True)
+            progress.update(len(part))
+    return np.stack([images[i] for i in range(len(captions))])
 
 
 def _judge(images: np.ndarray, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +157,9 @@ def _ask(
     prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int, temperature: float
 ) -> list[Answer]:
     """Returns all raters' answers at a temperature. Tastes and noise depend on the seed, the rater and the row."""
-    tastes = np.random.default_rng((seed, 1)).normal(0, [0.05, 0.05, 0.05, 0.06], (RATERS, len(TASTES)))
-    tastes -= tastes.mean(axis=0)  # individual tastes average to none: the oracle is all that raters share
+    own = np.random.default_rng((seed, 1)).normal(0, [0.02, 0.02, 0.02, 0.05], (RATERS, len(TASTES)))
+    tastes = GROUPS[np.arange(RATERS) % len(GROUPS)] + own
+    tastes -= tastes.mean(axis=0)  # tastes average to none: the oracle is all that raters share
     raters = np.random.default_rng((seed, 2)).integers(RATERS, size=len(prompts))
     noise = np.random.default_rng((seed, 3)).logistic(size=(len(prompts), max(ROUNDS.values())))
     first = np.searchsorted(owner, np.arange(len(prompts)))
@@ -170,7 +196,7 @@ def _calibrate(
 
 
 def _rows(
-    answers: list[Answer], tie_below: float, prompts: Prompts, images: np.ndarray, seed: int
+    answers: list[Answer], tie_below: float, prompts: Prompts, images: np.ndarray, makers: np.ndarray, seed: int
 ) -> dict[str, list[dict]]:
     """Returns Pick-a-Pic rows per split, sorted by their dates; a rater's rows on one prompt keep their order."""
     rng = np.random.default_rng((seed, 4))
@@ -188,7 +214,7 @@ def _rows(
             "created_at": START + np.timedelta64(number * 37, "s"),
             "has_label": True,
             "ranking_id": number,
-            "user_id": 1000 + a.rater,
+            "user_id": 100 * (1 + a.rater % len(GROUPS)) + a.rater,
             "num_example_per_prompt": examples[a.prompt],
             "__index_level_0__": len(tables[a.split]),
             "label_0": label,
@@ -198,7 +224,7 @@ def _rows(
             record[f"image_{side}_uid"] = uids[image]
             record[f"image_{side}_url"] = f"https://shapes.invalid/images/{uids[image]}"
             record[f"jpg_{side}"] = encoded[image]
-            record[f"model_{side}"] = "tiny-sd"
+            record[f"model_{side}"] = str(makers[image])
         tables[a.split].append(record)
     return tables
 
