@@ -4,6 +4,7 @@ Legend: `B` images, `h w` latent pixels (4), `C` latent channels (32), `L` token
 """
 
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def new_tokenizer() -> Any:
     words += [shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES]
     words += sorted({word for phrase in (*RELATIONS, *PLACES) for word in phrase.split()})
     merges = []
-    # merges chain from the left: c i, ci r, cir c, ...; long words first, or red's 're' breaks green
-    for word in sorted(words, key=len, reverse=True):
+    # merges chain from the left: c i, ci r, cir c, ...
+    for word in _unbroken(words):
         parts = [*word[:-1], word[-1] + "</w>"]
         head = parts[0]
         for part in parts[1:]:
@@ -93,6 +94,12 @@ def new_tokenizer() -> Any:
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def _unbroken(words: list[str]) -> list[str]:
+    """Orders words so that no earlier one's merges break a later one: green before red, whose 're' it has inside."""
+    breaks = {start: [word for word in words if start[:2] in word[1:] and word != start] for start in words}
+    return list(TopologicalSorter(breaks).static_order())
 
 
 def byte_letters() -> list[str]:
