@@ -95,7 +95,7 @@ def test_written_model_loads_in_stock_diffusers_and_draws(tmp_path):
     )
     pretrain.write_model(tmp_path / "model", tiny_model.Tiny(*parts))
     assert sum(f.stat().st_size for f in (tmp_path / "model").rglob("*")) <= 15e6
-    assert json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["latent_channels"] == 32
+    assert json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["latent_channels"] == 16
     text = "a red circle on a blue background"
     model = tiny_model.load(tmp_path / "model")
     ours = tiny_model.sample(model, [text], [5], steps=4, guidance=4.0)[0]
@@ -105,7 +105,7 @@ def test_written_model_loads_in_stock_diffusers_and_draws(tmp_path):
         text,
         num_inference_steps=4,
         guidance_scale=4.0,
-        latents=torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(5)),
+        latents=torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5)),
         output_type="np",
     ).images[0]
     assert np.abs(theirs * 255 - ours).max() <= 1.5
@@ -117,7 +117,7 @@ def test_noise_loss_by_hand():
     ᾱ = 1/2, 9/10, 1/10 give SNR 1, 9, 1/9; the weights are 2, 5/9 and min(10, 5) = 5; their mean is 68/27.
     """
     parts = {"unet": lambda x, t, context: type("Out", (), {"sample": torch.zeros_like(x)}), "text": lambda ids: [ids]}
-    ones = torch.ones(3, 32, 4, 4)
+    ones = torch.ones(3, 16, 8, 8)
     alpha_bar = torch.tensor([0.5, 0.9, 0.1], dtype=torch.float64)
     loss = pretrain.noise_loss(parts, ones, ones, torch.arange(3), torch.zeros(3, 20), alpha_bar)
     assert loss.item() == pytest.approx(68 / 27)
@@ -126,7 +126,7 @@ def test_noise_loss_by_hand():
 def test_a_forward_of_the_unet_is_cheap():
     """At most 0.09 GFLOP an image, a multiplication and an addition counted as two."""
     unet = tiny_model.new_unet()
-    inputs = torch.zeros(1, 32, 4, 4), torch.tensor([1]), torch.zeros(1, tiny_model.TOKENS, tiny_model.WIDTH)
+    inputs = torch.zeros(1, 16, 8, 8), torch.tensor([1]), torch.zeros(1, tiny_model.TOKENS, tiny_model.WIDTH)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         unet(*inputs)
     assert 0.05e9 < counter.get_total_flops() <= 0.09e9

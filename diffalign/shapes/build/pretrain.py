@@ -1,9 +1,9 @@
 """Builds the embedded models: `assets/tiny-sd`, a Stable Diffusion in miniature, and two more for comparisons.
 
-First a VAE is trained (64 px, f = 16, 32 channels), then a UNet and a CLIP text encoder together on cached latents of
+First a VAE is trained (64 px, f = 8, 16 channels), then a UNet and a CLIP text encoder together on cached latents of
 good drawings. That is the *stronger* model. The *base* is it after a brief training on careless drawings (`CARELESS`),
 so that alignment has flaws to mend that a person sees; the *weaker* one is an early checkpoint, made careless likewise.
-Legend: `B` images, `N` training images, `h w` latent pixels (4), `C` latent channels (32), `L` tokens, `D` width.
+Legend: `B` images, `N` training images, `h w` latent pixels (8), `C` latent channels (16), `L` tokens, `D` width.
 """
 
 import os
@@ -27,7 +27,7 @@ from diffalign.shapes.scenes import CARELESS, GOOD, Flaws, caption, flawed_layou
 KL_WEIGHT = 1e-3
 PROMPT_DROP = 0.1
 SNR_CAP = 5.0
-SHAPING = (200, 800)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
+SHAPING = (300, 900)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
 EARLY = 0.12  # share of the UNet's training after which the weaker model is taken
 
 
@@ -35,10 +35,10 @@ def run(
     out_dir: Path = Path("assets/tiny-sd"),
     others: Path = Path("models/shapes"),
     seed: int = 0,
-    vae_steps: int = 3000,
-    max_steps: int = 8000,
+    vae_steps: int = 1600,
+    max_steps: int = 6000,
     spoil_steps: int = 400,
-    images: int = 50_000,
+    images: int = 40_000,
     device: str | None = None,
 ) -> None:
     """Builds the base in `out_dir`, the others in `others`/weaker and stronger, each replaced whole.
@@ -55,7 +55,7 @@ def run(
         set_scale(vae, data)
         parts = train_unet(work, vae, data, seed, max_steps, chosen)
         write_model(others / "stronger", assembled(vae, parts))
-        careless = latents(work / "careless.safetensors", vae, seed + 5, images // 3, chosen, CARELESS)
+        careless = latents(work / "careless.safetensors", vae, seed + 5, images * 3 // 10, chosen, CARELESS)
         write_model(out_dir, spoil(work / "base.safetensors", vae, parts, careless, seed, spoil_steps, chosen))
         parts.load_state_dict(load_file(work / "early.safetensors"))
         weaker = spoil(work / "weaker.safetensors", vae, parts, careless, seed + 1, 2 * spoil_steps, chosen)
