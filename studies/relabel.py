@@ -1,4 +1,4 @@
-"""AI feedback: comparisons with a reward's answers in place of the raters'."""
+"""Comparisons to train on instead: with a reward's answers (AI feedback), or of one model's images only."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffalign.core import files
+from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.comparisons.table import COMPARISONS, IMAGES, Answer, Split
 from diffalign.evaluation import scoring
@@ -33,14 +34,36 @@ def relabel(
         for pair in zip(asked[column].to_pylist(), asked["prompt"].to_pylist(), strict=True)
     ]
     found = scoring.score_images(folder, wanted, score, reward, max_pixels)
+    _write(relabelled(table, found, reward, tie_below, split), folder, out)
+
+
+def keep_makers(folder: Path, out: Path, maker: str, split: Split = "train") -> None:
+    """Writes `folder`'s comparisons to `out`, of `split` only those between two images that the model `maker` made.
+
+    Raises UserError where there are none.
+    """
+    table = comparisons.read(folder)
+    kept = only_by(table, maker, split)
+    if not pc.any(pc.equal(kept["split"], split)).as_py():
+        raise UserError(f"{folder}: expected comparisons of images by {maker}, which this run learns from, found none")
+    _write(kept, folder, out)
+
+
+def only_by(table: pa.Table, maker: str, split: Split) -> pa.Table:
+    """Returns the table without the rows of `split` in which another model than `maker` made an image."""
+    by = [pc.fill_null(pc.equal(table[column], maker), False) for column in ("model_a", "model_b")]
+    return table.filter(pc.or_(pc.not_equal(table["split"], split), pc.and_(*by)))
+
+
+def _write(table: pa.Table, folder: Path, out: Path) -> None:
+    """Writes comparisons of `folder`'s images to `out`; images are linked, and the table is written last."""
     out.mkdir(parents=True, exist_ok=True)
     for path in folder.resolve().glob(IMAGES):
         link = out / path.name
         link.unlink(missing_ok=True)
         link.symlink_to(path)
     with files.writing(out / COMPARISONS) as file:
-        changed = relabelled(table, found, reward, tie_below, split)
-        pq.write_table(changed, file, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def relabelled(table: pa.Table, scores: Scores, reward: str, tie_below: float, split: Split) -> pa.Table:

@@ -62,7 +62,7 @@ def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> di
         "label": run.label,
         "of": run.of,
         "changes": dict(run.changes),
-        "answers": run.answers,
+        "asked": run.asked,
         **head_to_head(result, results[BASE], how),
         "score": mean(result["scores"]),
         "moved": result["moved"],

@@ -31,7 +31,7 @@ from diffalign.runtime.environment import default_device
 from stages import generate, train
 from studies import relabel
 from studies.claims import BASE
-from studies.shapes_world import RUNS, Answers
+from studies.shapes_world import MAKERS, RUNS, Asked
 
 FOLDER = Path("runs/study")
 INPUTS = ("data/comparisons", "data/shards")
@@ -118,15 +118,15 @@ class Study:
         parts = {
             "params": raw,
             "policy": self.policy(name),
-            "answers": [answers_of(name), TIE_BELOW],
+            "asked": [asked_of(name), TIE_BELOW],
             "inputs": self.inputs,
             "init": self.hash_model(self.policy(name)["init"]),
         }
         return files.sha256_bytes(files.canonical_json(parts).encode())
 
-    def folder(self, answers: Answers) -> Path:
-        """Returns the project folder of the runs on somebody's answers."""
-        return self.root / FOLDER / answers
+    def folder(self, asked: Asked) -> Path:
+        """Returns the project folder of the runs on some comparisons."""
+        return self.root / FOLDER / asked
 
     def result_file(self, name: str) -> Path:
         """Returns the file of a run's results."""
@@ -141,21 +141,21 @@ class Study:
         return {name: records.plain(path, (), AGAIN) for name, path in paths.items() if path.exists()}
 
 
-def answers_of(name: str) -> Answers:
-    """Returns who answered the comparisons that a run trains on."""
-    return "raters" if name == BASE else RUNS[name].answers
+def asked_of(name: str) -> Asked:
+    """Returns which comparisons a run trains on."""
+    return "all" if name == BASE else RUNS[name].asked
 
 
-def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
-    """Makes the project folder of runs on some answers: params.yaml, links to the project's inputs and models."""
-    folder = job.folder(answers)
-    written = job.params([name for name in names if name != BASE and answers_of(name) == answers])
+def make_project(job: Study, asked: Asked, names: Sequence[str]) -> None:
+    """Makes the project folder of runs on some comparisons: params.yaml, links to the project's inputs and models."""
+    folder = job.folder(asked)
+    written = job.params([name for name in names if name != BASE and asked_of(name) == asked])
     files.write_text(folder / "params.yaml", yaml_file.dump(written.model_dump(mode="json")))
     inits = [policy.init for policy in written.policies.values()]
     linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits])]
-    if answers != "raters":
+    if asked != "all":
         linked.remove(INPUTS[0])
-        relabelled(job, folder / INPUTS[0])
+        rewritten(job, asked, folder / INPUTS[0])
     for path in linked:
         link = folder / path
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -163,14 +163,21 @@ def make_project(job: Study, answers: Answers, names: Sequence[str]) -> None:
         link.symlink_to((job.root / path).resolve())
 
 
-def relabelled(job: Study, out: Path) -> None:
-    """Writes the comparisons with the judge's answers on the train split, unless they are there."""
+def rewritten(job: Study, asked: Asked, out: Path) -> None:
+    """Writes the train split's comparisons with the judge's answers, or one model's only, unless they are there."""
     source = job.root / INPUTS[0]
-    key = files.sha256_file(source / comparisons.COMPARISONS) + f" {job.judge.name} {job.judge.version} {TIE_BELOW}"
-    note = out.with_name("relabelled")
-    if not (note.exists() and note.read_text() == key):
+    key = (
+        files.sha256_file(source / comparisons.COMPARISONS)
+        + f" {asked} {job.judge.name} {job.judge.version} {TIE_BELOW}"
+    )
+    note = out.with_name("rewritten")
+    if note.exists() and note.read_text() == key:
+        return
+    if asked == "oracle":
         relabel.relabel(source, out, job.score, JUDGE, TIE_BELOW, job.values.data.max_image_pixels)
-        files.write_text(note, key)
+    else:
+        relabel.keep_makers(source, out, MAKERS[asked])
+    files.write_text(note, key)
 
 
 @contextlib.contextmanager
@@ -201,14 +208,14 @@ def once(what: str, key: str, work: Callable[[], None]) -> float:
 
 def sampled(job: Study, name: str) -> bool:
     """Tells whether the images in a run's folder are this study's, not those of one with other prompts."""
-    note = job.folder(answers_of(name)) / "done" / f"generate@{name}.json"
+    note = job.folder(asked_of(name)) / "done" / f"generate@{name}.json"
     return note.exists() and records.plain(note, ("key",), AGAIN)["key"] == job.key(name)
 
 
 def make(job: Study, name: str) -> Result:
     """Trains and samples a run in its project folder and judges it; its results, which are kept."""
     key, values = job.key(name), job.params([name])
-    with inside(job.folder(answers_of(name))):
+    with inside(job.folder(asked_of(name))):
         seconds = once(f"train@{name}", key, lambda: train.run(values, name))
         seconds += once(f"generate@{name}", key, lambda: generate.run(values, name))
         start = time.monotonic()
@@ -229,7 +236,7 @@ def judged(job: Study, values: Params, name: str) -> Result:
     }
     if name == BASE:
         return found
-    base = galleries.read(job.folder("raters") / "images" / BASE)
+    base = galleries.read(job.folder("all") / "images" / BASE)
     galleries.check_comparable([base, gallery])
     meta = policies.read_policy(Path("models/policies") / name)
     return {

@@ -24,7 +24,7 @@ from diffalign.tracking.summary import EVALUATION, REPORT
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
-from studies.run import DRAWS, INPUTS, JUDGE, Study, answers_of, make, make_project, sampled
+from studies.run import DRAWS, INPUTS, JUDGE, Study, asked_of, make, make_project, sampled
 from studies.shapes_world import STUDY, Group
 
 OUT = study_file.FILE
@@ -53,8 +53,8 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
     say(f"{len(names)} runs, {len(left)} to make, about {clock(estimate(seconds) * len(left))} (h:mm:ss or m:ss)")
-    for answers in {answers_of(name) for name in (BASE, *left)}:
-        make_project(job, answers, names)
+    for asked in {asked_of(name) for name in (BASE, *left)}:
+        make_project(job, asked, names)
     for number, name in enumerate(left, 1):
         result = make(job, name)
         seconds += [] if name == BASE else [result["seconds"]]

@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from studies.claims import BASE, CLOSE, AlarmsTell, Claim, Wins, beats, near
 
-Answers = Literal["raters", "oracle"]
+Asked = Literal["all", "oracle", "weaker", "own", "stronger"]
+"""Which comparisons a run trains on: all, all with the oracle's answers, or those of one model's images."""
+MAKERS: dict[Asked, str] = {"weaker": "tiny-sd-weaker", "own": "tiny-sd", "stronger": "tiny-sd-stronger"}
+"""The model whose images are compared, as the comparisons name it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,7 @@ class Run:
     changes: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     """Keys that the changed policy's method doesn't have."""
-    answers: Answers = "raters"
-    """Who answered the comparisons that it trains on."""
+    asked: Asked = "all"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,13 @@ NO_LINK = ("link", "safeguard")
 RUNS: dict[str, Run] = {
     "dpo": Run("DPO", "dpo"),
     "sft": Run("SFT", "sft"),
-    "oracle_labels": Run("DPO, the scorer's labels", "dpo", answers="oracle"),
+    "dpo_weaker": Run("DPO, weaker models' images", "dpo", asked="weaker"),
+    "sft_weaker": Run("SFT, weaker models' images", "sft", asked="weaker"),
+    "dpo_own": Run("DPO, its own images", "dpo", asked="own"),
+    "sft_own": Run("SFT, its own images", "sft", asked="own"),
+    "dpo_stronger": Run("DPO, stronger models' images", "dpo", asked="stronger"),
+    "sft_stronger": Run("SFT, stronger models' images", "sft", asked="stronger"),
+    "oracle_labels": Run("DPO, the scorer's labels", "dpo", asked="oracle"),
     "beta_10": Run("β 10", "dpo", {"beta": 10}),
     "beta_10_chosen": Run("β 10, the probe's step", "dpo", {"beta": 10, "choose": "probe"}),
     "beta_100": Run("β 100", "dpo", {"beta": 100}),
@@ -79,6 +87,28 @@ STUDY = (
                 "It also beats fine-tuning on the winners, which improves SD 1.5 (55.5%) and harms SDXL",
                 DPO_PAPER,
                 (beats("dpo", "sft"),),
+            ),
+        ),
+    ),
+    Group(
+        "sources",
+        "Whose images were compared: a weaker model's, its own, a stronger one's",
+        ("dpo_weaker", "sft_weaker", "dpo_own", "sft_own", "dpo_stronger", "sft_stronger"),
+        (
+            Claim(
+                "From a weaker model's images fine-tuning on winners harms, and DPO improves (SDXL's case in print)",
+                DPO_PAPER,
+                (beats("dpo_weaker", BASE), beats(BASE, "sft_weaker"), beats("dpo_weaker", "sft_weaker")),
+            ),
+            Claim(
+                "From a stronger one's images fine-tuning improves, and DPO improves more (SD 1.5's case)",
+                DPO_PAPER,
+                (beats("sft_stronger", BASE), beats("dpo_stronger", "sft_stronger")),
+            ),
+            Claim(
+                "From its own images the two can't be told apart",
+                "this project, of an earlier default",
+                (near("dpo_own", "sft_own"),),
             ),
         ),
     ),

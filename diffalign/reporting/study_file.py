@@ -67,7 +67,7 @@ class Run(Record):
     label: str
     of: str
     changes: dict[str, Any]
-    answers: str
+    asked: str
     wins: Count
     ties: Count
     losses: Count

@@ -3,13 +3,17 @@
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from diffalign.data.comparisons.table import COMPARISON_SCHEMA, Comparison
-from studies.relabel import answer, relabelled
+from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.comparisons.table import COMPARISON_SCHEMA, COMPARISONS, Comparison
+from studies.relabel import answer, keep_makers, only_by, relabelled
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,20 @@ def test_one_split_is_answered_anew_and_nothing_else_changes() -> None:
     assert found["flags"].to_pylist() == [["odd", "answered by judge"], ["odd", "answered by judge"], ["odd"]]
     others = [name for name in table.column_names if name not in ("answer", "flags")]
     assert found.select(others) == table.select(others)
+
+
+def test_one_models_images_only_in_one_split() -> None:
+    both, one, other, unknown = ("m", "m"), ("m", "n"), ("n", "n"), (None, "m")
+    rows = [row(str(n), "train", model_a=a, model_b=b) for n, (a, b) in enumerate((both, one, other, unknown))]
+    rows.append(row("test", "test", model_a="n", model_b="n"))
+    found = only_by(pa.Table.from_pylist(rows, schema=COMPARISON_SCHEMA), "m", "train")
+    assert found["comparison_id"].to_pylist() == ["0", "test"]
+
+
+def test_a_model_that_made_none_of_the_images_is_named(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row("1", "train", model_a="m", model_b="m")], schema=COMPARISON_SCHEMA)
+    pq.write_table(table, tmp_path / COMPARISONS)
+    with pytest.raises(UserError, match="images by n"):
+        keep_makers(tmp_path, tmp_path / "out", "n")
+    keep_makers(tmp_path, tmp_path / "out", "m")
+    assert comparisons.read(tmp_path / "out") == comparisons.read(tmp_path)

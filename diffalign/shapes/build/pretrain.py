@@ -180,9 +180,8 @@ def denoising(
     batch: int = 96,
 ) -> Loss:
     """Returns a loss function of the step, on random rows, half of their timesteps from `shaping`."""
-    parts["unet"].set_attn_processor(
-        AttnProcessor()
-    )  # in bfloat16 on a CPU, PyTorch's fused attention is slow backward
+    unet: Any = parts["unet"]
+    unet.set_attn_processor(AttnProcessor())  # in bfloat16 on a CPU, PyTorch's fused attention is slow backward
     empty = tiny_model.new_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
     scale, alpha_bar = vae.config.scaling_factor, tiny_model.new_scheduler().alphas_cumprod
 
