@@ -204,12 +204,10 @@ def pretrain_demo(
     seed: Annotated[int, typer.Option(help="Of the pictures, the weights and the raters.")] = 0,
     keep_model: Annotated[bool, typer.Option("--keep-model", help="Ask the raters only.")] = False,
 ) -> None:
-    """Rebuild assets/: the tiny model and its comparisons. An hour or so on a CPU; resumable."""
-    from diffalign.shapes.build import pretrain, raters
+    """Rebuild assets/: the tiny model and its comparisons. Hours on a CPU, minutes on a GPU; resumable."""
+    from diffalign.shapes.build import rebuild
 
-    if not keep_model:
-        pretrain.run(seed=seed)
-    raters.run(seed=seed)
+    rebuild.run(seed, keep_model)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from diffalign.reporting.study_file import SCHEMA
 from studies import claims
 from studies import shapes_world as study
 from studies.claims import BASE, Found, Labels
-from studies.shapes_world import RUNS, STUDY, Group
+from studies.shapes_world import RUNS, SEEDS, STUDY, Group
 
 Row = Mapping[str, Any]
 
@@ -32,8 +32,8 @@ def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> d
     `results` by run, the base's among them; `how`: resamples, confidence and seed of the intervals; `about` is kept.
     """
     pairs = {names for group in STUDY for claim in group.claims for line in claim.lines for names in line.contests}
-    made = [(a, b) for a, b in sorted(pairs) if a in results and b in results]
-    contests = {(a, b): head_to_head(results[a], results[b], how) for a, b in made}
+    made = [names for names in sorted(pairs) if all(run in results for name in names for run in members(name))]
+    contests = {(a, b): contest(a, b, results, how) for a, b in made}
     runs = {name: run_row(name, results, how) for name in RUNS if name in results}
     labels = study.labels()
     return {
@@ -78,14 +78,39 @@ def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> di
     }
 
 
+def members(name: str) -> tuple[str, ...]:
+    """Returns the runs behind a name: those of a family of seeds, else the run itself."""
+    return SEEDS.get(name, (name,))
+
+
+def contest(a: str, b: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a head to head of two runs, or of families of seeds: the n-th against the n-th, seeds in the interval."""
+    firsts, seconds = members(a), members(b)
+    if len(firsts) == len(seconds) == 1:
+        return head_to_head(results[a], results[b], how)
+    count = max(len(firsts), len(seconds))
+    firsts, seconds = (names * count if len(names) == 1 else names for names in (firsts, seconds))
+    each = [outcomes(results[x], results[y]) for x, y in zip(firsts, seconds, strict=True)]
+    return counts(statistics.rate_over_seeds(each, results[firsts[0]]["indices"], confidence=how["confidence"]))
+
+
 def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
     """Counts wins, ties, losses and the win rate of one run's images over another's, from the same noise."""
+    return counts(statistics.rate(outcomes(a, b), a["indices"], **how))
+
+
+def outcomes(a: Row, b: Row) -> statistics.Floats:
+    """Returns the outcomes of one run's images against another's, from the same noise, [N]."""
     if a["prompts"] != b["prompts"]:
         raise ValueError("head_to_head: expected images for the same prompts")
     scores = (np.array(result["scores"], np.float64) for result in (a, b))
-    rate = statistics.rate(statistics.outcomes(*scores), a["indices"], **how)
-    counts = {"wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "prompts": rate.clusters}
-    return {**counts, "win_rate": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
+    return statistics.outcomes(*scores)
+
+
+def counts(rate: statistics.Rate) -> dict[str, Any]:
+    """Returns a rate as metrics/study.json has it."""
+    numbers = {"wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "prompts": rate.clusters}
+    return {**numbers, "win_rate": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
 
 
 def mean(scores: Sequence[float | None]) -> float | None:

@@ -64,6 +64,8 @@ RUNS: dict[str, Run] = {
     "kto": Run("KTO", "dpo", {"method": "kto", "desirable_share": 0.8}, NO_LINK),
     "seed_1": Run("DPO, seed 1", "dpo", {"seed": 1}),
     "seed_2": Run("DPO, seed 2", "dpo", {"seed": 2}),
+    "sft_seed_1": Run("SFT, seed 1", "sft", {"seed": 1}),
+    "sft_seed_2": Run("SFT, seed 2", "sft", {"seed": 2}),
     "all_timesteps": Run("DPO, all timesteps", "dpo", {"timesteps": [0.0, 1.0]}),
     "slow": Run("DPO, β 2,000, lr 1e-5", "dpo", {"beta": 2000, "lr": 1e-5}),
     "fast": Run("DPO, β 2,000, lr 1e-4", "dpo", {"beta": 2000, "lr": 1e-4}),
@@ -75,6 +77,12 @@ RUNS: dict[str, Run] = {
     "medium_tied": Run("DPO, β 5,000, lr 3e-5", "dpo", {"beta": 5000, "lr": 3e-5}),
     "sft_medium": Run("SFT, lr 3e-5", "sft", {"lr": 3e-5}),
 }
+
+SEEDS: dict[str, tuple[str, ...]] = {
+    "dpo_seeds": ("dpo", "seed_1", "seed_2"),
+    "sft_seeds": ("sft", "sft_seed_1", "sft_seed_2"),
+}
+"""Runs that differ in their seed of training only. A claim may name them together: seeds are in its interval then."""
 
 STUDY = (
     Group(
@@ -115,8 +123,13 @@ STUDY = (
     Group(
         "seeds",
         "Three training seeds",
-        ("dpo", "seed_1", "seed_2"),
+        ("dpo", "seed_1", "seed_2", "sft", "sft_seed_1", "sft_seed_2"),
         (
+            Claim(
+                "Over three seeds, seeds in the interval, DPO beats the base, and fine-tuning on the winners",
+                DPO_PAPER,
+                (beats("dpo_seeds", BASE), beats("dpo_seeds", "sft_seeds")),
+            ),
             Claim(
                 "What DPO wins over the base doesn't hang on the seed of training",
                 "taken for granted in print: one seed is trained",
@@ -246,7 +259,8 @@ STUDY = (
 
 def labels() -> dict[str, str]:
     """Returns the label of each run, the base included."""
-    return {name: run.label for name, run in RUNS.items()} | {BASE: "the base"}
+    families = {name: f"{RUNS[runs[0]].label}, {len(runs)} seeds," for name, runs in SEEDS.items()}
+    return {name: run.label for name, run in RUNS.items()} | families | {BASE: "the base"}
 
 
 def needed(groups: Sequence[Group]) -> list[str]:

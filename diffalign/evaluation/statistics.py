@@ -71,6 +71,33 @@ def rate(
     return Rate(wins, ties, losses, missing, len(set(names)), float(kept.mean()), low, high)
 
 
+def rate_over_seeds(results: ArrayLike, clusters: Sequence[Hashable], *, confidence: float) -> Rate:
+    """Returns the rate of outcomes [S, N] of S >= 2 trainings that differ in their seed, with seeds in its interval.
+
+    The variance of the mean is prompts' (linearised over clusters, of the outcomes' mean over seeds) plus seeds'
+    (s^2 / S of the rates); the quantile is Student's with Welch and Satterthwaite's degrees of freedom. What is
+    missing for one seed is left out for all.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(results, np.float64)
+    if values.ndim != 2 or len(values) < 2 or values.shape[1] != len(clusters):
+        raise ValueError(f"rate_over_seeds: expected [S >= 2, {len(clusters)}] outcomes, got {list(values.shape)}")
+    known = np.asarray(~np.isnan(values).any(axis=0))
+    kept, names = values[:, known], [c for c, k in zip(clusters, known, strict=True) if k]
+    wins, losses = int((kept == 1).sum()), int((kept == 0).sum())
+    count, groups = kept.size, len(set(names))
+    if groups < 2:
+        return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, None, None, None)
+    mean, error = ratio(kept.mean(axis=0), np.ones(len(names)), names)
+    parts = np.array([error**2, kept.mean(axis=1).var(ddof=1) / len(kept)])
+    total = parts.sum()
+    freedom = total**2 / (parts**2 / [groups - 1, len(kept) - 1]).sum() if total > 0 else np.inf
+    half = float(stdtrit(freedom, 0.5 + confidence / 2) * total**0.5) if total > 0 else 0.0
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, mean, low, high)
+
+
 def cluster_interval(
     values: Floats, clusters: Sequence[Hashable], *, resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:

@@ -106,10 +106,27 @@ def test_claims_are_of_runs_that_are_made() -> None:
     for group in STUDY:
         assert set(group.runs) <= set(RUNS)
         for claim in group.claims:
-            assert {name for line in claim.lines for names in line.contests for name in names} <= {*group.runs, BASE}, (
-                claim.words
-            )
+            names = {name for line in claim.lines for pair in line.contests for name in pair}
+            assert {run for name in names for run in study_results.members(name)} <= {*group.runs, BASE}, claim.words
     assert set(study.needed(STUDY)) == set(RUNS)
+
+
+def test_families_differ_in_their_seed_only() -> None:
+    for runs in study.SEEDS.values():
+        assert {RUNS[name].of for name in runs} == {RUNS[runs[0]].of} and len(runs) == 3
+        assert [dict(RUNS[name].changes) for name in runs] == [{}, {"seed": 1}, {"seed": 2}]
+
+
+def test_families_meet_seed_by_seed_with_seeds_in_the_interval() -> None:
+    """Rates 1/2, 3/4, 1 over the base; against sft's families, which score the same, all are ties."""
+    scores = {"dpo": [2.0, 2, 0, 0], "seed_1": [2.0, 2, 2, 0], "seed_2": [2.0, 2, 2, 2], BASE: [1.0, 1, 1, 1]}
+    results = {name: result(list(values)) for name, values in scores.items()}
+    results |= {sft: results[dpo] for dpo, sft in zip(study.SEEDS["dpo_seeds"], study.SEEDS["sft_seeds"], strict=True)}
+    found = study_results.contest("dpo_seeds", BASE, results, HOW)
+    alone = study_results.contest("dpo", BASE, results, HOW)
+    assert found["win_rate"] == pytest.approx(0.75) and alone["win_rate"] == 0.5
+    assert found["ci_low"] < 0.2 and found["ci_high"] == 1  # three seeds so far apart say little
+    assert study_results.contest("dpo_seeds", "sft_seeds", results, HOW)["win_rate"] == 0.5
 
 
 def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
