@@ -39,14 +39,16 @@ def run(params: "Params") -> None:
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
     images = {name: scores.read_images(name, shown) for name in scored}
     compared = win_rates.over_baseline(settings.baseline, shown, images, interval)
+    trained = [name for name, policy in params.policies.items() if policy.method != "none"]
     for row in compared:
         win_rates.say_missing(row, len(shown[row.policy].entries))
     top, prompts = accuracies.ceiling(scored.get("oracle")), [pair.prompt for pair in pairs]
     records.write(
         results.FILE,
         Evaluation(
-            schema=1,
+            schema=2,
             comparisons=compared,
+            head_to_heads=win_rates.head_to_heads(trained, settings.baseline, shown, images, interval),
             implicit_reward=[
                 accuracies.implicit_accuracy(name, values, prompts, top, interval)
                 for name, values in measured(params, pairs).items()

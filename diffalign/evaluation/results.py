@@ -72,8 +72,11 @@ class JudgeAccuracy(Judge):
 class Evaluation(Record):
     """The whole file."""
 
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[2] = Field(alias="schema")
     comparisons: list[Comparison]
+    """Every policy over the baseline."""
+    head_to_heads: list[Comparison]
+    """The first trained policy over each other trained one."""
     implicit_reward: list[Accuracy]
     rewards: list[JudgeAccuracy]
     images: dict[str, dict[str, Any]]

@@ -45,18 +45,32 @@ def over_baseline(
     baseline: str, galleries: Mapping[str, Gallery], scores: Mapping[str, Mapping[str, Columns]], interval: Interval
 ) -> list[Comparison]:
     """Compares every policy with the baseline by every judge; `scores` by judge, then by policy."""
+    contests = [(name, baseline) for name in galleries if name != baseline]
+    return _all(contests, galleries, scores, interval)
+
+
+def head_to_heads(
+    trained: Sequence[str],
+    baseline: str,
+    galleries: Mapping[str, Gallery],
+    scores: Mapping[str, Mapping[str, Columns]],
+    interval: Interval,
+) -> list[Comparison]:
+    """Compares the first trained policy with each other trained one by every judge; the baseline isn't among them."""
+    first, *others = [name for name in trained if name != baseline] or [""]
+    return _all([(first, other) for other in others], galleries, scores, interval)
+
+
+def _all(
+    contests: Sequence[tuple[str, str]],
+    galleries: Mapping[str, Gallery],
+    scores: Mapping[str, Mapping[str, Columns]],
+    interval: Interval,
+) -> list[Comparison]:
+    """Compares pairs of policies, by every judge each."""
     return [
-        compare(
-            name,
-            baseline,
-            judge,
-            gallery.entries,
-            of_policies[name][judge],
-            of_policies[baseline][judge],
-            interval,
-        )
-        for name, gallery in galleries.items()
-        if name != baseline
+        compare(a, b, judge, galleries[a].entries, of_policies[a][judge], of_policies[b][judge], interval)
+        for a, b in contests
         for judge, of_policies in scores.items()
     ]
 

@@ -32,7 +32,13 @@ def headline(report: Material) -> dict[str, Any]:
         f"{settings.interval.confidence:.0%} interval {interval(row.model_dump())}; ties count half; {row.judged:,} "
         f"{images} for {row.prompts:,} prompts of the {settings.split} split, which no policy was trained on."
     )
-    return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": [note]}
+    rivals = [
+        f"{other.policy} {verb(other)} {other.baseline}, {percent(other.win_rate)} ({interval(other.model_dump())})"
+        for other in report.results.head_to_heads
+        if other.scorer == row.scorer and other.win_rate is not None
+    ]
+    heads = [f"Head to head: {'; '.join(rivals)}."] if rivals else []
+    return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": [*heads, note]}
 
 
 def verb(row: Comparison) -> str:

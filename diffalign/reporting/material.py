@@ -12,7 +12,6 @@ from diffalign.evaluation import results, scores
 from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Columns
 from diffalign.evaluation.statistics import Interval
-from diffalign.evaluation.win_rates import compare
 from diffalign.generation import gallery
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring import curve
@@ -91,17 +90,7 @@ class Material:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """Returns the policies against the baseline, then the hero against the other trained ones."""
-        hero, judges = self.roles.hero, self.settings.rewards
-        others = [n for n in self.roles.trained if hero in self.roles.trained and n not in (hero, self.roles.baseline)]
-        return [
-            *self.results.comparisons,
-            *(self.versus(str(hero), other, judge) for other in others for judge in judges),
-        ]
-
-    def versus(self, policy: str, other: str, judge: str) -> Comparison:
-        """Compares two policies' images by a judge's scores."""
-        entries, interval = self.galleries[policy].entries, self.settings.interval
-        return compare(policy, other, judge, entries, self.scores[policy][judge], self.scores[other][judge], interval)
+        return [*self.results.comparisons, *self.results.head_to_heads]
 
     def missing(self, row: Comparison) -> int:
         """Returns how many of the images that a comparison was asked for its judge couldn't score."""

@@ -29,7 +29,7 @@ def tables() -> list[Table]:
             f"{row.wins} / {row.ties} / {row.losses}",
             f"{row.prompts} × {row.seeds}",
         ]
-        for row in found.comparisons
+        for row in [*found.comparisons, *found.head_to_heads]
     ]
     implicit = [
         [row.policy, percent(row.accuracy), interval(row.model_dump()), percent(row.ceiling), str(row.pairs)]

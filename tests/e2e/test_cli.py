@@ -156,7 +156,8 @@ def test_sync_before_there_is_anything(project: Path) -> None:
 
 
 RESULTS = {
-    "schema": 1,
+    "schema": 2,
+    "head_to_heads": [],
     "comparisons": [
         {
             "policy": "dpo",

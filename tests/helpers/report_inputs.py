@@ -116,7 +116,9 @@ def evaluation() -> dict[str, Any]:
     ]
     comparisons = [row("base_again", 6, 0, 0.3, 0.7), row("dpo", 10, 1, 0.71, 0.98), row("sft", 7, 0, 0.4, 0.8)]
     judge = {**ORACLE, "accuracy": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "pairs": 420}
-    return {"schema": 1, "comparisons": comparisons, "implicit_reward": rewards, "rewards": [judge], "images": {}}
+    heads = [{**row("dpo", 10, 1, 0.7, 0.97), "baseline": "sft"}]
+    results = {"comparisons": comparisons, "head_to_heads": heads, "implicit_reward": rewards, "rewards": [judge]}
+    return {"schema": 2, **results, "images": {}}
 
 
 class Page(HTMLParser):

@@ -58,7 +58,8 @@ def test_a_group_of_which_nothing_was_run_isnt_shown() -> None:
     found = made()
     del found["runs"]["dpo"]
     titles = [group["title"] for group in study_page.section(Study.model_validate(found))["groups"]]
-    assert titles == ["DPO, fine-tuning on winners, and the base", "Each objective, at equal steps"]
+    expected = ["DPO, fine-tuning on winners, and the base", "Three training seeds", "Each objective, at equal steps"]
+    assert titles == expected
 
 
 def test_a_quick_look_says_so() -> None:

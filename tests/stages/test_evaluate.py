@@ -67,6 +67,16 @@ def row(policy: str) -> dict[str, Any]:
     return found
 
 
+def test_trained_policies_meet_head_to_head(project: Params) -> None:
+    (found,) = results()["head_to_heads"]
+    of = scores()
+    pairs = [(of["dpo", file]["scores"]["oracle"], of["sft", file]["scores"]["oracle"]) for _, file in of if _ == "dpo"]
+    judged = [(a, b) for a, b in pairs if a is not None and b is not None]
+    assert (found["policy"], found["baseline"], set(found)) == ("dpo", "sft", ROWS)
+    assert found["wins"] == sum(a > b for a, b in judged) and found["losses"] == sum(a < b for a, b in judged)
+    assert found["wins"] + found["ties"] + found["losses"] == len(judged) > 0
+
+
 def reward(policy: str) -> dict[str, Any]:
     (found,) = [r for r in results()["implicit_reward"] if r["policy"] == policy]
     return found
@@ -92,8 +102,8 @@ def changed(values: Params, **settings: Any) -> Params:
 
 def test_the_schema(project: Params) -> None:
     found = results()
-    assert set(found) == {"schema", "comparisons", "implicit_reward", "rewards", "images"}
-    assert found["schema"] == 1
+    assert set(found) == {"schema", "comparisons", "head_to_heads", "implicit_reward", "rewards", "images"}
+    assert found["schema"] == 2
     assert [(r["policy"], r["baseline"], r["scorer"]) for r in found["comparisons"]] == [
         (name, "base", "oracle") for name in ("twin", "again", "dpo", "sft")
     ]
