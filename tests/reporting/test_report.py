@@ -234,8 +234,7 @@ def test_images_of_policies_that_share_their_noise_are_said_to(project: Params) 
     results = evaluation()
     write_json(
         Path("metrics/evaluate.json"),
-        results
-        | {"comparisons": results["comparisons"][:1], **dict.fromkeys(("head_to_heads", "implicit_reward"), [])},
+        results | {"comparisons": results["comparisons"][:1], "head_to_heads": [], "implicit_reward": []},
     )
     assert "Same prompt, different noise: base, base_again." in Page(written(values)).text
     manifest = json.loads(Path("images/base_again/manifest.json").read_text())
