@@ -36,7 +36,7 @@ def run(
     others: Path = Path("models/shapes"),
     seed: int = 0,
     vae_steps: int = 1600,
-    max_steps: int = 6000,
+    max_steps: int = 4500,
     spoil_steps: int = 400,
     images: int = 40_000,
     device: str | None = None,
