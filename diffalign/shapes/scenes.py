@@ -172,7 +172,7 @@ class Flaws:
 
 GOOD = Flaws(often=0.08, shift=5, fade=(0.1, 0.4), specks=3, missing=0.0)
 """Flaws of the drawings that teach a model the world: nearly all are as they should be."""
-CARELESS = Flaws(often=0.5, shift=9, fade=(0.35, 0.75), specks=8, missing=0.35)
+CARELESS = Flaws(often=0.75, shift=9, fade=(0.35, 0.75), specks=10, missing=0.5)
 """Flaws of the drawings that teach a model to draw carelessly, so that alignment has flaws to mend."""
 
 

@@ -37,7 +37,7 @@ def run(
     seed: int = 0,
     vae_steps: int = 1600,
     max_steps: int = 4500,
-    spoil_steps: int = 400,
+    spoil_steps: int = 800,
     images: int = 40_000,
     device: str | None = None,
 ) -> None:
@@ -58,7 +58,7 @@ def run(
         careless = latents(work / "careless.safetensors", vae, seed + 5, images * 3 // 10, chosen, CARELESS)
         write_model(out_dir, spoil(work / "base.safetensors", vae, parts, careless, seed, spoil_steps, chosen))
         parts.load_state_dict(load_file(work / "early.safetensors"))
-        weaker = spoil(work / "weaker.safetensors", vae, parts, careless, seed + 1, 2 * spoil_steps, chosen)
+        weaker = spoil(work / "weaker.safetensors", vae, parts, careless, seed + 1, spoil_steps // 2, chosen)
         write_model(others / "weaker", weaker)
         shutil.rmtree(work)
 
@@ -156,11 +156,11 @@ def train_unet(work: Path, vae: Any, data: State, seed: int, steps: int, device:
 def spoil(
     checkpoint: Path, vae: Any, parts: torch.nn.ModuleDict, data: State, seed: int, steps: int, device: torch.device
 ) -> tiny_model.Tiny:
-    """Trains a UNet gently on careless drawings, so that it draws known shapes carelessly; returns the model."""
+    """Trains a UNet briefly on careless drawings, so that it draws known shapes carelessly; returns the model."""
     spoilt = deepcopy(parts)
     spoilt["text"].requires_grad_(False)
     loss = denoising(spoilt, vae, data, seed * 1_000_003 + 10_000_019, device, None)
-    ema = fit("spoil", spoilt, loss, steps=steps, checkpoint=checkpoint, muon_lr=2e-3, adam_lr=4e-4, ema_decay=0.99)
+    ema = fit("spoil", spoilt, loss, steps=steps, checkpoint=checkpoint, muon_lr=8e-3, adam_lr=1e-3, ema_decay=0.99)
     spoilt.load_state_dict(ema)
     return assembled(vae, spoilt)
 
