@@ -28,6 +28,7 @@ KL_WEIGHT = 1e-3
 PROMPT_DROP = 0.1
 SNR_CAP = 5.0
 SHAPING = (300, 900)  # half of the timesteps are drawn here: shapes are clear below, and lost in noise above
+SEEN = Flaws(often=0.5, shift=9, fade=(0.35, 0.75), specks=8, missing=0.35)  # in half of the pictures for the VAE
 EARLY = 0.12  # share of the UNet's training after which the weaker model is taken
 
 
@@ -84,7 +85,7 @@ def train_vae(work: Path, seed: int, steps: int, device: torch.device, batch: in
     vae = tiny_model.new_vae().to(device, memory_format=torch.channels_last)
 
     def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        halves = [world_batch(seed + 1, step * batch, batch // 2, flaws)[0] for flaws in (GOOD, CARELESS)]
+        halves = [world_batch(seed + 1, step * batch, batch // 2, flaws)[0] for flaws in (GOOD, SEEN)]
         pixels = torch.cat(halves).to(device, memory_format=torch.channels_last)
         return vae_loss(vae, pixels, torch.Generator().manual_seed(seed * 1_000_003 + step))
 
