@@ -24,8 +24,7 @@ def run(models: Mapping[str, Path], images: int = 200, seed: int = 0) -> dict[st
     scenes = {kind: scenes_of(kind, images, seed) for kind in KINDS}
     for name, folder in models.items():
         model = tiny_model.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
-        ideal = [render(scene) for kind in KINDS for scene in scenes[kind][: images // 4]]
-        found["psnr"] = round(sharpness(model.vae, ideal), 2)
+        found["psnr"] = round(sharpness(model.vae, [s for kind in KINDS for s in scenes[kind][: images // 4]]), 2)
         shares = {kind: drawn(model, [caption(s) for s in scenes[kind]], seed) for kind in KINDS}
         found["models"][name] = {kind: {"right": r, "oracle": o} for kind, (r, o) in shares.items()}
     return found
@@ -38,9 +37,9 @@ def scenes_of(kind: str, count: int, seed: int) -> list[Scene]:
 
 
 @torch.no_grad()
-def sharpness(vae: Any, pictures: list[np.ndarray]) -> float:
-    """Returns the mean PSNR in decibels of pictures, uint8 `[64, 64, 3]` each, encoded and decoded."""
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def sharpness(vae: Any, scenes: list[Scene]) -> float:
+    """Returns the mean PSNR in decibels of scenes' ideal drawings [64 px], encoded and decoded."""
+    pixels = torch.from_numpy(np.stack([render(s) for s in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
     again = vae.decode(vae.encode(pixels.to(vae.device)).latent_dist.mean).sample.clamp(-1, 1).cpu()
     return float(np.mean([psnr(float(error)) for error in (again - pixels).square().mean(dim=(1, 2, 3))]))
 
