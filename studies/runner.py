@@ -48,7 +48,7 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     groups = chosen(only)
     job = Study(values, prompts, steps, Path.cwd())
     check(job)
-    names = study.needed(groups)
+    names = possible(job, study.needed(groups))
     done = job.results()
     left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
@@ -66,6 +66,23 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     found = summary(job)
     files.write_json(OUT, found)
     return tables.text(found)
+
+
+def possible(job: Study, names: Sequence[str]) -> list[str]:
+    """Returns the runs whose comparisons are there; says which are left out since no image is by their model.
+
+    Raises UserError where none is possible.
+    """
+    there = set(comparisons.read(job.root / INPUTS[0])["model_a"].unique().to_pylist())
+    missing = {name: maker for name in names if (maker := study.MAKERS.get(asked_of(name))) and maker not in there}
+    found = [name for name in names if name not in missing]
+    if missing:
+        say(
+            f"left out, as the comparisons have no image by {', '.join(sorted(set(missing.values())))}: {', '.join(missing)}"
+        )
+    if not found:
+        raise UserError("study: expected comparisons of images by the runs' models, found none: no run is possible")
+    return found
 
 
 def summary(job: Study) -> dict[str, Any]:

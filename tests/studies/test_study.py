@@ -228,6 +228,19 @@ def test_a_study_end_to_end(made: tuple[Path, Params, str]) -> None:
 
 
 @pytest.mark.slow
+def test_runs_on_a_model_that_made_no_image_are_left_out_and_said(
+    made: tuple[Path, Params, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, values, _ = made
+    monkeypatch.chdir(folder)
+    job = study_runs.Study(values, 3, 2, folder)
+    assert flow.possible(job, ["dpo", "dpo_weaker", "oracle_labels"]) == ["dpo", "oracle_labels"]
+    assert "no image by tiny-sd-weaker: dpo_weaker" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no run is possible"):
+        flow.possible(job, ["dpo_weaker", "sft_stronger"])
+
+
+@pytest.mark.slow
 def test_the_scorer_answers_the_training_comparisons_only(made: tuple[Path, Params, str]) -> None:
     folder, _, _ = made
     raters = comparisons.read(folder / "data/comparisons").to_pylist()
