@@ -77,9 +77,8 @@ def possible(job: Study, names: Sequence[str]) -> list[str]:
     missing = {name: maker for name in names if (maker := study.MAKERS.get(asked_of(name))) and maker not in there}
     found = [name for name in names if name not in missing]
     if missing:
-        say(
-            f"left out, as the comparisons have no image by {', '.join(sorted(set(missing.values())))}: {', '.join(missing)}"
-        )
+        makers = ", ".join(sorted(set(missing.values())))
+        say(f"left out, as the comparisons have no image by {makers}: {', '.join(missing)}")
     if not found:
         raise UserError("study: expected comparisons of images by the runs' models, found none: no run is possible")
     return found
