@@ -7,6 +7,7 @@ import torch
 
 from diffalign.diffusion.losses import (
     LINKS,
+    beta_text,
     conventions,
     diffusion_dpo,
     diffusion_kto,
@@ -17,7 +18,6 @@ from diffalign.diffusion.losses import (
     odds,
     reference_point,
     sft,
-    told,
     with_gradient_scaled,
 )
 
@@ -157,7 +157,7 @@ def test_the_same_beta_in_other_code() -> None:
         "lr_printed": pytest.approx(8.192e-9),
         "lr_launched": pytest.approx(8.192e-6),
     }
-    kto = told(2000, 1e-3, {"summed": 3.90625, "diffusion_kto": 1000})
+    kto = beta_text(2000, 1e-3, {"summed": 3.90625, "diffusion_kto": 1000})
     assert kto == "beta 2000 is 3.906 for errors summed over a latent, 1000 as --beta_dpo of Diffusion-KTO's code"
 
 

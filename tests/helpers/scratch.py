@@ -70,8 +70,8 @@ def run(params):
     row = {"policy": "dpo", "baseline": "base", "scorer": "oracle", "prompts": 320, "seeds": 1, "wins": 280, "ties": 8,
            "losses": 32, "win_rate": 0.8875, "ci_low": 0.85, "ci_high": 0.92}
     reward = {"policy": "dpo", "accuracy": 0.66, "ci_low": 0.62, "ci_high": 0.70, "pairs": 420, "ceiling": 0.76}
-    write("metrics/evaluate.json", json.dumps({"schema": 1, "comparisons": [row], "implicit_reward": [reward],
-               "rewards": [], "images": {}}))
+    results = {"schema": 2, "comparisons": [row], "head_to_heads": [], "implicit_reward": [reward]}
+    write("metrics/evaluate.json", json.dumps({**results, "rewards": [], "images": {}}))
     write("reports/report.html", "<p>a report</p>")
 """,
 }

@@ -17,6 +17,7 @@ from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.errors import UserError
+from diffalign.data.pixels import to_uint8
 from diffalign.generation import gallery, pipeline
 from diffalign.generation.writer import chosen_prompts
 from stages import evaluate, generate, score, train
@@ -184,7 +185,7 @@ def test_an_unknown_policy_is_the_users_error(world: tuple[Path, Params]) -> Non
 
 def test_pixels_and_png() -> None:
     x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 0.5]).view(1, 1, 2, 3).expand(1, 3, 2, 3)
-    levels = pipeline.pixels(x)
+    levels = to_uint8(x)
     assert levels.shape == (1, 2, 3, 3)
     assert levels[0, :, :, 0].ravel().tolist() == [0, 0, 128, 255, 255, 191]
     assert pipeline.png(levels[0]) == pipeline.png(levels[0].copy())

@@ -20,7 +20,7 @@ READERS: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "metrics/ingest.json": (lambda: artifacts.points(["metrics/ingest.json"]), None, "dvc stage list"),
     "metrics/evaluate.json": (
         lambda: artifacts.points(["metrics/evaluate.json"]),
-        {"schema": 1, "comparisons": [], "implicit_reward": [], "rewards": [], "images": {}},
+        {"schema": 2, "comparisons": [], "head_to_heads": [], "implicit_reward": [], "rewards": [], "images": {}},
         "--single-item evaluate`",
     ),
     "curves/dpo.jsonl": (lambda: artifacts.points(["curves/dpo.jsonl"]), {"step": 1}, "--single-item train@dpo`"),
