@@ -3,7 +3,7 @@ SHELL := bash
 .ONESHELL:
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint slow extra ui constraints clean
+.PHONY: demo test lint slow nightly extra ui constraints clean
 
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -24,10 +24,14 @@ demo: $(VENV)/installed
 	python pipeline.py summary
 
 test: $(VENV)/installed-test
-	@$(PYTEST) -m "not slow and not extra and not gpu and not demo"
+	@$(PYTEST) -m "not slow and not nightly and not extra and not gpu and not demo"
 
 slow: $(VENV)/installed-test
 	@$(PYTEST) -m "slow and not gpu"
+
+# What takes many minutes and rarely tells: by hand before a release; CONTRIBUTING.md has the last result.
+nightly: $(VENV)/installed-test
+	@python -m pytest -m nightly
 
 # The tests of an optional extra. It's kept beside the environment: where diffusers finds it, each process imports it, for seconds.
 extra: $(VENV)/installed-test $(VENV)/extra/installed

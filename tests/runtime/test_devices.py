@@ -138,7 +138,7 @@ print(json.dumps(about | {"graphs": counters["stats"]["unique_graphs"], "units":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_it_computes_the_same_and_a_later_run_compiles_nothing(tmp_path: Path) -> None:
     """By the real compiler: the loss to 1e-5; blocks of a kind and shape share a graph; the second run finds all.
 

@@ -101,7 +101,7 @@ def test_a_stop_while_it_compiles_ends_all_processes_soon(
     assert not (project / "models/policies/sft").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_stopped_while_it_compiled_ends_in_the_same_bytes(project: Path) -> None:
     """As one that nobody stopped; on the cache that both have, which is where the environment says."""
     results = []
