@@ -204,7 +204,7 @@ def pretrain_demo(
     seed: Annotated[int, typer.Option(help="Of the pictures, the weights and the raters.")] = 0,
     keep_model: Annotated[bool, typer.Option("--keep-model", help="Ask the raters only.")] = False,
 ) -> None:
-    """Rebuild assets/: the tiny model and its comparisons. Hours on a CPU, minutes on a GPU; resumable."""
+    """Rebuild assets/: the tiny model and its comparisons. Hours on a CPU; uses a GPU where there is one; resumable."""
     from diffalign.shapes.build import rebuild
 
     rebuild.run(seed, keep_model)

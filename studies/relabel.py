@@ -43,10 +43,15 @@ def keep_makers(folder: Path, out: Path, maker: str, split: Split = "train") -> 
     Raises UserError where there are none.
     """
     table = comparisons.read(folder)
-    kept = only_by(table, maker, split)
-    if not pc.any(pc.equal(kept["split"], split)).as_py():
+    if not count_by(table, maker, split):
         raise UserError(f"{folder}: expected comparisons of images by {maker}, which this run learns from, found none")
-    _write(kept, folder, out)
+    _write(only_by(table, maker, split), folder, out)
+
+
+def count_by(table: pa.Table, maker: str, split: Split) -> int:
+    """Returns how many comparisons of a split are between two images that the model `maker` made."""
+    found: int = pc.sum(pc.equal(only_by(table, maker, split)["split"], split)).as_py()
+    return found or 0
 
 
 def only_by(table: pa.Table, maker: str, split: Split) -> pa.Table:

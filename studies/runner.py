@@ -21,6 +21,7 @@ from diffalign.reporting.made_by import git_commit
 from diffalign.runtime.processes import run_group
 from diffalign.tracking import dag
 from diffalign.tracking.summary import EVALUATION, REPORT
+from studies import relabel
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
@@ -73,12 +74,13 @@ def possible(job: Study, names: Sequence[str]) -> list[str]:
 
     Raises UserError where none is possible.
     """
-    there = set(comparisons.read(job.root / INPUTS[0])["model_a"].unique().to_pylist())
-    missing = {name: maker for name in names if (maker := study.MAKERS.get(asked_of(name))) and maker not in there}
+    table = comparisons.read(job.root / INPUTS[0])
+    lacking = {maker for maker in study.MAKERS.values() if not relabel.count_by(table, maker, "train")}
+    missing = {name: maker for name in names if (maker := study.MAKERS.get(asked_of(name))) in lacking}
     found = [name for name in names if name not in missing]
     if missing:
-        makers = ", ".join(sorted(set(missing.values())))
-        say(f"left out, as the comparisons have no image by {makers}: {', '.join(missing)}")
+        makers = ", ".join(sorted({str(maker) for maker in missing.values()}))
+        say(f"left out, as no two images by one model of {makers} were compared: {', '.join(missing)}")
     if not found:
         raise UserError("study: expected comparisons of images by the runs' models, found none: no run is possible")
     return found

@@ -76,7 +76,8 @@ def rate_over_seeds(results: ArrayLike, clusters: Sequence[Hashable], *, confide
 
     The variance of the mean is prompts' (linearised over clusters, of the outcomes' mean over seeds) plus seeds'
     (s^2 / S of the rates); the quantile is Student's with Welch and Satterthwaite's degrees of freedom. What is
-    missing for one seed is left out for all.
+    missing for one seed is left out for all. Where nothing varies (a win everywhere) that would claim certainty: there
+    Wilson's interval is given, with N = the number of clusters.
     """
     from scipy.special import stdtrit
 
@@ -91,10 +92,12 @@ def rate_over_seeds(results: ArrayLike, clusters: Sequence[Hashable], *, confide
         return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, None, None, None)
     mean, error = ratio(kept.mean(axis=0), np.ones(len(names)), names)
     parts = np.array([error**2, kept.mean(axis=1).var(ddof=1) / len(kept)])
-    total = parts.sum()
-    freedom = total**2 / (parts**2 / [groups - 1, len(kept) - 1]).sum() if total > 0 else np.inf
-    half = float(stdtrit(freedom, 0.5 + confidence / 2) * total**0.5) if total > 0 else 0.0
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    if not parts.any():
+        low, high = wilson(mean, groups, confidence)
+    else:
+        freedom = parts.sum() ** 2 / (parts**2 / [groups - 1, len(kept) - 1]).sum()
+        half = float(stdtrit(freedom, 0.5 + confidence / 2) * parts.sum() ** 0.5)
+        low, high = max(mean - half, 0.0), min(mean + half, 1.0)
     return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, mean, low, high)
 
 

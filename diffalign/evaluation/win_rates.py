@@ -57,8 +57,8 @@ def head_to_heads(
     interval: Interval,
 ) -> list[Comparison]:
     """Compares the first trained policy with each other trained one by every judge; the baseline isn't among them."""
-    first, *others = [name for name in trained if name != baseline] or [""]
-    return _all([(first, other) for other in others], galleries, scores, interval)
+    rivals = [name for name in trained if name != baseline]
+    return _all([(rivals[0], other) for other in rivals[1:]], galleries, scores, interval)
 
 
 def _all(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from diffalign.config.params import Params
-from diffalign.config.training import Trained
-from diffalign.planning import estimates
+from diffalign.planning import estimates, work
 from diffalign.planning.flops import matmul_rate
 from diffalign.runtime import environment
 
@@ -32,9 +31,9 @@ class Decision:
 def decide(flop: float, rate: float) -> Decision:
     """Returns the decision for so many FLOPs to come on devices of together `rate` FLOP/s in matrix products."""
     seconds = flop / (estimates.UTILISATION * rate)
-    work = f"about {seconds / 60:.3g} min of work at {estimates.UTILISATION:.0%} of {rate / 1e12:.3g} TFLOP/s"
+    text = f"about {seconds / 60:.3g} min of work at {estimates.UTILISATION:.0%} of {rate / 1e12:.3g} TFLOP/s"
     compiled = seconds >= WORTH
-    return Decision(compiled, f"{work}, {'at least' if compiled else 'under'} {WORTH / 60:g} (DIFFALIGN_COMPILE)")
+    return Decision(compiled, f"{text}, {'at least' if compiled else 'under'} {WORTH / 60:g} (DIFFALIGN_COMPILE)")
 
 
 def as_before(compiled: bool) -> Decision:
@@ -50,16 +49,4 @@ def chosen(params: Params, names: list[str]) -> Decision:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[environment.precision()]
     rate = matmul_rate(device, dtype, seconds=0.2) * environment.world_size()
     torch.cuda.empty_cache()  # the workers need the memory
-    return decide(sum(flop(params, name) for name in names), rate)
-
-
-def flop(params: Params, name: str) -> float:
-    """Returns the FLOPs of a policy's whole training, counted on the meta device; 0 where it has none."""
-    from diffalign.planning import planner  # it asks this module
-
-    policy = params.policies[name]
-    if not isinstance(policy, Trained):
-        return 0.0
-    skeleton = planner.policy_skeleton(params, policy.init)
-    planner.prepare(name, skeleton, policy, params.model.family)
-    return planner.traced_work(skeleton, policy, params.runtime.log_every)[0] * policy.steps * policy.batch_size
+    return decide(sum(work.whole(params, name) for name in names), rate)

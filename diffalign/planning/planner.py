@@ -6,27 +6,20 @@ so the plan of SD1.5 or SDXL needs neither weights nor memory.
 
 import math
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from diffalign.config.params import Params
 from diffalign.config.training import Trained
-from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.data.comparisons import table as comparisons
-from diffalign.methods import method as methods
-from diffalign.methods.method import Source
 from diffalign.models import family as families
-from diffalign.models.policies import add_lora
-from diffalign.planning import estimates
+from diffalign.planning import estimates, work
 from diffalign.planning.compiling import decide
-from diffalign.planning.flops import matmul_rate, traced
-from diffalign.planning.meta_models import Skeleton, skeleton
-from diffalign.reference.reference import Reference, cached, live
+from diffalign.planning.flops import matmul_rate
+from diffalign.planning.meta_models import Skeleton
 from diffalign.runtime import environment, timings
 
 COMPARISONS = Path("data/comparisons")
@@ -112,9 +105,7 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
             sys.stderr.write(f"plan {name}\n")
-            skeleton = policy_skeleton(params, policy.init)
-            log_every = params.runtime.log_every
-            prepare(name, skeleton, policy, params.model.family)
+            log_every, skeleton = params.runtime.log_every, work.prepared(params, name, policy)
             plan = plan_policy(name, policy, log_every, skeleton, machine, None)
             of_machine = {**vars(machine), "compiled": compiled(plan, machine)}
             about = (params.model.family, params.precompute.resolution, policy.model_dump(), of_machine, log_every)
@@ -129,18 +120,12 @@ def compiled(plan: Plan, machine: Machine) -> bool:
     return decide(plan.flop, machine.rate * machine.processes).compiled
 
 
-def traced_work(skeleton: Skeleton, policy: Trained, log_every: int) -> tuple[float, int]:
-    """Returns the FLOPs of a pair on a prepared skeleton, logged steps averaged in, and the bytes its graph keeps."""
-    (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
-    return usual + (logged - usual) / log_every, kept
-
-
 def plan_policy(
     name: str, policy: Trained, log_every: int, skeleton: Skeleton, machine: Machine, measured: Measured | None
 ) -> Plan:
     """Returns one policy's plan on a prepared skeleton; `measured` is of an earlier run with equal settings."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
-    flop, kept = traced_work(skeleton, policy, log_every)
+    flop, kept = work.of_pair(skeleton, policy, log_every)
     trained = [tuple(p.shape) for p in skeleton.network.parameters() if p.requires_grad]
     return Plan(
         name=name,
@@ -161,95 +146,6 @@ def plan_policy(
             activations=micro_batch * kept // (2 if machine.precision == "bf16" else 1),
         ),
     )
-
-
-def policy_skeleton(params: Params, init: str) -> Skeleton:
-    """Returns the skeleton of the denoiser that a policy with this init trains."""
-    return skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
-
-
-def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None:
-    """Prepares the skeleton for training, in place: gradients, LoRA and gradient checkpointing as the policy says."""
-    network: Any = skeleton.network
-    network.requires_grad_(policy.adapter == "full").train()
-    if (lora := policy.lora) is not None:
-        targets, key = lora.targets or families.find(family).lora_targets, f"policies.{name}.lora.targets"
-        add_lora(network, targets, lora.rank, lora.alpha, policy.seed, key)
-    if policy.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
-
-
-def micro_step(skeleton: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
-    """Returns a function that computes the real method's loss on one pair, on the meta device."""
-    method = methods.load(policy, PlannedContext(skeleton.latent))
-    reference = make_reference(skeleton, policy)
-
-    def loss() -> Tensor:
-        (batch,) = method.batches(skeleton.denoise, reference, 0)
-        return method.loss(skeleton.denoise, reference, batch, log)[0]
-
-    return loss
-
-
-@dataclass(frozen=True)
-class PlannedContext:
-    """A run that offers a method one pair on the meta device, whatever source it asks for."""
-
-    latent: estimates.Shape
-
-    def source(self, kind: type[Source], passes: int = 1) -> Source:
-        """Returns a stand-in for the source, with the attributes that methods use."""
-        planned: Any = PlannedSource(self.latent)
-        found: Source = planned
-        return found
-
-
-@dataclass(frozen=True)
-class PlannedSource:
-    """A source of one pair on the meta device, with the attributes that methods use."""
-
-    latent: estimates.Shape
-    batch_size: int = 1
-    device: str = "meta"
-    T: int = 1000
-    """Timesteps of the process; any number will do: no FLOP depends on it."""
-
-    @property
-    def process(self) -> "PlannedSource":
-        """Returns itself as the process: methods read its T only."""
-        return self
-
-    @property
-    def elements(self) -> int:
-        """Returns the number of elements C * h * w of a latent."""
-        return math.prod(self.latent)
-
-    def at(self, step: int) -> Iterator[PairBatch]:
-        """Yields the step's only micro-batch."""
-        x, one = torch.empty(2, *self.latent, device="meta"), torch.empty(1, device="meta")
-        t = torch.zeros(2, dtype=torch.long, device="meta")
-        yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
-
-
-def make_reference(skeleton: Skeleton, policy: Trained) -> Reference | None:
-    """Returns a reference with the cost of the policy's own; None where the policy has none."""
-    kind = policy.reference
-    if kind == "none":
-        return None
-    if kind == "cached":
-        return cached
-    if policy.adapter == "full":
-        return live(skeleton.denoise)
-
-    def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        network: Any = skeleton.network
-        network.disable_adapters()
-        try:
-            return skeleton.denoise(x_t, t, cond)
-        finally:
-            network.enable_adapters()
-
-    return live(adapters_off)
 
 
 def speed_key(
@@ -326,7 +222,7 @@ def table(rows: list[list[str]]) -> list[str]:
 
 def shards_text(params: Params) -> str:
     """Returns a line about the disk space that the shards take."""
-    skeleton = policy_skeleton(params, params.model.path)
+    skeleton = work.policy_skeleton(params, params.model.path)
     prompt, flips = list(skeleton.prompt.values()), params.precompute.flips
     source = Path(params.data.path)
     known = counts(COMPARISONS) if source.exists() else None  # what was made of other data says nothing of these

@@ -99,7 +99,7 @@ def conventions(outs: list[str]) -> dict[str, float]:
 
 def results(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
     """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
-    for row in evaluation.comparisons:
+    for row in [*evaluation.comparisons, *evaluation.head_to_heads]:
         for key in ("win_rate", "ci_low", "ci_high"):
             if (value := getattr(row, key)) is not None:
                 yield f"{row.scorer}/{row.policy}_over_{row.baseline}/{key}", value

@@ -170,6 +170,12 @@ def test_intervals_with_seeds_cover() -> None:
     assert 0.93 <= covered / 400 <= 0.995
 
 
+def test_a_win_everywhere_is_not_certain_with_seeds_either() -> None:
+    found = rate_over_seeds(np.ones((3, 20)), range(20), confidence=0.95)
+    assert (found.rate, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(wilson(1.0, 20, 0.95)[0]) and found.low < 0.9
+
+
 def test_what_is_missing_for_a_seed_is_left_out_for_all() -> None:
     found = rate_over_seeds([[1, np.nan, 0, 1], [1, 1, 0, 0]], "abcd", confidence=0.95)
     assert found.rate == pytest.approx(0.5) and found.missing == 1 and found.clusters == 3

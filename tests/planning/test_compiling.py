@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffalign.planning import compiling, planner
+from diffalign.planning import compiling, planner, work
 from diffalign.training import start
 from tests.helpers.project import make_inputs, make_params
 
@@ -55,8 +55,8 @@ def test_the_switch_overrides_and_a_cpu_compiles_nothing(tmp_path: Path, monkeyp
     policy = params.policies["dpo"]
     machine = planner.Machine("cpu", None, 1, 1, "fp32", "ddp", None, 1e9)
     (plan,) = planner.plans(params, machine)
-    assert compiling.flop(params, "dpo") == plan.flop == plan.flop_per_pair * policy.steps * policy.batch_size
-    assert compiling.flop(params, "base") == 0
+    assert work.whole(params, "dpo") == plan.flop == plan.flop_per_pair * policy.steps * policy.batch_size
+    assert work.whole(params, "base") == 0
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.methods import method as methods
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
-from diffalign.planning import estimates, planner
+from diffalign.planning import estimates, planner, work
 from diffalign.planning.flops import counted
 from diffalign.planning.meta_models import skeleton
 from diffalign.planning.planner import Machine
@@ -181,8 +181,8 @@ def test_activations_are_what_a_real_graph_keeps(
         loss = real_loss(policy, denoiser, 4, False)
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del loss
-    prepared = planner.policy_skeleton(project, "model")
-    planner.prepare("dpo", prepared, policy, "sd15")
+    prepared = work.policy_skeleton(project, "model")
+    work.prepare("dpo", prepared, policy, "sd15")
     planned = planner.plan_policy("dpo", policy, LOG_EVERY, prepared, MACHINE, None).memory.activations
     assert policy.micro_batch_size == 4
     assert planned == pytest.approx(real, rel=0.05)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffalign.shapes.build import pretrain, tiny_model
@@ -27,6 +28,24 @@ def _fit(folder, steps_at_once, total=6):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return fit("test", model, loss, steps=total, checkpoint=folder / "c.safetensors", warmup=2, save_every=2)
+
+
+def test_an_earlier_average_is_kept(tmp_path):
+    """After 2 of 4 steps; a run of 2 steps has that average at its end where the rate doesn't depend on the length."""
+
+    def run(steps, keep):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3))
+        x = torch.ones(1, 3, 4, 4)
+        checkpoint = tmp_path / f"{steps}.safetensors"
+        return fit("t", model, lambda _: (model(x).square().mean(), {}), steps=steps, checkpoint=checkpoint, keep=keep)
+
+    run(4, {2: tmp_path / "early.safetensors"})
+    early, whole = load_file(tmp_path / "early.safetensors"), run(2, None)
+    assert early.keys() == whole.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(early[key], value)
+    assert any(not torch.equal(early[key], value) for key, value in run(4, None).items())
 
 
 def test_resumed_equals_uninterrupted_bitwise(tmp_path):

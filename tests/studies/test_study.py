@@ -15,6 +15,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.data.comparisons import table as comparisons
 from diffalign.reporting.format import alarm_words
+from diffalign.shapes.build import raters
 from stages import ingest, precompute, train
 from studies import claims
 from studies import results as study_results
@@ -109,6 +110,10 @@ def test_claims_are_of_runs_that_are_made() -> None:
             names = {name for line in claim.lines for pair in line.contests for name in pair}
             assert {run for name in names for run in study_results.members(name)} <= {*group.runs, BASE}, claim.words
     assert set(study.needed(STUDY)) == set(RUNS)
+
+
+def test_models_are_called_as_the_comparisons_call_them() -> None:
+    assert study.MAKERS == {"weaker": raters.WEAKER, "own": raters.BASE, "stronger": raters.STRONGER}
 
 
 def test_families_differ_in_their_seed_only() -> None:
@@ -235,7 +240,7 @@ def test_runs_on_a_model_that_made_no_image_are_left_out_and_said(
     monkeypatch.chdir(folder)
     job = study_runs.Study(values, 3, 2, folder)
     assert flow.possible(job, ["dpo", "dpo_weaker", "oracle_labels"]) == ["dpo", "oracle_labels"]
-    assert "no image by tiny-sd-weaker: dpo_weaker" in capsys.readouterr().err
+    assert "of tiny-sd-weaker were compared: dpo_weaker" in capsys.readouterr().err
     with pytest.raises(UserError, match="no run is possible"):
         flow.possible(job, ["dpo_weaker", "sft_stronger"])
 

@@ -13,9 +13,8 @@ import psutil
 import pytest
 
 from diffalign.core.files import hash_folder
-from stages import ingest, precompute
+from tests.helpers.checkout import make_trainable
 from tests.helpers.pids import gone
-from tests.helpers.project import REPO, make_inputs, make_params
 
 POLICIES = {
     "base": {"method": "none"},
@@ -29,21 +28,7 @@ SECONDS = 15
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with small inputs and shards, and an empty cache of Inductor's."""
     folder = tmp_path_factory.mktemp("compile-stop") / "project"
-    folder.mkdir()
-    for name in ("diffalign", "stages"):
-        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pipeline.py", "dvc.yaml"):
-        shutil.copy(REPO / name, folder)
-    make_inputs(folder, rows=12)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        values = make_params(folder, POLICIES, runtime={"checkpoint_every": 1})
-        ingest.run(values)
-        precompute.run(values)
-    finally:
-        os.chdir(before)
-    return folder
+    return make_trainable(folder, POLICIES, rows=12, runtime={"checkpoint_every": 1})
 
 
 def start(folder: Path, processes: int = 1) -> "subprocess.Popen[str]":

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from accelerate import Accelerator
 from diffalign.core import yaml_file
 from diffalign.runtime.signals import noted
 from diffalign.training import resume
-from stages import ingest, precompute
+from tests.helpers.checkout import make_trainable
 from tests.helpers.pids import gone
-from tests.helpers.project import REPO, make_inputs, make_params
 
 STEPS, SHORT = 3000, 24
 CHECKPOINT_EVERY = {"long": 1000, "short": 1}
@@ -36,21 +34,7 @@ POLICIES = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this project with small inputs and shards, to run the command line in."""
     folder = tmp_path_factory.mktemp("preemption") / "project"
-    folder.mkdir()
-    for name in ("diffalign", "stages"):
-        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pipeline.py", "dvc.yaml"):
-        shutil.copy(REPO / name, folder)
-    make_inputs(folder)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        values = make_params(folder, POLICIES)
-        ingest.run(values)
-        precompute.run(values)
-    finally:
-        os.chdir(before)
-    return folder
+    return make_trainable(folder, POLICIES)
 
 
 def start(folder: Path, policy: str, processes: int = 1) -> "subprocess.Popen[str]":

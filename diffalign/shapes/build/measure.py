@@ -20,14 +20,16 @@ def run(models: Mapping[str, Path], images: int = 200, seed: int = 0) -> dict[st
 
     `images` of each kind, 20 DDIM steps, guidance 4. The models share a VAE.
     """
-    found: dict[str, Any] = {"images": images, "seed": seed, "psnr": 0.0, "models": {}}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = {name: tiny_model.load(folder, device) for name, folder in models.items()}
     scenes = {kind: scenes_of(kind, images, seed) for kind in KINDS}
-    for name, folder in models.items():
-        model = tiny_model.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
-        found["psnr"] = round(sharpness(model.vae, [s for kind in KINDS for s in scenes[kind][: images // 4]]), 2)
-        shares = {kind: drawn(model, [caption(s) for s in scenes[kind]], seed) for kind in KINDS}
-        found["models"][name] = {kind: {"right": r, "oracle": o} for kind, (r, o) in shares.items()}
-    return found
+    vae = next(iter(loaded.values())).vae
+    shares: dict[str, Any] = {
+        name: {kind: drawn(model, [caption(s) for s in scenes[kind]], seed) for kind in KINDS}
+        for name, model in loaded.items()
+    }
+    every = [scene for kind in KINDS for scene in scenes[kind]]
+    return {"images": images, "seed": seed, "psnr": round(sharpness(vae, every), 2), "models": shares}
 
 
 def scenes_of(kind: str, count: int, seed: int) -> list[Scene]:
@@ -44,12 +46,12 @@ def sharpness(vae: Any, scenes: list[Scene]) -> float:
     return float(np.mean([psnr(float(error)) for error in (again - pixels).square().mean(dim=(1, 2, 3))]))
 
 
-def drawn(model: tiny_model.Tiny, captions: list[str], seed: int, batch: int = 50) -> tuple[float, float]:
-    """Returns the share of captions for which the model draws just what is asked, and the oracle's mean score."""
+def drawn(model: tiny_model.Tiny, captions: list[str], seed: int, batch: int = 50) -> dict[str, float]:
+    """Returns the share of captions for which the model draws just what is asked, `right`, and the oracle's mean."""
     right, scores = [], []
     for start in range(0, len(captions), batch):
         part = captions[start : start + batch]
         pictures = tiny_model.sample(model, part, [seed * 1_000_000 + start + n for n in range(len(part))])
         right += [oracle.is_right(picture, text) for picture, text in zip(pictures, part, strict=True)]
         scores += [oracle.score(picture, text).oracle for picture, text in zip(pictures, part, strict=True)]
-    return round(float(np.mean(right)), 3), round(float(np.mean(scores)), 3)
+    return {"right": round(float(np.mean(right)), 3), "oracle": round(float(np.mean(scores)), 3)}

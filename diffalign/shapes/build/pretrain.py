@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Builds the base in `out_dir`, the others in `others`/weaker and stronger, each replaced whole.
 
-    A killed run goes on. It takes about two hours on one CPU core that multiplies bfloat16, minutes on a GPU.
+    A killed run goes on. It took 95 minutes on half of a CPU core that multiplies bfloat16; not run on a GPU.
     """
     torch.set_flush_denormal(True)  # AdamW's second moments of unused tokens decay to denormals, which are slow
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

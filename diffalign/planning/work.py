@@ -1,0 +1,134 @@
+"""Counts a training's work on the meta device: one step of the real method on one pair, without weights or memory."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.config.params import Params
+from diffalign.config.training import Trained
+from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.methods import method as methods
+from diffalign.methods.method import Source
+from diffalign.models import family as families
+from diffalign.models.policies import add_lora
+from diffalign.planning import meta_models
+from diffalign.planning.estimates import Shape
+from diffalign.planning.flops import traced
+from diffalign.planning.meta_models import Skeleton
+from diffalign.reference.reference import Reference, cached, live
+
+
+def whole(params: Params, name: str) -> float:
+    """Returns the FLOPs of a policy's whole training; 0 where it has none."""
+    policy = params.policies[name]
+    if not isinstance(policy, Trained):
+        return 0.0
+    skeleton = prepared(params, name, policy)
+    return of_pair(skeleton, policy, params.runtime.log_every)[0] * policy.steps * policy.batch_size
+
+
+def of_pair(skeleton: Skeleton, policy: Trained, log_every: int) -> tuple[float, int]:
+    """Returns the FLOPs of a pair on a prepared skeleton, logged steps averaged in, and the bytes its graph keeps."""
+    (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
+    return usual + (logged - usual) / log_every, kept
+
+
+def policy_skeleton(params: Params, init: str) -> Skeleton:
+    """Returns the skeleton of the denoiser that a policy with this init trains."""
+    return meta_models.skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
+
+
+def prepared(params: Params, name: str, policy: Trained) -> Skeleton:
+    """Returns the skeleton of a policy's denoiser as it's trained."""
+    skeleton = policy_skeleton(params, policy.init)
+    prepare(name, skeleton, policy, params.model.family)
+    return skeleton
+
+
+def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None:
+    """Prepares the skeleton for training, in place: gradients, LoRA and gradient checkpointing as the policy says."""
+    network: Any = skeleton.network
+    network.requires_grad_(policy.adapter == "full").train()
+    if (lora := policy.lora) is not None:
+        targets, key = lora.targets or families.find(family).lora_targets, f"policies.{name}.lora.targets"
+        add_lora(network, targets, lora.rank, lora.alpha, policy.seed, key)
+    if policy.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+
+
+def micro_step(skeleton: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
+    """Returns a function that computes the real method's loss on one pair, on the meta device."""
+    method = methods.load(policy, PlannedContext(skeleton.latent))
+    reference = make_reference(skeleton, policy)
+
+    def loss() -> Tensor:
+        (batch,) = method.batches(skeleton.denoise, reference, 0)
+        return method.loss(skeleton.denoise, reference, batch, log)[0]
+
+    return loss
+
+
+@dataclass(frozen=True)
+class PlannedContext:
+    """A run that offers a method one pair on the meta device, whatever source it asks for."""
+
+    latent: Shape
+
+    def source(self, kind: type[Source], passes: int = 1) -> Source:
+        """Returns a stand-in for the source, with the attributes that methods use."""
+        planned: Any = PlannedSource(self.latent)
+        found: Source = planned
+        return found
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """A source of one pair on the meta device, with the attributes that methods use."""
+
+    latent: Shape
+    batch_size: int = 1
+    device: str = "meta"
+    T: int = 1000
+    """Timesteps of the process; any number will do: no FLOP depends on it."""
+
+    @property
+    def process(self) -> "PlannedSource":
+        """Returns itself as the process: methods read its T only."""
+        return self
+
+    @property
+    def elements(self) -> int:
+        """Returns the number of elements C * h * w of a latent."""
+        return math.prod(self.latent)
+
+    def at(self, step: int) -> Iterator[PairBatch]:
+        """Yields the step's only micro-batch."""
+        x, one = torch.empty(2, *self.latent, device="meta"), torch.empty(1, device="meta")
+        t = torch.zeros(2, dtype=torch.long, device="meta")
+        yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
+
+
+def make_reference(skeleton: Skeleton, policy: Trained) -> Reference | None:
+    """Returns a reference with the cost of the policy's own; None where the policy has none."""
+    kind = policy.reference
+    if kind == "none":
+        return None
+    if kind == "cached":
+        return cached
+    if policy.adapter == "full":
+        return live(skeleton.denoise)
+
+    def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        network: Any = skeleton.network
+        network.disable_adapters()
+        try:
+            return skeleton.denoise(x_t, t, cond)
+        finally:
+            network.enable_adapters()
+
+    return live(adapters_off)
