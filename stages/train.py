@@ -41,13 +41,13 @@ def run(params: "Params", policy: str | None = None) -> None:
         return
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
-    machine, asked = start.this_machine(), environment.compile_choice()
-    if asked is None and settings.reference == "cached":  # as its reference was computed
-        machine = machine.model_copy(update={"compiled": cache.made_compiled(REFERENCE)})
-    spec = make_spec(params, policy, settings, init, machine)
+    spec = make_spec(params, policy, settings, init, start.this_machine())
+    undecided = environment.compile_choice() is None
     schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
     if settings.reference == "cached":
+        if undecided:  # as its reference was computed
+            spec, undecided = spec.with_compiled(cache.made_compiled(REFERENCE)), False
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
         inputs.append(REFERENCE / cache.MANIFEST)
     named = {"item.method": settings.method, "model.family": params.model.family}
@@ -56,9 +56,12 @@ def run(params: "Params", policy: str | None = None) -> None:
         start.join(spec, work, place.rank)
         return
     with lock(work) as held:
-        if asked is None and settings.reference != "cached":
-            machine = machine.model_copy(update={"compiled": worth_compiling(params, policy, work)})
-            spec = spec.model_copy(update={"machine": machine})
+        if undecided:
+            from diffalign.planning import compiling
+
+            decision = compiling.chosen(params, [policy], start.compiled_before(work))
+            sys.stderr.write(decision.told(f"train {policy}"))
+            spec = spec.with_compiled(decision.compiled)
         start.train(spec, work, held)
         publish(work / "out", out)
         write_text(curve, (work / LOGGED_STEPS).read_text())
@@ -66,16 +69,6 @@ def run(params: "Params", policy: str | None = None) -> None:
         shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
         shutil.rmtree(work)
     sys.stderr.write(f"train {policy}: {out}\n")
-
-
-def worth_compiling(params: "Params", policy: str, work: Path) -> bool:
-    """Tells whether a training compiles its networks: as it did before, else by the work to come; says why."""
-    from diffalign.planning import compiling
-
-    before = start.compiled_before(work)
-    decision = compiling.chosen(params, [policy]) if before is None else compiling.as_before(before)
-    sys.stderr.write(decision.told(f"train {policy}"))
-    return decision.compiled
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:

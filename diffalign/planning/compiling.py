@@ -36,16 +36,16 @@ def decide(flop: float, rate: float) -> Decision:
     return Decision(compiled, f"{text}, {'at least' if compiled else 'under'} {WORTH / 60:g} (DIFFALIGN_COMPILE)")
 
 
-def as_before(compiled: bool) -> Decision:
-    """Returns the decision for a run that goes on from a checkpoint."""
-    return Decision(compiled, "as before its checkpoint, for equal bits")
+def chosen(params: Params, names: list[str], before: bool | None = None) -> Decision:
+    """Returns the decision for trainings of some policies: DIFFALIGN_COMPILE's, else by all their work together.
 
-
-def chosen(params: Params, names: list[str]) -> Decision:
-    """Returns the decision for trainings of some policies: DIFFALIGN_COMPILE's, else by all their work together."""
+    A run that goes on from a checkpoint does as it did `before` that, for equal bits.
+    """
     device = environment.default_device()
     if (choice := environment.compile_choice()) is not None:
         return Decision(choice, f"DIFFALIGN_COMPILE says so, or the device ({device})")
+    if before is not None:
+        return Decision(before, "as before its checkpoint, for equal bits")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[environment.precision()]
     rate = matmul_rate(device, dtype, seconds=0.2) * environment.world_size()
     torch.cuda.empty_cache()  # the workers need the memory

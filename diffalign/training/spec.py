@@ -77,6 +77,10 @@ class Spec(Model):
         kept = {key: value for key, value in plain["policy"].items() if key not in KEEPING | CUTTING}
         return plain | {"policy": kept}
 
+    def with_compiled(self, compiled: bool) -> "Spec":
+        """Returns the same run with its networks compiled, or not."""
+        return self.model_copy(update={"machine": self.machine.model_copy(update={"compiled": compiled})})
+
     def owner(self) -> str:
         """Returns a name of that work, for its checkpoints."""
         return f"{self.name}-{sha256_bytes(canonical_json(self.work()).encode())[:16]}"

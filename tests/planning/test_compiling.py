@@ -34,7 +34,6 @@ def test_a_line_of_the_log_says_it() -> None:
         "train dpo: networks are not compiled: about 0.00476 min of work at 35% of 10 TFLOP/s, under 10 "
         "(DIFFALIGN_COMPILE)\n"
     )
-    assert compiling.as_before(True).told("train dpo").startswith("train dpo: networks are compiled: as before")
 
 
 def test_the_switch_overrides_and_a_cpu_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +51,11 @@ def test_the_switch_overrides_and_a_cpu_compiles_nothing(tmp_path: Path, monkeyp
     assert compiling.chosen(params, ["dpo", "base"]).compiled, "at 1 FLOP/s"
     monkeypatch.setattr("diffalign.planning.compiling.matmul_rate", lambda *a, **k: 1e15)
     assert not compiling.chosen(params, ["dpo", "base"]).compiled
+    for before in (True, False):
+        decision = compiling.chosen(params, ["dpo"], before)
+        assert decision.compiled is before
+        said = "compiled" if before else "not compiled"
+        assert decision.told("train dpo").startswith(f"train dpo: networks are {said}: as before")
     policy = params.policies["dpo"]
     machine = planner.Machine("cpu", None, 1, 1, "fp32", "ddp", None, 1e9)
     (plan,) = planner.plans(params, machine)
