@@ -19,7 +19,7 @@ class Oracle:
     """Scores on a CPU, picture by picture; NaN where the prompt isn't a caption of the shapes world."""
 
     name = "oracle"
-    version = "1"
+    version = "2"
     range = (0.0, 1.0)
     differentiable = False
     trained_on = (

@@ -178,7 +178,7 @@ def test_the_ceiling_is_the_oracles_accuracy_on_the_same_labels(project: Params)
 
 def test_a_judges_accuracy_is_of_the_pairs_that_it_can_score(project: Params) -> None:
     (judge,) = results()["rewards"]
-    assert (judge["name"], judge["version"], judge["range"]) == ("oracle", "1", [0.0, 1.0])
+    assert (judge["name"], judge["version"], judge["range"]) == ("oracle", "2", [0.0, 1.0])
     assert (judge["accuracy"], judge["pairs"]) == (pytest.approx(0.8), 10)
     assert judge["ci_low"] < 0.8 < judge["ci_high"]
 
