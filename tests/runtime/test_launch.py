@@ -113,6 +113,7 @@ total = torch.tensor([float(os.environ["RANK"]) + 1])
 dist.all_reduce(total)
 ports = [c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"]
 with open(sys.argv[1], "a") as file: file.write(f"{total.item():g} {sorted(set(ports))}" + chr(10))
+dist.destroy_process_group()  # a group's threads at the interpreter's end abort it now and then
 """
 
 
