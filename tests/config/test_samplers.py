@@ -45,7 +45,7 @@ def test_a_flow_sampler_on_a_diffusion_model_is_refused_and_the_reverse(raw: dic
     raw["generate"]["overrides"] = {}
     assert (
         "generate.sampler.name: expected one of flow_euler, flow_sde, flow_dance, flow_cps, since sd3 is a flow model, "
-        "got 'ddim'"
+        "got 'dpmpp_2m'"
     ) in message(raw)
     raw["generate"]["sampler"] = FLOWS
     parse(raw)

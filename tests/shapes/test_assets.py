@@ -1,6 +1,7 @@
 """What is committed in assets/: small, safe, in the standard layouts, and as the README says."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from diffalign.shapes import oracle
+from diffalign.shapes.build import measure, raters, tiny_model
 from diffalign.shapes.build.raters import AGREEMENT, RATERS, TIES
+from diffalign.shapes.scenes import CARELESS, caption, flawed_layout, render, sample_scene
 
 LIMIT = 15e6  # bytes
 
@@ -42,6 +45,33 @@ def test_the_model_is_small_half_precision_and_loads_in_stock_diffusers(repo: Pa
     assert found.background == "white" and [o.colour for o in found.objects] == ["red"]
 
 
+def test_the_vae_is_sharp(repo: Path) -> None:
+    """Above 30 dB on drawings as they should be, above 28 on careless ones, whose specks are small."""
+    vae = tiny_model.load(repo / "assets/tiny-sd").vae
+    rng = np.random.default_rng(5)
+    scenes = [sample_scene(rng) for _ in range(48)]
+    assert measure.sharpness(vae, [render(s) for s in scenes]) > 30
+    assert measure.sharpness(vae, [render(s, layout=flawed_layout(s, rng, CARELESS)) for s in scenes]) > 28
+
+
+def test_the_base_draws_what_is_asked_but_carelessly(repo: Path) -> None:
+    """Single objects are nearly always right; about half of its pictures have a flaw that costs."""
+    model = tiny_model.load(repo / "assets/tiny-sd")
+    texts = [caption(scene) for scene in measure.scenes_of("single", 48, 3)]
+    pictures = tiny_model.sample(model, texts, list(range(48)))
+    made = [oracle.score(picture, text).aesthetics for picture, text in zip(pictures, texts, strict=True)]
+    assert np.mean([oracle.is_right(picture, text) for picture, text in zip(pictures, texts, strict=True)]) > 0.6
+    assert np.mean(np.array(made) < 0.9) > 0.4
+
+
+def test_the_log_of_the_pretraining_is_of_this_recipe(repo: Path) -> None:
+    log = json.loads((repo / "assets/pretraining.json").read_text())
+    assert set(log["measured"]["models"]) == set(raters.MODELS)
+    assert log["measured"]["psnr"] > 30
+    unspoilt = log["measured"]["models"][raters.STRONGER]
+    assert unspoilt["single"]["right"] >= 0.95 and unspoilt["relation"]["right"] >= 0.75
+
+
 def test_the_comparisons_are_as_noisy_as_they_should_be(repo: Path) -> None:
     folder = repo / "assets/comparisons"
     assert size(folder) <= LIMIT
@@ -52,6 +82,8 @@ def test_the_comparisons_are_as_noisy_as_they_should_be(repo: Path) -> None:
     assert ties == pytest.approx(TIES, abs=0.02)
     shown = [row["image_0_uid"] for row in rows] + [row["image_1_uid"] for row in rows]
     assert len(set(shown)) < len(shown)  # some images are in several rows
+    assert {row["model_0"] for row in rows} == set(raters.MODELS)
+    assert {row["user_id"] // 100 for row in rows} == {1, 2, 3, 4}
 
     agree = []
     for row in rows:

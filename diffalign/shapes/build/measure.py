@@ -28,8 +28,8 @@ def run(models: Mapping[str, Path], images: int = 200, seed: int = 0) -> dict[st
         name: {kind: drawn(model, [caption(s) for s in scenes[kind]], seed) for kind in KINDS}
         for name, model in loaded.items()
     }
-    every = [scene for kind in KINDS for scene in scenes[kind]]
-    return {"images": images, "seed": seed, "psnr": round(sharpness(vae, every), 2), "models": shares}
+    ideal = [render(scene) for kind in KINDS for scene in scenes[kind]]
+    return {"images": images, "seed": seed, "psnr": round(sharpness(vae, ideal), 2), "models": shares}
 
 
 def scenes_of(kind: str, count: int, seed: int) -> list[Scene]:
@@ -39,9 +39,9 @@ def scenes_of(kind: str, count: int, seed: int) -> list[Scene]:
 
 
 @torch.no_grad()
-def sharpness(vae: Any, scenes: list[Scene]) -> float:
-    """Returns the mean PSNR in decibels of scenes' ideal drawings [64 px], encoded and decoded."""
-    pixels = torch.from_numpy(np.stack([render(s) for s in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+def sharpness(vae: Any, drawings: list[np.ndarray]) -> float:
+    """Returns the mean PSNR in decibels of drawings, uint8 `[64, 64, 3]`, encoded and decoded."""
+    pixels = torch.from_numpy(np.stack(drawings)).permute(0, 3, 1, 2).float() / 127.5 - 1
     again = vae.decode(vae.encode(pixels.to(vae.device)).latent_dist.mean).sample.clamp(-1, 1).cpu()
     return float(np.mean([psnr(float(error)) for error in (again - pixels).square().mean(dim=(1, 2, 3))]))
 

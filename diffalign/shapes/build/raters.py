@@ -36,10 +36,10 @@ START = np.datetime64("2023-03-01T08:00:00", "ns")
 WEAKER, BASE, STRONGER = "tiny-sd-weaker", "tiny-sd", "tiny-sd-stronger"
 MODELS = {WEAKER: Path("models/shapes/weaker"), BASE: Path("assets/tiny-sd"), STRONGER: Path("models/shapes/stronger")}
 SESSIONS: dict[tuple[str, ...], float] = {
-    (WEAKER,): 0.3,
-    (BASE,): 0.3,
-    (STRONGER,): 0.1,
-    (WEAKER, BASE, STRONGER): 0.3,
+    (WEAKER,): 0.6,
+    (BASE,): 0.15,
+    (STRONGER,): 0.05,
+    (WEAKER, BASE, STRONGER): 0.2,
 }
 """Which models make a prompt's pictures, each drawn at random, and the share of such prompts."""
 Prompts = list[tuple[str, str]]  # (split, caption)
