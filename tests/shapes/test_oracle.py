@@ -140,29 +140,32 @@ def test_wrong_arrays_are_refused():
 
 
 def test_what_a_person_sees_in_the_models_own_pictures():
-    """Ten samples of the embedded model, with what a person who looked at them saw, from the top down.
+    """Ten samples of the embedded model, with what a person who looked at them saw, from the left.
 
-    In the last one they differ: a blurred, pale star counts as a circle.
+    In the last one they differ: a crooked, blurred cross counts as a diamond.
     """
     sheet = np.asarray(Image.open(Path(__file__).parent / "model-samples.png"))
     pictures = [sheet[:, x : x + 64] for x in range(0, 640, 64)]
     seen = [
-        ("blue", "white triangle"), ("green", "yellow circle"), ("cyan", "yellow square, black circle"),
-        ("cyan", "black square, purple square"), ("blue", "black diamond"), ("white", ""), ("black", "purple square"),
-        ("blue", "purple triangle"), ("black", "red square"), ("white", "cyan star, black star"),
+        ("blue", "green triangle"), ("green", "cyan circle"), ("red", "green cross, black star"),
+        ("red", "cyan triangle, cyan triangle, cyan triangle"), ("cyan", "green square"), ("black", "white circle"),
+        ("blue", "black square"), ("white", "red triangle"), ("cyan", "green triangle"), ("black", "white cross"),
     ]  # fmt: skip
     found = []
     for picture in pictures:
         reading = read(picture)
-        objects = [f"{o.colour} {o.shape}" for o in sorted(reading.objects, key=lambda o: o.y)]
+        objects = [f"{o.colour} {o.shape}" for o in sorted(reading.objects, key=lambda o: o.x)]
         found.append((reading.background, ", ".join(objects)))
-    assert found == [*seen[:-1], ("white", "cyan circle, black star")]
-    assert score(pictures[4], "a large black diamond on a blue background").oracle > 0.8
-    above, below = (
-        score(pictures[2], f"a yellow square {relation} a black circle on a cyan background").fidelity
-        for relation in ("above", "below")
+    assert found == [*seen[:-1], ("black", "white diamond")]
+    assert score(pictures[4], "a green square on a cyan background").oracle > 0.8
+    left, right = (
+        score(pictures[2], f"a green cross {relation} a black star on a red background").fidelity
+        for relation in ("left of", "right of")
     )
-    assert above > 0.6 and below < 0.7 * above
-    assert score(pictures[5], "a small red triangle on a white background").fidelity < 0.2  # nothing is there
-    off_centre = score(pictures[7], "a purple triangle on a blue background").aesthetics
-    assert off_centre < score(pictures[8], "a large red square on a black background").aesthetics
+    assert left > 0.6 and right < 0.7 * left
+    three, two = (score(pictures[3], f"{n} cyan triangles on a red background").fidelity for n in ("three", "two"))
+    assert three > 0.6 and two < 0.7 * three
+    missing = score(pictures[5], "a white circle right of a red square on a black background")
+    assert missing.fidelity < 0.3
+    off_centre = score(pictures[7], "a red triangle on a white background").aesthetics
+    assert off_centre < score(pictures[8], "a large green triangle on a cyan background").aesthetics
