@@ -127,9 +127,10 @@ def study(
     only: Annotated[list[str] | None, typer.Option(help="A group of runs; repeatable. --list shows them.")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of the test split, one image each.")] = 200,
     steps: Annotated[int | None, typer.Option(min=1, help="Of every run; for a quick look.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; else one a core, on a GPU one.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,
 ) -> None:
-    """Try the papers' findings on the shapes world. Hours on a CPU; resumable."""
+    """Try the papers' findings on the shapes world. About an hour on two CPU cores; resumable."""
     if list_:
         from studies import results
 
@@ -138,9 +139,9 @@ def study(
     from diffalign.config.load import load
 
     params = load()  # first: its errors don't wait for PyTorch
-    from studies import runner
+    from studies import parallel, runner
 
-    typer.echo(runner.run(params, only or (), prompts, steps))
+    typer.echo(runner.run(params, only or (), prompts, steps, jobs or parallel.usual_jobs()))
     typer.echo(runner.remake_report())
 
 

@@ -207,11 +207,11 @@ def make_project(folder: Path) -> Params:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Params, str]]:
-    """A tiny project in which the runs of `feedback` have been made."""
+    """A tiny project in which the runs of `feedback` have been made, two at a time."""
     folder, before = tmp_path_factory.mktemp("study"), Path.cwd()
     try:
         values = make_project(folder)
-        yield folder, values, flow.run(values, ["feedback"], prompts=3, steps=2)
+        yield folder, values, flow.run(values, ["feedback"], prompts=3, steps=2, jobs=2)
     finally:
         os.chdir(before)
 
