@@ -112,7 +112,7 @@ def test_every_method_has_a_title(repo: Path) -> None:
 
 
 def test_how_the_images_were_made_is_said(project: Params) -> None:
-    how = "sampler ddim (eta 0.0, spacing leading), 2 steps, guidance {}, 64 × 64 pixels, float32"
+    how = "sampler dpmpp_2m (spacing trailing), 2 steps, guidance {}, 64 × 64 pixels, float32"
     assert f"How the images were made: {how.format(4)}." in " ".join(Page(written(project)).text.split())
     path = Path("images/dpo/manifest.json")
     write_json(path, json.loads(path.read_text()) | {"guidance": 7.5})

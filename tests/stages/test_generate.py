@@ -67,7 +67,7 @@ def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
     about = manifest("base")
     assert (about["schema"], about["policy"], about["noise_seed"]) == (2, "base", 0)
     assert (about["prompts"], about["prompts_asked"], about["seeds"]) == (len(ALL), 100, 2)
-    assert about["sampler"] == {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+    assert about["sampler"] == {"name": "dpmpp_2m", "spacing": "trailing"}
     assert (about["steps"], about["guidance"], about["resolution"], about["dtype"]) == (2, 4.0, 64, "float32")
     assert {(line["prompt"], line["seed"]) for line in about["images"]} == {(text, s) for text in ALL for s in (0, 1)}
     prompts = {line["prompt_index"]: line["prompt"] for line in about["images"]}
@@ -221,7 +221,7 @@ def test_an_override_is_for_its_policy_alone(world: tuple[Path, Params], monkeyp
     ("changes", "expected"),
     [
         ({"steps": 9, "guidance": 7.5}, r"steps: expected 2, found 9; guidance: expected 4.0, found 7.5"),
-        ({"sampler": {"name": "ddim", "eta": 0.5, "spacing": "leading"}}, r"sampler: expected .*0.0.*found .*0.5"),
+        ({"sampler": {"name": "ddim", "eta": 0.5, "spacing": "leading"}}, r"sampler: expected .*dpmpp_2m.*found .*0.5"),
     ],
 )
 def test_images_made_otherwise_than_params_ask_are_not_compared(
