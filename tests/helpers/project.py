@@ -28,20 +28,24 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw["data"]["path"] = "raw"
     raw["model"]["path"] = "model"
     raw["precompute"] |= {"shard_size": 8, "batch_size": 4}
-    raw["reference"] |= {"init": "model", "batch_size": 4}
+    raw["reference"] |= {"init": "model", "batch_size": 4, **DRAWN}
     raw["generate"] |= {"prompts": 4, "steps": 2}
-    raw["probe"] |= {"every": 0}
+    raw["probe"] |= {"every": 0, **LIMITS}
     raw["evaluate"] |= {"bootstrap": 100, "draws": 2}
     for section, values in changes.items():
         raw[section] = values if section == "rewards" else raw[section] | values
-    if raw["model"]["family"] == "sd3" and raw["generate"]["sampler"]["name"] == "ddim":
+    if raw["model"]["family"] == "sd3" and not raw["generate"]["sampler"]["name"].startswith("flow_"):
         raw["generate"]["sampler"] = {"name": "flow_euler"}
     (folder / "params.yaml").write_text(yaml_file.dump(raw), "utf-8")
     return parse(raw)
 
 
-SMALL = {"steps": 8, "batch_size": 8, "micro_batch_size": 4, "warmup_steps": 2, "lr": 1e-3, "max_skips": 3}
+DRAWN: dict[str, Any] = {"timesteps": [0.4, 1.0], "prompt_drop": 0.1}
+"""Of `reference` and `training`, in a test's project, whatever suits the default's world best."""
+SMALL = {"steps": 8, "batch_size": 8, "micro_batch_size": 4, "warmup_steps": 2, "lr": 1e-3, "max_skips": 3, **DRAWN}
 """Of `training`, in a test's project."""
+LIMITS = {"winner_worse": 0.4, "saturation": 0.02}
+"""Of `probe`, in a test's project."""
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},

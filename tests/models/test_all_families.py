@@ -276,7 +276,7 @@ def test_what_comes_after_training(project: tuple[Case, Params], monkeypatch: py
     train_here(values, "full", monkeypatch)
     generate.run(values, "base")
     sampler = json.loads(Path("images/base/manifest.json").read_text())["sampler"]
-    assert sampler["name"] == ("flow_euler" if case.family == "sd3" else "ddim")
+    assert sampler["name"] == ("flow_euler" if case.family == "sd3" else "dpmpp_2m")
     table = comparisons.read(evaluate.COMPARISONS)
     pairs = held_out_pairs(table, "test", values.pairs.rule, values.pairs.raters)
     trained = values.model_copy(update={"policies": {"full": values.policies["full"]}})

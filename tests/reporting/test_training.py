@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             write_bytes(Path(f"models/policies/dpo/probe/step-{line['step']:06d}.png"), png(shade))
     write_text(Path("curves/dpo.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
     policies = POLICIES | {"dpo": {"method": "dpo", "choose": "probe"}}
-    return make_params(tmp_path, policies, probe={"every": 50, **LIMITS})
+    return make_params(tmp_path, policies, probe={"every": 50})
 
 
 def test_alarms_are_named_and_explained(project: Params) -> None:

@@ -44,7 +44,8 @@ def run(
 ) -> None:
     """Builds the base in `out_dir`, the others in `others`/weaker and stronger, each replaced whole.
 
-    A killed run goes on. It took 95 minutes on half of a CPU core that multiplies bfloat16; not run on a GPU.
+    A killed run goes on. It took 95 minutes on half of a CPU core that multiplies bfloat16; not run on a GPU. The
+    committed models were made by these steps in several sittings, so that another run makes models like them.
     """
     torch.set_flush_denormal(True)  # AdamW's second moments of unused tokens decay to denormals, which are slow
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -56,7 +57,7 @@ def run(
         set_scale(vae, data)
         parts = train_unet(work, vae, data, seed, max_steps, chosen)
         write_model(others / "stronger", assembled(vae, parts))
-        careless = latents(work / "careless.safetensors", vae, seed + 5, images * 3 // 10, chosen, CARELESS)
+        careless = latents(work / "careless.safetensors", vae, seed + 5, images // 5, chosen, CARELESS)
         write_model(out_dir, spoil(work / "base.safetensors", vae, parts, careless, seed, spoil_steps, chosen))
         parts.load_state_dict(load_file(work / "early.safetensors"))
         weaker = spoil(work / "weaker.safetensors", vae, parts, careless, seed + 1, spoil_steps // 2, chosen)
