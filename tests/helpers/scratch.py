@@ -52,7 +52,7 @@ def run(params):
 def run(params, policy):
     value = params.policies[policy]
     steps = 0 if value.method == "none" else 40
-    probe = {"probe/winner_relative": 2.0, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
+    probe = {"probe/winner_relative": 4.0, "probe/winner_relative_se": 0.1, "probe/loser_relative": 0.0}
     lines = [{"step": i, "loss": 1 / (i + 1), "implicit_accuracy": 0.5} for i in range(steps)]
     lines = [json.dumps(line | (probe if line["step"] == 39 else {})) for line in lines]
     live = Path(f"runs/live/train@{policy}.jsonl")

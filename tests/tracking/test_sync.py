@@ -246,7 +246,7 @@ def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project:
         time.sleep(0.1)
         curve = Path("runs/live/train@dpo.jsonl")
         curve.parent.mkdir(parents=True, exist_ok=True)
-        probes = [{"step": 1, **quiet}, *({"step": n, **quiet, "probe/winner_relative": float(n)} for n in (2, 3))]
+        probes = [{"step": 1, **quiet}, *({"step": n, **quiet, "probe/winner_relative": float(2 * n)} for n in (2, 3))]
         curve.write_text("".join(json.dumps(line) + "\n" for line in probes))
         end = time.monotonic() + 60
         while not (runs := named(store, "train@dpo")) or "mlflow.note.content" not in runs[0].data.tags:
@@ -254,7 +254,7 @@ def test_alarms_are_explained_while_it_runs_and_in_a_run_that_they_stop(project:
             time.sleep(0.05)
         said = runs[0].data.tags["mlflow.note.content"]
         assert said.startswith("**winner_worse**, steps 2 to 3: the policy denoises held-out winners worse")
-        assert "by 283.55% at least" in said and runs[0].info.status == "RUNNING"
+        assert "by 583.55% at least" in said and runs[0].info.status == "RUNNING"
         raise UserError(stopped)
     (run,) = named(store, "train@dpo")
     assert run.info.status == "FAILED"
