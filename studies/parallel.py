@@ -28,8 +28,7 @@ def made(job: Study, names: Sequence[str], jobs: int) -> Iterator[tuple[str, Res
 
     An error of one ends all: those at work finish, or save where they are on a Ctrl-C; none begins after it.
     """
-    jobs = min(jobs, len(names))
-    if jobs <= 1:
+    if min(jobs, len(names)) <= 1:
         yield from ((name, make(job, name)) for name in names)
         return
     with shared_threads(jobs), ProcessPoolExecutor(jobs, get_context("spawn"), die_with_parent) as pool:

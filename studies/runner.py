@@ -56,6 +56,7 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     done = job.results()
     left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
+    jobs = max(min(jobs, len(left)), 1)
     about = clock(estimate(seconds) * len(left) / jobs)
     say(f"{len(names)} runs, {len(left)} to make, {jobs} at a time, about {about} (h:mm:ss or m:ss)")
     for asked in {asked_of(name) for name in (BASE, *left)}:

@@ -75,8 +75,8 @@ def photographs() -> tuple[tuple[str, np.ndarray, bytes], ...]:
     found = [(f"exif-{n}", china if n % 2 else chelsea, _rotated(china if n % 2 else chelsea, n)) for n in STORED]
     quantized = Image.fromarray(coffee).quantize(256, dither=Image.Dither.NONE)
     logo, horse = _bundled("skimage", "data", "logo.png"), _bundled("skimage", "data", "horse.png")
-    alpha = np.tile(np.linspace(0, 255, rocket.shape[1]).astype(np.uint8), (len(rocket), 1))
-    faded = Image.fromarray(np.dstack([rocket, alpha]))
+    alpha = np.tile(np.linspace(0, 255, flower.shape[1]).astype(np.uint8), (len(flower), 1))
+    faded = Image.fromarray(np.dstack([flower, alpha]))
     found += [
         ("grey-jpeg", camera, _encode(camera[..., 0], "JPEG", quality=95)),
         ("grey-png-16-bit", coins, _grey16(coins[..., 0])),

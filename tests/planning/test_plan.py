@@ -26,6 +26,7 @@ from diffalign.planning import estimates, planner, work
 from diffalign.planning.flops import counted
 from diffalign.planning.meta_models import skeleton
 from diffalign.planning.planner import Machine
+from diffalign.planning.work import PlannedSource
 from diffalign.reference.reference import live
 from diffalign.runtime import timings
 from stages import ingest, precompute, train
@@ -83,23 +84,14 @@ def network(policy: Trained) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class OneBatch:
-    """A source with what methods ask of it."""
+class OneBatch(PlannedSource):
+    """The planner's stand-in for a source, with a real batch."""
 
-    batch: PairBatch
-    elements: int = 256
-    device: str = "cpu"
-    T: int = 1000
-
-    @property
-    def process(self) -> "OneBatch":
-        return self
-
-    @property
-    def batch_size(self) -> int:
-        return len(self.batch)
+    batch: PairBatch | None = None
 
     def at(self, step: int) -> Iterator[PairBatch]:
+        """Yields the batch."""
+        assert self.batch
         yield self.batch
 
 
@@ -122,7 +114,7 @@ def real_loss(policy: Trained, denoiser: Any, pairs: int, log: bool) -> Tensor:
     ones = torch.ones(pairs)
     batch = PairBatch(torch.randn(shape), torch.zeros(2 * pairs).long(), torch.randn(shape), cond, ones, ones)
     held = None if policy.reference == "none" else live(adapters_off if lora else denoise(reference))
-    method = methods.load(policy, Offers(OneBatch(batch)))
+    method = methods.load(policy, Offers(OneBatch((4, 8, 8), pairs, "cpu", batch=batch)))
     (given,) = method.batches(denoise(denoiser), held, 0)
     return method.loss(denoise(denoiser), held, given, log)[0]
 
