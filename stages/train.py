@@ -1,6 +1,5 @@
 """train@POLICY: pairs and shards in; the policy's weights and its training curve out."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,16 +7,14 @@ from typing import TYPE_CHECKING
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, lock, work_folder, write_text
-from diffalign.core.publishing import check_target, publish
+from diffalign.core.publishing import check_target
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.models.agreement import check_init
 from diffalign.models.policies import publish_untrained
 from diffalign.reference import cache
 from diffalign.runtime import environment, external
-from diffalign.training import loop as training
 from diffalign.training import start
-from diffalign.training.resume import LOGGED_STEPS
 from diffalign.training.spec import Machine, Spec
 
 if TYPE_CHECKING:
@@ -63,11 +60,7 @@ def run(params: "Params", policy: str | None = None) -> None:
             sys.stderr.write(decision.told(f"train {policy}"))
             spec = spec.with_compiled(decision.compiled)
         start.train(spec, work, held)
-        publish(work / "out", out)
-        write_text(curve, (work / LOGGED_STEPS).read_text())
-        start.record_rate(spec, params.precompute.resolution, work / training.RATE)
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
-        shutil.rmtree(work)
+        start.finish(spec, work, out, curve, params.precompute.resolution)
     sys.stderr.write(f"train {policy}: {out}\n")
 
 

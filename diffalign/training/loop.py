@@ -47,14 +47,13 @@ from diffalign.training.learner import (
     published_weights,
     state_tensors,
 )
-from diffalign.training.resume import LOGGED_STEPS, agreed, resume, say
+from diffalign.training.resume import LOGGED_STEPS, RATE, agreed, resume, say
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RATE = "rate.json"
 NO_DROPOUT = (
     "the denoiser's config asks for dropout {share:g}; training leaves it off, as its method compares the policy with "
     "its reference at equal inputs, and both must be one function before the first step"

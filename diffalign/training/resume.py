@@ -20,7 +20,8 @@ from diffalign.training.spec import read as read_spec
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOGGED_STEPS = "curve.jsonl"
+LOGGED_STEPS, RATE = "curve.jsonl", "rate.json"
+"""Files of a run's work folder: its curve as it grows, and how fast it was."""
 
 
 def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from diffalign.core.files import RUNS, lock
+from diffalign.core.files import RUNS, lock, write_text
+from diffalign.core.publishing import publish
 from diffalign.runtime import environment, external, timings
 from diffalign.runtime.launch import launch
 from diffalign.training import checkpoints
-from diffalign.training.resume import LOGGED_STEPS
+from diffalign.training.resume import LOGGED_STEPS, RATE
 from diffalign.training.spec import Machine, Spec
 
 WORKER = "diffalign.training.loop"
@@ -36,6 +37,18 @@ def train(spec: Spec, work: Path, held: int) -> None:
     spec.write(work / "spec.json")
     show_live(work, spec.name)
     launch(WORKER, [str(work / "spec.json")], spec.machine.processes, work / "error.txt", held)
+
+
+def finish(spec: Spec, work: Path, out: Path, curve: Path, resolution: int) -> None:
+    """Publishes what a finished run left in its work folder: the policy, its curve, how fast it was; removes the rest.
+
+    `resolution` of its images, in pixels a side.
+    """
+    publish(work / "out", out)
+    write_text(curve, (work / LOGGED_STEPS).read_text())
+    record_rate(spec, resolution, work / RATE)
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)  # first: none may outlive the curve that leads to it
+    shutil.rmtree(work)
 
 
 def join(spec: Spec, work: Path, rank: int) -> None:
