@@ -10,7 +10,11 @@ from diffalign.config.methods import dpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
-from diffalign.config.rewards import oracle
+from diffalign.config.rewards import (
+    jpeg_compressibility,
+    jpeg_incompressibility,
+    oracle,
+)
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
 from diffalign.config.values import Count, Flag, HeldOut, Model, Name, Share, Whole
@@ -55,6 +59,8 @@ METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)
 class Rewards(TypedDict, total=False):
     """The rewards that score the images, each with its settings; the first one is the headline's judge."""
 
+    jpeg_compressibility: jpeg_compressibility.Settings
+    jpeg_incompressibility: jpeg_incompressibility.Settings
     oracle: oracle.Settings
 
 

@@ -16,7 +16,7 @@ from diffalign.rewards.reward import Detailed
 from diffalign.shapes import oracle, scenes
 
 NAMES = axes.names("diffalign.rewards")
-SETTINGS: dict[str, object] = {"oracle": {}}
+SETTINGS: dict[str, object] = {"oracle": {}, "jpeg_compressibility": {}, "jpeg_incompressibility": {}}
 """Of each reward, to build it here."""
 RED, BLUE = "a large red circle on a white background", "a large blue square on a black background"
 FOREIGN = "a painting of <b>spring</b>"

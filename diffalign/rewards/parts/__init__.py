@@ -1,0 +1,1 @@
+"""What rewards share: preprocessing of pixels, CLIP's towers, weights in a local folder, JPEG files."""
