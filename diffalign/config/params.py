@@ -11,9 +11,12 @@ from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
 from diffalign.config.rewards import (
+    clip_score_h14,
+    clip_score_l14,
     jpeg_compressibility,
     jpeg_incompressibility,
     oracle,
+    pickscore,
 )
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
@@ -59,9 +62,12 @@ METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)
 class Rewards(TypedDict, total=False):
     """The rewards that score the images, each with its settings; the first one is the headline's judge."""
 
+    clip_score_h14: clip_score_h14.Settings
+    clip_score_l14: clip_score_l14.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     oracle: oracle.Settings
+    pickscore: pickscore.Settings
 
 
 class Evaluate(Model):

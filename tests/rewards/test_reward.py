@@ -1,6 +1,7 @@
 """Rewards say what they are, score the same tensors everywhere, and have no score for what they can't judge."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from diffalign.evaluation.scores import as_values
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Detailed
 from diffalign.shapes import oracle, scenes
+from tests.helpers import tiny_rewards
 
 NAMES = axes.names("diffalign.rewards")
-SETTINGS: dict[str, object] = {"oracle": {}, "jpeg_compressibility": {}, "jpeg_incompressibility": {}}
-"""Of each reward, to build it here."""
+PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle")
+"""Rewards without settings; the others take a folder of weights, here a tiny one."""
 RED, BLUE = "a large red circle on a white background", "a large blue square on a black background"
 FOREIGN = "a painting of <b>spring</b>"
 
@@ -28,9 +30,20 @@ def rendered(text: str) -> np.ndarray:
     return scenes.render(scene)
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """Of each reward, to build it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_rewards.shrink(patch)
+        folders = {name: tiny_rewards.make(name, tmp_path_factory.mktemp(name)) for name in tiny_rewards.BACKBONES}
+        yield {name: {} for name in PROGRAMS} | {
+            name: {"path": str(folder), "batch_size": 2} for name, folder in folders.items()
+        }
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_reward_says_what_it_is(name: str) -> None:
-    reward = rewards.load(name, SETTINGS[name], "cpu")
+def test_a_reward_says_what_it_is(name: str, settings: dict[str, object]) -> None:
+    reward = rewards.load(name, settings[name], "cpu")
     assert reward.name == name
     assert reward.version and len(reward.trained_on) > 20
     low, high = reward.range
@@ -39,13 +52,13 @@ def test_a_reward_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str) -> None:
-    reward = rewards.load(name, SETTINGS[name], "cpu")
+def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str, settings: dict[str, object]) -> None:
+    reward = rewards.load(name, settings[name], "cpu")
     pixels = from_uint8([rendered(RED), rendered(BLUE)])
     found = reward(pixels, [RED, RED])
     assert found.shape == (2,)
     one_by_one = [float(reward(pixels[i : i + 1], [RED])) for i in range(2)]
-    torch.testing.assert_close(found.double(), torch.tensor(one_by_one, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor(one_by_one, dtype=found.dtype))
     assert all(reward.range[0] <= value <= reward.range[1] for value in one_by_one)
 
 
