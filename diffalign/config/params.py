@@ -11,8 +11,11 @@ from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
 from diffalign.config.rewards import (
+    aesthetic_v2,
     clip_score_h14,
     clip_score_l14,
+    hpsv2,
+    hpsv2_1,
     jpeg_compressibility,
     jpeg_incompressibility,
     oracle,
@@ -62,8 +65,11 @@ METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)
 class Rewards(TypedDict, total=False):
     """The rewards that score the images, each with its settings; the first one is the headline's judge."""
 
+    aesthetic_v2: aesthetic_v2.Settings
     clip_score_h14: clip_score_h14.Settings
     clip_score_l14: clip_score_l14.Settings
+    hpsv2: hpsv2.Settings
+    hpsv2_1: hpsv2_1.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     oracle: oracle.Settings

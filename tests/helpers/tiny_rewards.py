@@ -3,12 +3,24 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-from diffalign.rewards.parts import clip
+from diffalign.core.files import sha256_file
+from diffalign.rewards.parts import aesthetic, clip
 from tests.helpers import open_clip
+from tests.helpers.tiny import write_vocabulary
+from tools import convert_reward
 
 ACTIVATIONS = {"ViT-H/14": "gelu", "ViT-L/14": "quick_gelu"}
-BACKBONES = {"clip_score_h14": "ViT-H/14", "clip_score_l14": "ViT-L/14", "pickscore": "ViT-H/14"}
+BACKBONES = {
+    "aesthetic_v2": "ViT-L/14",
+    "clip_score_h14": "ViT-H/14",
+    "clip_score_l14": "ViT-L/14",
+    "hpsv2": "ViT-H/14",
+    "hpsv2_1": "ViT-H/14",
+    "pickscore": "ViT-H/14",
+}
 """Of each reward with weights."""
 
 
@@ -19,5 +31,27 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
 
 
 def make(name: str, folder: Path, seed: int = 1) -> Path:
-    """Writes a reward's folder."""
-    return open_clip.make_folder(folder, open_clip.random_state(seed), ACTIVATIONS[BACKBONES[name]])
+    """Writes a reward's folder: from the published kind of checkpoint where it's converted. For shrunk backbones."""
+    state = open_clip.random_state(seed)
+    if name in ("hpsv2", "hpsv2_1"):
+        write_vocabulary(folder)
+        converted(name, {"epoch": 1, "state_dict": state}, folder)
+    else:
+        open_clip.make_folder(folder, state, ACTIVATIONS[BACKBONES[name]])
+    if name == "aesthetic_v2":
+        converted(name, random_head(seed), folder)
+    return folder
+
+
+def converted(name: str, checkpoint: object, folder: Path) -> None:
+    """Saves a checkpoint as its publisher did, and converts it."""
+    path = folder / "published.pt"
+    torch.save(checkpoint, path)
+    convert_reward.convert(name, path, folder, sha256_file(path))
+
+
+def random_head(seed: int) -> dict[str, Tensor]:
+    """The aesthetic predictor's five layers for embeddings of the tiny network."""
+    draws = torch.Generator().manual_seed(seed)
+    sizes = aesthetic.shapes(open_clip.OUT)
+    return {name: torch.randn(size, generator=draws) / max(size[-1], 2) ** 0.5 for name, size in sizes.items()}

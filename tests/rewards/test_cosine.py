@@ -1,7 +1,7 @@
 """Rewards made of a CLIP score as their authors' networks do, and refuse another network than theirs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,27 @@ from torch import Tensor
 from diffalign.core.errors import UserError
 from diffalign.models.parts import weights
 from diffalign.rewards import reward as rewards
-from diffalign.rewards.parts.pixels import clip_square, normalised, unit
+from diffalign.rewards.parts import clip
+from diffalign.rewards.parts.pixels import clip_square, normalised, padded_square, unit
 from tests.helpers import open_clip, tiny_rewards
 
 REWARDS = {
     "clip_score_h14": (1.0, clip_square),
     "clip_score_l14": (1.0, clip_square),
+    "hpsv2": (1.0, padded_square),
+    "hpsv2_1": (1.0, padded_square),
     "pickscore": (100.0, clip_square),
 }
 """The factor of each reward's cosines, and its preprocessing."""
 PROMPTS = ["a red cat", "", "the thing with far too many letters to be read whole"]
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
     """Tiny networks stand for the real backbones."""
-    tiny_rewards.shrink(monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_rewards.shrink(patch)
+        yield
 
 
 @pytest.fixture(scope="module", params=REWARDS)
@@ -127,11 +132,17 @@ def test_a_folder_without_weights_says_where_they_are_from(made: tuple[str, Path
 
 def test_another_network_is_refused(made: tuple[str, Path], tmp_path: Path) -> None:
     """OpenAI's activation is not LAION's: with the wrong one scores would be wrong, and nothing else would tell."""
-    name, _ = made
+    name, folder = made
     backbone = tiny_rewards.BACKBONES[name]
     activation = tiny_rewards.ACTIVATIONS[backbone]
     other = {"gelu": "quick_gelu", "quick_gelu": "gelu"}[activation]
-    open_clip.make_folder(tmp_path, open_clip.random_state(1), other)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "checksums.json").unlink(missing_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for section in ("text_config", "vision_config"):
+        config[section]["hidden_act"] = other
+    (tmp_path / "config.json").write_text(json.dumps(config))
     told = f"hidden_act: expected '{activation}', as CLIP {backbone} has, found '{other}'"
     with pytest.raises(UserError, match=told):
         load(name, tmp_path)
@@ -166,3 +177,20 @@ def test_other_weights_are_another_version_and_damaged_ones_are_refused(tmp_path
 def test_a_prompt_is_missing(made: tuple[str, Path]) -> None:
     with pytest.raises(ValueError, match="expected a prompt for each of 3 images, got 1"):
         load(*made)(pictures(3), ["a"])
+
+
+def test_a_gpus_precision_scores_nearly_alike(made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 has 8 bits: cosines within 0.03, in float32, with gradients; the version says which it was."""
+    name, folder = made
+    assert clip.precision("cuda") == torch.bfloat16 and clip.precision("cpu") == torch.float32
+    exact = load(name, folder)
+    monkeypatch.setattr(clip, "precision", lambda device: torch.bfloat16)
+    rough = load(name, folder)
+    assert (exact.version, rough.version) == (exact.version, exact.version.replace("float32", "bfloat16"))
+    pixels, factor = pictures(3).requires_grad_(True), REWARDS[name][0]
+    found = rough(pixels, PROMPTS)
+    assert found.dtype == torch.float32
+    off = (found - exact(pixels, PROMPTS)).abs() / factor
+    assert 0 < off.max() < 0.03
+    found.sum().backward()
+    assert pixels.grad is not None and pixels.grad.isfinite().all() and pixels.grad.any()

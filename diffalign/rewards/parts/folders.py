@@ -4,30 +4,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from diffalign.core.errors import UserError
 from diffalign.models.parts import weights
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, HEAD = "model.safetensors", "head.safetensors"
 TOKENIZER = ("vocab.json", "merges.txt")
+REWARD = "reward"
+"""The key of a converted file's metadata that names the reward it was made for."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A repository on the Hugging Face hub; `revision` is the commit that was checked, None where none is known.
+    """Files of a reward's folder, and the repository on the Hugging Face hub, or the page, that they are from.
 
-    `made` says how a file that isn't published as it's needed is made.
+    `revision` is the commit that was checked, None where none is known. `checkpoint` is the published file that they
+    are converted from; without one they are published as they are.
     """
 
     repo: str
     files: tuple[str, ...]
     revision: str | None = None
-    made: str = ""
+    checkpoint: str = ""
 
-    def remedy(self, folder: Path) -> str:
+    def remedy(self, reward: str, folder: Path) -> str:
         """Says how to get the files into a folder."""
-        at = f"revision {self.revision}" if self.revision else "a revision that you note: none is pinned here yet"
-        return f"bring {', '.join(self.files)} of https://huggingface.co/{self.repo} at {at}, into {folder}{self.made}"
+        place = self.repo if self.repo.startswith("https://") else f"https://huggingface.co/{self.repo}"
+        at = f"revision {self.revision}" if self.revision else "a revision that you note (none is pinned here yet)"
+        if not self.checkpoint:
+            return f"bring {', '.join(self.files)} from {place}, {at}"
+        return (
+            f"bring {self.checkpoint} from {place}, {at}, and convert it: "
+            f"`python -m tools.convert_reward {reward} {self.checkpoint} {folder} --sha256 ITS_SHA256`"
+        )
 
 
 def check(reward: str, folder: Path, sources: tuple[Published, ...]) -> None:
@@ -41,7 +51,7 @@ def check(reward: str, folder: Path, sources: tuple[Published, ...]) -> None:
         raise UserError(
             f"rewards.{reward}.path: expected a folder with {', '.join(n for s in sources for n in s.files)}; found "
             f"{folder} without {', '.join(missing)}. Nothing is downloaded while the DAG runs: "
-            f"{'; '.join(source.remedy(folder) for source in lacking)}."
+            f"{'; '.join(source.remedy(reward, folder) for source in lacking)}."
         )
     weights.verify(folder)
 
@@ -53,3 +63,17 @@ def version(code: int, files: tuple[Path, ...], dtype: torch.dtype) -> str:
     """
     digests = "-".join(weights.digest(file, "sha256").removeprefix("sha256:")[:12] for file in files)
     return f"{code}-{digests}-{str(dtype).removeprefix('torch.')}"
+
+
+def check_converted(reward: str, file: Path) -> None:
+    """Raises UserError unless a converted file says that it was made for this reward: shapes alone can't tell."""
+    try:
+        with safe_open(file, "pt") as opened:
+            found = (opened.metadata() or {}).get(REWARD)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} can't be read: expected safetensors, found {error}. Convert it again.") from error
+    if found != reward:
+        raise UserError(
+            f"{file}: expected weights that were converted for {reward}, found {found or 'none that say for what'}. "
+            f"Point rewards.{reward}.path at its own folder, or convert its checkpoint: python -m tools.convert_reward"
+        )

@@ -4,10 +4,13 @@ open_clip keeps a layer's query, key and value in one matrix, and its projection
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffalign.core.errors import UserError
+from diffalign.rewards.parts import clip
 
 WHOLE = {
     "logit_scale": "logit_scale",
@@ -38,6 +41,7 @@ LAYER = {
 """A layer's modules with `weight` and `bias`."""
 JOINED = {"attn.in_proj_weight": "weight", "attn.in_proj_bias": "bias"}
 """Query, key and value, one above the other."""
+AGAIN = "Take the publisher's file again, or one of the kind that this reward has."
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +73,35 @@ def pieces(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def unknown(key: str) -> UserError:
     """Returns the error for a key that isn't of an open_clip ViT."""
-    return UserError(
-        f"expected a checkpoint of an open_clip ViT, such as {', '.join(list(WHOLE)[:2])}; found the key {key!r}. "
-        "Take the publisher's file again, or one of the kind that this reward has."
-    )
+    return UserError(f"expected the keys of an open_clip ViT, such as visual.proj; found {key!r}. {AGAIN}")
+
+
+def config(backbone: str) -> Any:
+    """Returns transformers' config of a backbone; the vocabulary's last two tokens begin and end a prompt."""
+    from transformers import CLIPConfig
+
+    text, vision = clip.BACKBONES[backbone]["text_config"], clip.BACKBONES[backbone]["vision_config"]
+    last = int(text["vocab_size"]) - 1
+    ends = {"bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last}
+    return CLIPConfig(text_config={**text, **ends}, vision_config=dict(vision), projection_dim=vision["projection_dim"])
+
+
+def check_tensors(state: Mapping[str, Tensor], config: Any) -> None:
+    """Raises UserError unless these are exactly the tensors of a CLIP of this config: none missing, none besides."""
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in CLIPModel(config).state_dict().items()}
+    found = {name: value.shape for name, value in state.items()}
+    differing = sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name))
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"{first}: expected {shape(expected.get(first))} among the {len(expected)} tensors of this CLIP, found "
+            f"{shape(found.get(first))} in the checkpoint; {len(differing)} differ. {AGAIN}"
+        )
+
+
+def shape(size: torch.Size | None) -> str:
+    """Returns a tensor's shape as text."""
+    return "no tensor" if size is None else str(list(size))

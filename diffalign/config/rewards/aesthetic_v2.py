@@ -1,0 +1,7 @@
+"""The settings of LAION's aesthetic predictor: its folder and its batch size."""
+
+from diffalign.config.rewards.clip_folder import ClipFolder
+
+
+class Settings(ClipFolder):
+    """The aesthetic predictor, version 2: `aesthetic_v2: {path: models/rewards/aesthetic_v2, batch_size: 16}`."""
