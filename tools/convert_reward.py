@@ -20,9 +20,10 @@ from torch import Tensor
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_file
 from diffalign.models.parts import weights
-from diffalign.rewards.parts import aesthetic, clip, folders, open_clip
+from diffalign.rewards.parts import blip, clip, folders, head, open_clip, tensors
 
 State = dict[str, Tensor]
+HERE = "the checkpoint"
 
 
 def convert(reward: str, checkpoint: Path, folder: Path, sha256: str) -> None:
@@ -68,22 +69,30 @@ def hps(checkpoint: Mapping[str, Any], folder: Path) -> tuple[str, State]:
     if "state_dict" not in checkpoint:
         raise UserError(f"expected HPSv2's key state_dict, found {', '.join(sorted(map(str, checkpoint))[:3])}")
     state = open_clip.converted(checkpoint["state_dict"])
-    config = open_clip.config("ViT-H/14")
-    open_clip.check_tensors(state, config)
-    config.save_pretrained(folder)
+    tensors.check(HERE, state, open_clip.shapes("ViT-H/14"))
+    open_clip.config("ViT-H/14").save_pretrained(folder)
     return folders.WEIGHTS, state
 
 
-def aesthetic_head(checkpoint: Mapping[str, Any], folder: Path) -> tuple[str, State]:
+def aesthetic(checkpoint: Mapping[str, Any], folder: Path) -> tuple[str, State]:
     """Returns the file's name and the tensors of the aesthetic predictor's head, as they are."""
     width = int(clip.BACKBONES["ViT-L/14"]["vision_config"]["projection_dim"])
-    return folders.HEAD, aesthetic.checked(checkpoint, width)
+    tensors.check(HERE, checkpoint, head.shapes(width))
+    return folders.HEAD, dict(checkpoint)
+
+
+def imagereward(checkpoint: Mapping[str, Any], folder: Path) -> tuple[str, State]:
+    """Returns the file's name and the tensors of BLIP's towers and the head for ImageReward's checkpoint."""
+    state = blip.converted(checkpoint)
+    tensors.check(HERE, state, blip.shapes())
+    return folders.WEIGHTS, state
 
 
 CONVERTERS: dict[str, Callable[[Mapping[str, Any], Path], tuple[str, State]]] = {
-    "aesthetic_v2": aesthetic_head,
+    "aesthetic_v2": aesthetic,
     "hpsv2": hps,
     "hpsv2_1": hps,
+    "imagereward": imagereward,
 }
 
 

@@ -16,6 +16,7 @@ from diffalign.config.rewards import (
     clip_score_l14,
     hpsv2,
     hpsv2_1,
+    imagereward,
     jpeg_compressibility,
     jpeg_incompressibility,
     oracle,
@@ -70,6 +71,7 @@ class Rewards(TypedDict, total=False):
     clip_score_l14: clip_score_l14.Settings
     hpsv2: hpsv2.Settings
     hpsv2_1: hpsv2_1.Settings
+    imagereward: imagereward.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     oracle: oracle.Settings

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from diffalign.core.errors import UserError
-from diffalign.rewards.parts import aesthetic, clip, folders
+from diffalign.rewards.parts import clip, folders, head, tensors
 from diffalign.rewards.parts.folders import Published
 from diffalign.rewards.parts.pixels import clip_square
 from diffalign.rewards.reward import Reward
@@ -64,13 +61,9 @@ def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads the predictor from its folder; UserError where a file is missing, damaged, or another model's."""
     folder = Path(settings.path)
     folders.check(Aesthetic.name, folder, SOURCES)
-    head = folder / folders.HEAD
-    folders.check_converted(Aesthetic.name, head)
+    file = folder / folders.HEAD
+    folders.check_converted(Aesthetic.name, file)
     model = clip.load_model(folder, BACKBONE, device)
-    try:
-        state = aesthetic.checked(load_file(head), model.config.vision_config.projection_dim)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{head} can't be read: expected safetensors, found {error}. Convert it again.") from error
-    weight, bias = aesthetic.folded(state)
-    version = folders.version(1, (folder / folders.WEIGHTS, head), clip.precision(device))
+    weight, bias = head.folded(tensors.read(file, head.shapes(model.config.vision_config.projection_dim)))
+    version = folders.version(1, (folder / folders.WEIGHTS, file), clip.precision(device))
     return Aesthetic(model, weight.to(model.device), bias, settings.batch_size, version)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffalign.core.files import sha256_file
-from diffalign.rewards.parts import aesthetic, clip
-from tests.helpers import open_clip
+from diffalign.rewards.parts import blip, clip, head
+from tests.helpers import open_blip, open_clip
 from tests.helpers.tiny import write_vocabulary
 from tools import convert_reward
 
@@ -19,6 +19,7 @@ BACKBONES = {
     "clip_score_l14": "ViT-L/14",
     "hpsv2": "ViT-H/14",
     "hpsv2_1": "ViT-H/14",
+    "imagereward": "BLIP",
     "pickscore": "ViT-H/14",
 }
 """Of each reward with weights."""
@@ -26,6 +27,8 @@ BACKBONES = {
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Makes the rewards expect tiny networks."""
+    for tower, values in open_blip.SIZES.items():
+        patch.setitem(blip.SIZES, tower, values)
     for backbone, activation in ACTIVATIONS.items():
         patch.setitem(clip.BACKBONES, backbone, open_clip.sizes(activation))
 
@@ -33,7 +36,10 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
 def make(name: str, folder: Path, seed: int = 1) -> Path:
     """Writes a reward's folder: from the published kind of checkpoint where it's converted. For shrunk backbones."""
     state = open_clip.random_state(seed)
-    if name in ("hpsv2", "hpsv2_1"):
+    if name == "imagereward":
+        open_blip.write_vocabulary(folder)
+        converted(name, open_blip.random_state(seed), folder)
+    elif name in ("hpsv2", "hpsv2_1"):
         write_vocabulary(folder)
         converted(name, {"epoch": 1, "state_dict": state}, folder)
     else:
@@ -53,5 +59,5 @@ def converted(name: str, checkpoint: object, folder: Path) -> None:
 def random_head(seed: int) -> dict[str, Tensor]:
     """The aesthetic predictor's five layers for embeddings of the tiny network."""
     draws = torch.Generator().manual_seed(seed)
-    sizes = aesthetic.shapes(open_clip.OUT)
+    sizes = head.shapes(open_clip.OUT)
     return {name: torch.randn(size, generator=draws) / max(size[-1], 2) ** 0.5 for name, size in sizes.items()}

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from diffalign.core.errors import UserError
 from diffalign.rewards import reward as rewards
-from diffalign.rewards.parts import aesthetic
+from diffalign.rewards.parts import head as heads
 from diffalign.rewards.parts.pixels import clip_square, normalised, unit
 from tests.helpers import open_clip, tiny_rewards
 
@@ -48,20 +48,20 @@ def test_scores_are_those_of_the_published_layers(folder: Path) -> None:
 
 def test_the_whole_is_a_vector_and_a_number_by_hand() -> None:
     """Layers that sum, double, add 1, keep and negate: of (1, 2, 3), -(2 * 6 + 1) = -13."""
-    state = {name: torch.zeros(size) for name, size in aesthetic.shapes(3).items()}
+    state = {name: torch.zeros(size) for name, size in heads.shapes(3).items()}
     state["layers.0.weight"][0] = 1
     state["layers.2.weight"][0, 0] = 2
     state["layers.4.weight"][0, 0], state["layers.4.bias"][0] = 1, 1
     state["layers.6.weight"][0, 0] = 1
     state["layers.7.weight"][0, 0] = -1
-    weight, bias = aesthetic.folded(state)
+    weight, bias = heads.folded(state)
     assert weight.tolist() == [-2, -2, -2] and bias == -1
     assert float(weight @ torch.tensor([1.0, 2, 3]) + bias) == -13
 
 
 def test_the_head_at_its_published_size_has_ten_tensors() -> None:
     """768 numbers in: the widths that the checkpoint's authors published."""
-    shapes = aesthetic.shapes(768)
+    shapes = heads.shapes(768)
     assert len(shapes) == 10
     assert [shapes[f"layers.{n}.weight"] for n in (0, 2, 4, 6, 7)] == [
         (1024, 768),
@@ -95,6 +95,6 @@ def test_a_head_of_another_kind_is_refused(folder: Path, tmp_path: Path, what: s
     else:
         state["layers.6.bias"][3] = float("nan")
     save_file(state, tmp_path / "head.safetensors", {"format": "pt", "reward": "aesthetic_v2"})
-    told = "expected finite numbers" if what == "nan" else r"layers\.6\.bias \(16,\), found "
+    told = "expected finite numbers" if what == "nan" else r"layers\.6\.bias: expected \[16\] among 10 tensors"
     with pytest.raises(UserError, match=told):
         load(tmp_path)

@@ -1,7 +1,7 @@
 """The settings of HPSv2.1: its folder and its batch size."""
 
-from diffalign.config.rewards.clip_folder import ClipFolder
+from diffalign.config.rewards.weights_folder import WeightsFolder
 
 
-class Settings(ClipFolder):
+class Settings(WeightsFolder):
     """HPSv2.1: `hpsv2_1: {path: models/rewards/hpsv2_1, batch_size: 16}`."""

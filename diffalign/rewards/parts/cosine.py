@@ -15,7 +15,7 @@ from diffalign.rewards.parts import clip, folders
 from diffalign.rewards.parts.clip import Clip
 
 
-class ClipFolder(Protocol):
+class WeightsFolder(Protocol):
     """The settings of these rewards."""
 
     @property
@@ -54,7 +54,7 @@ class CosineReward:
 
 def load(
     name: str,
-    settings: ClipFolder,
+    settings: WeightsFolder,
     device: torch.device | str,
     *,
     backbone: str,

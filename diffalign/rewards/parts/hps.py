@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from diffalign.rewards.parts import cosine, folders
-from diffalign.rewards.parts.cosine import ClipFolder
+from diffalign.rewards.parts.cosine import WeightsFolder
 from diffalign.rewards.parts.folders import Published
 from diffalign.rewards.parts.pixels import padded_square
 from diffalign.rewards.reward import Reward
@@ -17,7 +17,7 @@ from diffalign.rewards.reward import Reward
 BACKBONE = "ViT-H/14"
 
 
-def load(name: str, checkpoint: str, trained_on: str, settings: ClipFolder, device: torch.device | str) -> Reward:
+def load(name: str, checkpoint: str, trained_on: str, settings: WeightsFolder, device: torch.device | str) -> Reward:
     """Loads a version of HPSv2 from its folder; UserError where a file is missing, damaged, or the other version's."""
     folder = Path(settings.path)
     sources = (

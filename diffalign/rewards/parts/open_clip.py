@@ -41,7 +41,6 @@ LAYER = {
 """A layer's modules with `weight` and `bias`."""
 JOINED = {"attn.in_proj_weight": "weight", "attn.in_proj_bias": "bias"}
 """Query, key and value, one above the other."""
-AGAIN = "Take the publisher's file again, or one of the kind that this reward has."
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +72,10 @@ def pieces(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def unknown(key: str) -> UserError:
     """Returns the error for a key that isn't of an open_clip ViT."""
-    return UserError(f"expected the keys of an open_clip ViT, such as visual.proj; found {key!r}. {AGAIN}")
+    return UserError(
+        f"expected the keys of an open_clip ViT, such as visual.proj; found {key!r}. Take the publisher's file again, "
+        "or one of the kind that this reward has."
+    )
 
 
 def config(backbone: str) -> Any:
@@ -86,22 +88,9 @@ def config(backbone: str) -> Any:
     return CLIPConfig(text_config={**text, **ends}, vision_config=dict(vision), projection_dim=vision["projection_dim"])
 
 
-def check_tensors(state: Mapping[str, Tensor], config: Any) -> None:
-    """Raises UserError unless these are exactly the tensors of a CLIP of this config: none missing, none besides."""
+def shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of CLIPModel's tensors for a backbone, by name."""
     from transformers import CLIPModel
 
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in CLIPModel(config).state_dict().items()}
-    found = {name: value.shape for name, value in state.items()}
-    differing = sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name))
-    if differing:
-        first = differing[0]
-        raise UserError(
-            f"{first}: expected {shape(expected.get(first))} among the {len(expected)} tensors of this CLIP, found "
-            f"{shape(found.get(first))} in the checkpoint; {len(differing)} differ. {AGAIN}"
-        )
-
-
-def shape(size: torch.Size | None) -> str:
-    """Returns a tensor's shape as text."""
-    return "no tensor" if size is None else str(list(size))
+        return {name: tuple(value.shape) for name, value in CLIPModel(config(backbone)).state_dict().items()}

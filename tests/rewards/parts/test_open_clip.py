@@ -5,6 +5,7 @@ import torch
 
 from diffalign.core.errors import UserError
 from diffalign.rewards.parts import open_clip as keys
+from diffalign.rewards.parts import tensors
 from tests.helpers.open_clip import shapes
 
 H14 = {"vision": (1280, 32), "text": (1024, 24), "out": 1024}
@@ -25,7 +26,7 @@ def test_the_keys_of_the_published_size_are_all_there(backbone: str, sizes: dict
         state = {name: torch.empty(size) for name, size in named.items()}
         found = keys.converted(state)
     assert (len(state), len(found)) == (before, after)
-    keys.check_tensors(found, keys.config(backbone))
+    tensors.check("here", found, keys.shapes(backbone))
     from transformers import CLIPModel
 
     with torch.device("meta"):
@@ -38,8 +39,8 @@ def test_another_kind_of_checkpoint_is_named() -> None:
     """ViT-L's tensors for ViT-H; and keys that no open_clip ViT has."""
     with torch.device("meta"):
         state = {k: torch.empty(s) for k, s in shapes(**L14, vocabulary=49408, tokens=77, side=224, patch=14).items()}
-    with pytest.raises(UserError, match=r"expected \[77, 1024\] among the 910 tensors .* found \[77, 768\]"):
-        keys.check_tensors(keys.converted(state), keys.config("ViT-H/14"))
+    with pytest.raises(UserError, match=r"expected \[77, 1024\] among 910 tensors .* found \[77, 768\]"):
+        tensors.check("here", keys.converted(state), keys.shapes("ViT-H/14"))
     for name in ("visual.head.weight", "transformer.resblocks.0.attn.bias_k", "module.visual.proj"):
         with pytest.raises(UserError, match=f"expected the keys of an open_clip ViT, .* found '{name}'"):
             keys.converted({name: state["visual.proj"]})
