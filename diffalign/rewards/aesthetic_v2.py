@@ -63,7 +63,7 @@ def load(settings: "Settings", device: torch.device | str) -> Reward:
     folders.check(Aesthetic.name, folder, SOURCES)
     file = folder / folders.HEAD
     folders.check_converted(Aesthetic.name, file)
-    model = clip.load_model(folder, BACKBONE, device)
+    model = clip.load_model(folder, BACKBONE, device).to(clip.precision(device))
     weight, bias = head.folded(tensors.read(file, head.shapes(model.config.vision_config.projection_dim)))
     version = folders.version(1, (folder / folders.WEIGHTS, file), clip.precision(device))
     return Aesthetic(model, weight.to(model.device), bias, settings.batch_size, version)

@@ -126,8 +126,10 @@ def test_tokens_that_are_cut_are_counted(made: tuple[str, Path]) -> None:
 def test_a_folder_without_weights_says_where_they_are_from(made: tuple[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load(made[0], tmp_path)
+    told = str(error.value)
     for words in (f"rewards.{made[0]}.path: expected a folder with", "without", "model.safetensors", "huggingface.co/"):
-        assert words in str(error.value)
+        assert words in told
+    assert (f"tools.convert_reward {made[0]} HPS_v2" in told) == made[0].startswith("hps")
 
 
 def test_another_network_is_refused(made: tuple[str, Path], tmp_path: Path) -> None:
@@ -186,6 +188,7 @@ def test_a_gpus_precision_scores_nearly_alike(made: tuple[str, Path], monkeypatc
     exact = load(name, folder)
     monkeypatch.setattr(clip, "precision", lambda device: torch.bfloat16)
     rough = load(name, folder)
+    assert rough.range == exact.range, "the factor, 100, isn't one of bfloat16's numbers as a logarithm"
     assert (exact.version, rough.version) == (exact.version, exact.version.replace("float32", "bfloat16"))
     pixels, factor = pictures(3).requires_grad_(True), REWARDS[name][0]
     found = rough(pixels, PROMPTS)

@@ -54,13 +54,15 @@ BACKBONES: dict[str, Sizes] = {
 class Clip:
     """Embeds images and prompts, `batch_size` at a time; gradients reach the pixels, never the weights.
 
-    Embeddings are computed in the network's precision, cosines in float32. `square` is the reward's preprocessing.
+    Embeddings are computed in the network's precision, cosines in float32. `square` is the reward's preprocessing,
+    `scale` the factor that CLIP's training learnt for cosines, about 100.
     """
 
     model: Any
     tokenizer: Any
     square: Square
     batch_size: int
+    scale: float
 
     def cosines(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Returns cosines [B], float32, of images [B, 3, H, W] in [-1, 1] with their prompts.
@@ -92,10 +94,6 @@ class Clip:
         length = clip_length(self.model.text_model)
         return torch.tensor([max(len(tokens) - length, 0) for tokens in found])
 
-    def scale(self) -> float:
-        """Returns the factor that CLIP's training learnt for cosines, about 100."""
-        return float(self.model.logit_scale.double().exp())
-
 
 def embedded(model: Any, square: Square, pixels: Tensor) -> Tensor:
     """Returns embeddings [B, D] of length 1, float32, of images [B, 3, H, W] in [-1, 1], by CLIP's image tower."""
@@ -116,14 +114,15 @@ def load(folder: Path, backbone: str, square: Square, batch_size: int, device: t
             f"{folder / 'config.json'}: text_config.eos_token_id: expected the tokenizer's {tokenizer.eos_token_id}, "
             f"or 2 in an old file, found {pooled}: a prompt's embedding is read there. Take the publisher's file again."
         )
-    return Clip(model, tokenizer, square, batch_size)
+    scale = float(model.logit_scale.double().exp())  # before it's rounded, by up to 2% in bfloat16
+    return Clip(model.to(precision(device)), tokenizer, square, batch_size, scale)
 
 
 def load_model(folder: Path, backbone: str, device: torch.device | str) -> Any:
-    """Loads both towers of a CLIP, in `precision`; UserError unless it's one of the kind `backbone`."""
+    """Loads both towers of a CLIP, in float32; UserError unless it's one of the kind `backbone`."""
     from transformers import CLIPModel
 
-    model = load_part(CLIPModel, folder, torch.device(device), precision(device))
+    model = load_part(CLIPModel, folder, torch.device(device), torch.float32)
     for section, values in BACKBONES[backbone].items():
         for key, expected in values.items():
             found = getattr(getattr(model.config, section), key)

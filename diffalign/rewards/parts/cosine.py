@@ -69,4 +69,4 @@ def load(
     folder = Path(settings.path)
     towers = clip.load(folder, backbone, square, settings.batch_size, device)
     version = folders.version(1, (folder / folders.WEIGHTS,), clip.precision(device))
-    return CosineReward(name, version, trained_on, towers, towers.scale() if learnt_factor else 1.0)
+    return CosineReward(name, version, trained_on, towers, towers.scale if learnt_factor else 1.0)
