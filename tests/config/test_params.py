@@ -38,6 +38,16 @@ def message(raw: Any) -> str:
     return str(error.value)
 
 
+def test_a_reward_with_weights_needs_its_folder_and_its_batch_size(raw: dict[str, Any]) -> None:
+    raw["rewards"]["pickscore"] = {"batch_size": 0, "dtype": "bf16"}
+    text = message(raw)
+    assert "rewards.pickscore.path: missing" in text
+    assert "rewards.pickscore.batch_size: expected greater than or equal to 1, got 0" in text
+    assert "rewards.pickscore.dtype: unknown key (misspelt?), got 'bf16'" in text
+    raw["rewards"]["pickscore"] = {"path": "models/rewards/pickscore", "batch_size": 16}
+    assert list(parse(raw).rewards) == ["oracle", "pickscore"]
+
+
 def test_the_default_is_valid(repo: Path) -> None:
     values = load(repo / "params.yaml")
     assert {"base", "dpo", "sft"} <= set(values.policies)

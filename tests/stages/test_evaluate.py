@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffalign.config.params import Params
+from diffalign.config.rewards import pickscore
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
@@ -18,6 +19,7 @@ from diffalign.evaluation import accuracies, policy_rewards, statistics
 from diffalign.evaluation import implicit_reward as implicit
 from diffalign.evaluation.scores import Scored
 from stages import evaluate, generate, precompute, score, train
+from tests.helpers import tiny_rewards
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world, publish_trained
 
 POLICIES = {
@@ -352,3 +354,21 @@ def test_shards_of_another_model_are_refused(project: Params) -> None:
     config.write_text(config.read_text() + "\n")
     with pytest.raises(UserError, match="made with another model"):
         evaluate.run(project)
+
+
+def test_a_reward_with_weights_judges_beside_the_oracle(
+    project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every image has its score, hostile prompts' too; twins tie; what was cut stands beside the score."""
+    tiny_rewards.shrink(monkeypatch)
+    settings = pickscore.Settings(path=str(tiny_rewards.make("pickscore", tmp_path / "weights")), batch_size=3)
+    values = project.model_copy(update={"rewards": {**project.rewards, "pickscore": settings}})
+    score.run(values, "pickscore")
+    evaluate.run(values)
+    lines = [json.loads(line) for line in Path("metrics/scores/pickscore.jsonl").read_text().splitlines()]
+    assert {tuple(line["scores"]) for line in lines} == {("pickscore", "pickscore_tokens_cut")}
+    assert all(line["scores"]["pickscore"] is not None for line in lines)
+    assert len({line["scores"]["pickscore"] for line in lines}) > 2
+    assert [judge["name"] for judge in results()["rewards"]] == ["oracle", "pickscore"]
+    (twin,) = [r for r in results()["comparisons"] if (r["policy"], r["scorer"]) == ("twin", "pickscore")]
+    assert twin["ties"] == len([line for line in lines if line["policy"] == "twin"])
