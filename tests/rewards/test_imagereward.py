@@ -62,6 +62,10 @@ def test_the_keys_of_the_published_size_are_all_there(monkeypatch: pytest.Monkey
     found = blip.converted(state)
     assert (len(state), len(found)) == (24 * 12 + 6 + 12 * 26 + 4 + 10 + 5, 24 * 12 + 6 + 12 * 26 + 4 + 10)
     tensors.check("here", found, blip.shapes())
+    vision, text = (tower.config for tower in blip.build())
+    # What the shapes can't tell.
+    assert (vision.num_attention_heads, vision.layer_norm_eps, vision.hidden_act) == (16, 1e-6, "gelu")
+    assert (text.num_attention_heads, text.layer_norm_eps, text.hidden_act) == (12, 1e-12, "gelu")
 
 
 @pytest.mark.parametrize("name", ["blip.text_decoder.bias", "blip.visual_encoder.blocks.0.attn.q.weight", "mlp.weight"])

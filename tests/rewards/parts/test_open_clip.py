@@ -44,3 +44,17 @@ def test_another_kind_of_checkpoint_is_named() -> None:
     for name in ("visual.head.weight", "transformer.resblocks.0.attn.bias_k", "module.visual.proj"):
         with pytest.raises(UserError, match=f"expected the keys of an open_clip ViT, .* found '{name}'"):
             keys.converted({name: state["visual.proj"]})
+
+
+def test_what_the_shapes_cant_tell_is_as_published() -> None:
+    """OpenAI's activation and LAION's; the heads; a prompt's last token."""
+    said = {}
+    for backbone in ("ViT-L/14", "ViT-H/14"):
+        config = keys.config(backbone)
+        towers = (config.text_config, config.vision_config)
+        said[backbone] = [(t.hidden_act, t.num_attention_heads, t.layer_norm_eps) for t in towers]
+        assert (config.text_config.bos_token_id, config.text_config.eos_token_id) == (49406, 49407)
+    assert said == {
+        "ViT-L/14": [("quick_gelu", 12, 1e-5), ("quick_gelu", 16, 1e-5)],
+        "ViT-H/14": [("gelu", 16, 1e-5), ("gelu", 16, 1e-5)],
+    }
