@@ -1,6 +1,7 @@
 """generate@POLICY: images of one policy for held-out prompts, from noise that doesn't depend on the policy."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,11 @@ from diffalign.core import files, publishing, records
 from diffalign.core.errors import UserError
 from diffalign.generation.gallery import DTYPE, Manifest
 from diffalign.generation.pipeline import sampling_of
-from diffalign.generation.writer import chosen_prompts, entries, jobs_of, write_images
+from diffalign.generation.writer import Prompt, chosen_prompts, entries, jobs_of, write_images
 from diffalign.models import policies
 from diffalign.models.family import Family
 from diffalign.runtime.environment import default_device
+from diffalign.shapes.scenes import parse_caption
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -29,7 +31,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     publishing.check_target(OUT / policy)
     settings = params.generate
     made = params.sampling(policy)
-    prompts = chosen_prompts(COMPARISONS, settings.split, settings.prompts)
+    prompts = of_split(params)
     jobs = jobs_of(prompts, settings.seeds)
     about = {
         "policy": policy,
@@ -42,7 +44,12 @@ def run(params: "Params", policy: str | None = None) -> None:
         "dtype": DTYPE,
     }
     named = {"model.family": params.model.family}
-    work = files.work_folder(f"generate-{policy}", [about, settings.batch_size, prompts], inputs(params, policy), named)
+    work = files.work_folder(
+        f"generate-{policy}",
+        [about, settings.batch_size, [asdict(prompt) for prompt in prompts]],
+        inputs(params, policy),
+        named,
+    )
     with files.lock(work):
         out = work / "out"
         files.remove_unfinished(out)
@@ -59,6 +66,14 @@ def run(params: "Params", policy: str | None = None) -> None:
         records.write(out / "manifest.json", Manifest(**about, images=tuple(entries(jobs, out))))
         publishing.publish(out, OUT / policy)
         shutil.rmtree(work)
+
+
+def of_split(params: "Params") -> list[Prompt]:
+    """Returns the first prompts of the params' split; captions of the shapes world with their kind of scene."""
+    texts = chosen_prompts(COMPARISONS, params.generate.split, params.generate.prompts)
+    scenes = [parse_caption(text) for text in texts]
+    kinds = [None if scene is None else scene.kind for scene in scenes]
+    return [Prompt(text, params.generate.split, kind) for text, kind in zip(texts, kinds, strict=True)]
 
 
 def load(params: "Params", policy: str) -> Family:

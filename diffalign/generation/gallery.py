@@ -27,6 +27,10 @@ class Entry(Record):
 
     file: str
     prompt: str
+    set: str
+    """The name of the prompt's set; for prompts of the data, that of their split."""
+    category: str | None
+    """The prompt's category in its set, such as Animals; None where the set has none."""
     prompt_index: int
     seed: int
     sha256: str
@@ -40,7 +44,7 @@ class Entry(Record):
 class Manifest(Record):
     """The manifest that generate writes beside a policy's images."""
 
-    version: Literal[2] = Field(default=2, alias="schema")
+    version: Literal[3] = Field(default=3, alias="schema")
     policy: str
     noise_seed: int
     split: str

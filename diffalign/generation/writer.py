@@ -17,10 +17,21 @@ from diffalign.models.family import Family
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A prompt to make images for, the name of its set, and its category there, None without one."""
+
+    text: str
+    set: str
+    category: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One image to make; `prompt_index` and `seed` name its file, captions never do."""
 
     prompt: str
+    set: str
+    category: str | None
     prompt_index: int
     seed: int
 
@@ -30,9 +41,9 @@ class Job:
         return f"{self.prompt_index:05d}-{self.seed}.png"
 
 
-def jobs_of(prompts: Sequence[str], seeds: int) -> list[Job]:
+def jobs_of(prompts: Sequence[Prompt], seeds: int) -> list[Job]:
     """Lists the images to make: `seeds` of each prompt."""
-    return [Job(text, i, seed) for i, text in enumerate(prompts) for seed in range(seeds)]
+    return [Job(p.text, p.set, p.category, i, seed) for i, p in enumerate(prompts) for seed in range(seeds)]
 
 
 def write_images(
@@ -96,6 +107,8 @@ def entries(jobs: Sequence[Job], folder: Path) -> list[Entry]:
         Entry(
             file=job.file,
             prompt=job.prompt,
+            set=job.set,
+            category=job.category,
             prompt_index=job.prompt_index,
             seed=job.seed,
             sha256=files.sha256_file(folder / job.file),

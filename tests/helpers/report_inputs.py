@@ -41,7 +41,15 @@ def write_inputs(folder: Path, size: int = 64) -> None:
             data = png(np.full((size, size, 3), (SHADE[name], i, 90), np.uint8))
             write_bytes(folder / "images" / name / f"{i:05d}-0.png", data)
             entries.append(
-                {"file": f"{i:05d}-0.png", "prompt": prompt, "prompt_index": i, "seed": 0, "sha256": sha256_bytes(data)}
+                {
+                    "file": f"{i:05d}-0.png",
+                    "prompt": prompt,
+                    "prompt_index": i,
+                    "seed": 0,
+                    "sha256": sha256_bytes(data),
+                    "set": "test",
+                    "category": None,
+                }
             )
             value = (
                 None
@@ -60,7 +68,7 @@ def write_inputs(folder: Path, size: int = 64) -> None:
                 }
             )
         about = {
-            "schema": 2,
+            "schema": 3,
             "policy": name,
             "noise_seed": int(name == "base_again"),
             "split": "test",

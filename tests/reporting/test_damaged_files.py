@@ -105,7 +105,9 @@ def test_a_damaged_file_is_named_with_what_makes_it(project: Params, name: str) 
             try:
                 read_all(project)
             except UserError as error:
-                assert named in str(error) and FILES[name] in str(error), f"case {case}: {error}"
+                # a character of a prompt in a manifest changed: it's a sound file, of another image than was scored
+                unscored = named == "images/sft" and "the scores of these images (sft/" in str(error)
+                assert unscored or (named in str(error) and FILES[name] in str(error)), f"case {case}: {error}"
                 refused += 1
     finally:
         path.write_text(sound)

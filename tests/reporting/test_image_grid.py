@@ -44,7 +44,7 @@ def test_without_scores_only_random_ones_are_shown() -> None:
 
 
 MADE = {"sampler": {"name": "ddim"}, "steps": 2, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
-ABOUT = MADE | {"schema": 2, "noise_seed": 0, "split": "test", "prompts": 1, "prompts_asked": 1, "seeds": 1}
+ABOUT = MADE | {"schema": 3, "noise_seed": 0, "split": "test", "prompts": 1, "prompts_asked": 1, "seeds": 1}
 
 
 def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> galleries.Gallery:
@@ -55,7 +55,15 @@ def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> gal
         data = png(np.full((size, size, 3), (shade, 0, 255 - shade), np.uint8))
         (folder / f"{i}.png").write_bytes(data)
         entries.append(
-            {"file": f"{i}.png", "prompt": prompt, "prompt_index": i, "seed": 0, "sha256": sha256_bytes(data)}
+            {
+                "file": f"{i}.png",
+                "prompt": prompt,
+                "prompt_index": i,
+                "seed": 0,
+                "sha256": sha256_bytes(data),
+                "set": "test",
+                "category": None,
+            }
         )
     (folder / "manifest.json").write_text(json.dumps({**ABOUT, "policy": folder.name, "images": entries}))
     return galleries.read(folder)

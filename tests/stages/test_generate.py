@@ -65,7 +65,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
     about = manifest("base")
-    assert (about["schema"], about["policy"], about["noise_seed"]) == (2, "base", 0)
+    assert (about["schema"], about["policy"], about["noise_seed"]) == (3, "base", 0)
     assert (about["prompts"], about["prompts_asked"], about["seeds"]) == (len(ALL), 100, 2)
     assert about["sampler"] == {"name": "dpmpp_2m", "spacing": "trailing"}
     assert (about["steps"], about["guidance"], about["resolution"], about["dtype"]) == (2, 4.0, 64, "float32")
@@ -73,6 +73,8 @@ def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
     prompts = {line["prompt_index"]: line["prompt"] for line in about["images"]}
     assert [prompts[i] for i in range(len(ALL))] == sorted(ALL, key=lambda text: hashlib.sha256(text.encode()).digest())
     for line in about["images"]:
+        kind = "single" if line["prompt"] in CAPTIONS else None
+        assert (line["set"], line["category"]) == ("test", kind)
         data = Path("images/base", line["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == line["sha256"]
         assert decoded(Path("images/base", line["file"])).shape == (64, 64, 3)
