@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffalign.rewards.parts import clip, folders, head, tensors
 from diffalign.rewards.parts.folders import Published
-from diffalign.rewards.parts.pixels import clip_square
+from diffalign.rewards.parts.pixels import openai_square
 from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Aesthetic:
 
     def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Returns scores [B], float32, of images [B, 3, H, W] in [-1, 1]; see `Reward`."""
-        parts = [clip.embedded(self.model, clip_square, part) for part in pixels.split(self.batch_size)]
+        parts = [clip.embedded(self.model, openai_square, part) for part in pixels.split(self.batch_size)]
         return torch.cat(parts) @ self.weight + self.bias
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from diffalign.models.parts.loading import load_tokenizer
 from diffalign.rewards.parts import blip, clip, folders
 from diffalign.rewards.parts.folders import Published
-from diffalign.rewards.parts.pixels import clip_square, normalised, unit
+from diffalign.rewards.parts.pixels import normalised, openai_square, unit
 from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from diffalign.config.rewards.imagereward import Settings
 
 SOURCES = (
-    Published("THUDM/ImageReward", (folders.WEIGHTS,), checkpoint="ImageReward.pt"),
+    Published("zai-org/ImageReward", (folders.WEIGHTS,), checkpoint="ImageReward.pt"),
     Published("google-bert/bert-base-uncased", ("vocab.txt",)),
 )
 TOKENS = 35
@@ -68,7 +68,7 @@ class ImageReward:
 
     def read(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Returns the text tower's first state [B, D], float32, after it read the prompts and saw the images."""
-        images = normalised(clip_square(unit(pixels.to(self.vision.device)), self.vision.config.image_size))
+        images = normalised(openai_square(unit(pixels.to(self.vision.device)), self.vision.config.image_size))
         seen = self.vision(pixel_values=images.to(self.vision.dtype)).last_hidden_state
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"

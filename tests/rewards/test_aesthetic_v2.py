@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from diffalign.core.errors import UserError
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.parts import head as heads
-from diffalign.rewards.parts.pixels import clip_square, normalised, unit
+from diffalign.rewards.parts.pixels import normalised, openai_square, unit
 from tests.helpers import open_clip, tiny_rewards
 
 
@@ -31,7 +31,7 @@ def expected(pixels: Tensor) -> Tensor:
     """The score in float64: OpenAI's image tower, length 1, and five layers."""
     state = {key: value.double() for key, value in open_clip.random_state(1).items()}
     head = {key: value.double() for key, value in tiny_rewards.random_head(1).items()}
-    x = open_clip.embed_images(state, normalised(clip_square(unit(pixels), open_clip.SIDE)).double(), "quick_gelu")
+    x = open_clip.embed_images(state, normalised(openai_square(unit(pixels), open_clip.SIDE)).double(), "quick_gelu")
     for layer in ("layers.0", "layers.2", "layers.4", "layers.6", "layers.7"):
         x = linear(x, head[f"{layer}.weight"], head[f"{layer}.bias"])
     return x[:, 0]

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffalign.core.errors import UserError
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.parts import blip, clip, tensors
-from diffalign.rewards.parts.pixels import clip_square, normalised, unit
+from diffalign.rewards.parts.pixels import normalised, openai_square, unit
 from tests.helpers import open_blip, tiny_rewards
 
 PROMPTS = ["a red cat", "", "this is a prompt of more than thirty five letters to read"]
@@ -35,7 +35,7 @@ def pictures(count: int) -> Tensor:
 def expected(pixels: Tensor, prompts: list[str]) -> Tensor:
     """The score by the authors' computation, in float64."""
     state = {k: v.double() if v.is_floating_point() else v for k, v in open_blip.random_state(1).items()}
-    return open_blip.scores(state, normalised(clip_square(unit(pixels), 28)).double(), prompts)
+    return open_blip.scores(state, normalised(openai_square(unit(pixels), 28)).double(), prompts)
 
 
 def test_scores_are_those_of_the_original_network(folder: Path) -> None:

@@ -15,18 +15,35 @@ REWARD = "reward"
 """The key of a converted file's metadata that names the reward it was made for."""
 
 
+REVISIONS = {
+    "Qwen/Qwen2-VL-7B-Instruct": "eed13092ef92e448dd6875b2a00151bd3f7db0ac",
+    "MizzenAI/HPSv3": "4f81e3e09edd82fe3c5f636444c721b592a735ca",
+    "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "https://github.com/christophschuhmann/improved-aesthetic-predictor": "6934dd81792f086e613a121dbce43082cb8be85e",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "xswu/HPSv2": "697403c78157020a1ae59d23f111aa58ced35b0a",
+    "yuvalkirstain/PickScore_v1": "a4e4367c6dfa7288a00c550414478f865b875800",
+    "zai-org/ImageReward": "5736be03b2652728fb87788c9797b0570450ab72",
+}
+"""The commit of each repository at which several others' published code has it."""
+
+
 @dataclass(frozen=True)
 class Published:
     """Files of a reward's folder, and the repository on the Hugging Face hub, or the page, that they are from.
 
-    `revision` is the commit that was checked, None where none is known. `checkpoint` is the published file that they
-    are converted from; without one they are published as they are.
+    `checkpoint` is the published file that they are converted from; without one they are published as they are.
     """
 
     repo: str
     files: tuple[str, ...]
-    revision: str | None = None
     checkpoint: str = ""
+
+    @property
+    def revision(self) -> str | None:
+        """Returns the commit to take them from; None where none is known."""
+        return REVISIONS.get(self.repo)
 
     def remedy(self, reward: str, folder: Path) -> str:
         """Says how to get the files into a folder."""

@@ -26,24 +26,41 @@ def clamped(values: Tensor) -> Tensor:
 def clip_square(images: Tensor, side: int) -> Tensor:
     """Resizes images [B, 3, H, W] in [0, 1] so that the short side is S, and cuts out the middle: [B, 3, S, S].
 
-    CLIP's processor: bicubic with antialiasing, the long side rounded down, the crop's corner too.
+    transformers' processor of CLIP: bicubic with antialiasing, the long side rounded down, the crop's corner too.
     """
-    height, width = images.shape[-2:]
-    short = min(height, width)
-    images = resized(images, side * height // short, side * width // short)
+    images = short_side(images, side)
     top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2
     return images[..., top : top + side, left : left + side]
+
+
+def openai_square(images: Tensor, side: int) -> Tensor:
+    """Resizes as `clip_square` and cuts out the middle [B, 3, S, S] as OpenAI's code does, with torchvision.
+
+    Where half a pixel is left over, the crop's corner is rounded to the even one.
+    """
+    images = short_side(images, side)
+    top, left = round((images.shape[-2] - side) / 2), round((images.shape[-1] - side) / 2)
+    return images[..., top : top + side, left : left + side]
+
+
+def short_side(images: Tensor, side: int) -> Tensor:
+    """Resizes images [B, 3, H, W] in [0, 1] so that the short side is S; the long side is rounded down."""
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    return resized(images, side * height // short, side * width // short)
 
 
 def padded_square(images: Tensor, side: int) -> Tensor:
     """Resizes images [B, 3, H, W] in [0, 1] so that the long side is S, and pads with black: [B, 3, S, S].
 
-    HPSv2's own processor: bicubic with antialiasing, the short side rounded, the larger half of the padding at the
-    right and at the bottom. Nothing is cut off.
+    HPSv2's own processor, which resizes floats: bicubic with antialiasing, in which values overshoot [0, 1] and stay;
+    the short side rounded, the larger half of the padding at the right and at the bottom. Nothing is cut off.
     """
     height, width = images.shape[-2:]
     scale = side / max(height, width)
-    images = resized(images, round(height * scale), round(width * scale))
+    size = (round(height * scale), round(width * scale))
+    if size != (height, width):
+        images = interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
     down, across = side - images.shape[-2], side - images.shape[-1]
     return pad(images, (across // 2, across - across // 2, down // 2, down - down // 2))
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffalign.data.pixels import from_uint8
-from diffalign.rewards.parts.pixels import MEAN, STD, clip_square, normalised, padded_square, unit
+from diffalign.rewards.parts.pixels import MEAN, STD, clip_square, normalised, openai_square, padded_square, unit
 
 SIZES = [(224, 224), (512, 512), (64, 64), (300, 200), (200, 301), (97, 401), (225, 224), (768, 513)]
 
@@ -38,18 +38,37 @@ def test_clips_square_is_its_processors(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_hpsv2s_square_is_its_processors(size: tuple[int, int]) -> None:
-    """HPSv2's own steps on a Pillow image, written anew; the same tolerance. Padding is black before normalising."""
-    image = Image.fromarray(picture(*size))
-    scale = 224 / max(image.size)
-    height, width = round(image.height * scale), round(image.width * scale)
-    square = Image.new("RGB", (224, 224))
-    square.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((224 - width) // 2, (224 - height) // 2))
-    expected = (np.asarray(square, np.float64) / 255 - MEAN) / STD
-    off = levels(normalised(padded_square(unit(from_uint8([np.asarray(image)])), 224))[0], expected.transpose(2, 0, 1))
-    assert off.max() < 1.2 and off.mean() < 0.3
+    """HPSv2 resizes floats, which aren't rounded or clamped: Pillow's float images, a channel at a time, do the same.
+
+    Padding is black before normalising.
+    """
+    image = picture(*size)
+    scale = 224 / max(size)
+    height, width = round(size[0] * scale), round(size[1] * scale)
+    top, left = (224 - height) // 2, (224 - width) // 2
+    square = np.zeros((3, 224, 224), np.float32)
+    for c in range(3):
+        channel = Image.fromarray((image[..., c] / 255).astype(np.float32))
+        small = channel.resize((width, height), Image.Resampling.BICUBIC)
+        square[c, top : top + height, left : left + width] = np.asarray(small)
+    expected = (square - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    off = levels(normalised(padded_square(unit(from_uint8([image])), 224))[0], expected)
+    assert off.max() < 0.01
+    assert square.max() > 1 or size == (224, 224), "the test's picture overshoots"
 
 
-@pytest.mark.parametrize("square", [clip_square, padded_square])
+def test_the_two_crops_differ_by_half_a_pixel() -> None:
+    """224 x 227 has 3 columns to cut: transformers leaves 1 at the left, OpenAI's code 2, the even one.
+
+    224 x 225 has 1: both leave none; 224 x 226 has 2: both leave 1.
+    """
+    for width, hugging, openai in ((227, 1, 2), (225, 0, 0), (226, 1, 1)):
+        columns = torch.arange(width).float().expand(1, 3, 224, width) / 255
+        assert (clip_square(columns, 224)[0, 0, 0, 0] * 255).round() == hugging
+        assert (openai_square(columns, 224)[0, 0, 0, 0] * 255).round() == openai
+
+
+@pytest.mark.parametrize("square", [clip_square, openai_square, padded_square])
 def test_gradients_reach_pixels_that_overshoot(square) -> None:  # type: ignore[no-untyped-def]
     """A clamp's own gradient would be 0 there. A mean over resized pixels weighs all of a 448-pixel square alike."""
     pixels = torch.full((1, 3, 448, 448), 1.25, requires_grad=True)
