@@ -22,6 +22,8 @@ class Judge(Record):
     range: tuple[float | None, float | None]
     """The lowest and the highest score; None where there is no bound."""
     trained_on: str
+    families: tuple[str, ...]
+    """Tags of what it learnt from; a policy that shares one is in-family."""
     differentiable: bool
 
 

@@ -48,7 +48,7 @@ class PairScores(Record):
 class Scored(Record):
     """A reward that scored, and its scores of the held-out pairs."""
 
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[2] = Field(alias="schema")
     reward: Judge
     pairs: list[PairScores]
 
@@ -61,7 +61,7 @@ def stage(reward: str) -> str:
 def write(judge: Judge, images: Iterable[ImageScores], pairs: Sequence[PairScores]) -> None:
     """Writes both files of a reward."""
     records.write_lines(FOLDER / f"{judge.name}.jsonl", images)
-    records.write(FOLDER / f"{judge.name}.json", Scored(schema=1, reward=judge, pairs=list(pairs)))
+    records.write(FOLDER / f"{judge.name}.json", Scored(schema=2, reward=judge, pairs=list(pairs)))
 
 
 def read(reward: str, pairs: Sequence[str]) -> Scored:

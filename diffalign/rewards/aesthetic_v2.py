@@ -44,6 +44,7 @@ class Aesthetic:
     version: str
     name = "aesthetic_v2"
     range = (-math.inf, math.inf)
+    families = ("simulacra", "ava", "clip_l14")
     differentiable = True
     trained_on = (
         "People's ratings from 1 to 10 of early diffusion models' images (Simulacra Aesthetic Captions), of logos and "

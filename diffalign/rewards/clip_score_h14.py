@@ -34,4 +34,5 @@ def load(settings: "Settings", device: torch.device | str) -> Reward:
         backbone="ViT-H/14",
         square=clip_square,
         trained_on=TRAINED_ON,
+        families=("clip_h14",),
     )

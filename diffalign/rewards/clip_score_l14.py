@@ -34,4 +34,5 @@ def load(settings: "Settings", device: torch.device | str) -> Reward:
         backbone="ViT-L/14",
         square=clip_square,
         trained_on=TRAINED_ON,
+        families=("clip_l14",),
     )

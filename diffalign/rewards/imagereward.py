@@ -46,6 +46,7 @@ class ImageReward:
     version: str
     name = "imagereward"
     range = (-math.inf, math.inf)
+    families = ("imagerewarddb",)
     differentiable = True
     trained_on = (
         "ImageRewardDB's training rankings: experts', of images that diffusion models of 2022 made; from BLIP. "

@@ -20,6 +20,7 @@ class Compressibility:
     name = "jpeg_compressibility"
     version = "1"
     range = (-math.inf, 0.0)
+    families: tuple[str, ...] = ()
     differentiable = False
     trained_on = "Nothing: it is the size of a file. It knows nothing of prompts, people or beauty."
 

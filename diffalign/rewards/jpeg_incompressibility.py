@@ -20,6 +20,7 @@ class Incompressibility:
     name = "jpeg_incompressibility"
     version = "1"
     range = (0.0, math.inf)
+    families: tuple[str, ...] = ()
     differentiable = False
     trained_on = "Nothing: it is the size of a file. It knows nothing of prompts, people or beauty."
 

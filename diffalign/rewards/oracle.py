@@ -21,6 +21,7 @@ class Oracle:
     name = "oracle"
     version = "2"
     range = (0.0, 1.0)
+    families = ("shapes",)
     differentiable = False
     trained_on = (
         "Nothing: a program that reads shapes, colours, sizes and places back from the picture. In-family: the "

@@ -38,5 +38,6 @@ def load(settings: "Settings", device: torch.device | str) -> Reward:
         backbone="ViT-H/14",
         square=clip_square,
         trained_on=TRAINED_ON,
+        families=("pickapic", "clip_h14"),
         learnt_factor=True,
     )

@@ -19,6 +19,9 @@ from torch import Tensor
 from diffalign.core import axes
 from diffalign.data.pixels import from_uint8
 
+OWN = "own"
+"""The family of the comparisons in data/comparisons, whatever they are: of a reward that was trained on them here."""
+
 
 class Reward(Protocol):
     """Scores images for prompts, and says of itself what a reader must know to trust its scores."""
@@ -38,6 +41,13 @@ class Reward(Protocol):
     @property
     def trained_on(self) -> str:
         """Returns what it learnt from, or was made from: the bias to expect."""
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Returns tags of what it learnt from: preference data by name, a backbone; `OWN` for this project's own pairs.
+
+        A policy that learnt from one of them is in-family: judge and policy share a taste, and so mistakes.
+        """
 
     @property
     def differentiable(self) -> bool:
@@ -76,6 +86,7 @@ def describe(reward: Reward) -> dict[str, Any]:
         "version": reward.version,
         "range": (low, high),
         "trained_on": reward.trained_on,
+        "families": tuple(reward.families),
         "differentiable": reward.differentiable,
     }
 

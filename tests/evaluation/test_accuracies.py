@@ -8,7 +8,7 @@ from diffalign.evaluation.scores import PairScores, Scored
 from diffalign.evaluation.statistics import Interval
 
 INTERVAL = Interval(100, 0.95, 0)
-JUDGE = Judge(name="x", version="1", range=(None, None), trained_on="-", differentiable=False)
+JUDGE = Judge(name="x", version="1", range=(None, None), trained_on="-", families=(), differentiable=False)
 
 
 def test_an_implicit_accuracy_counts_every_pair() -> None:
@@ -22,5 +22,5 @@ def test_a_judges_accuracy_leaves_out_pairs_without_a_score() -> None:
     """One pair of three can't be scored: one of two is ranked as raters did."""
     scores = [(1.0, 0.0), (0.0, 1.0), (None, 1.0)]
     pairs = [PairScores(pair_id=str(n), prompt=str(n), winner=w, loser=l) for n, (w, l) in enumerate(scores)]
-    found = judge_accuracy(Scored(schema=1, reward=JUDGE, pairs=pairs), INTERVAL)
+    found = judge_accuracy(Scored(schema=2, reward=JUDGE, pairs=pairs), INTERVAL)
     assert (found.accuracy, found.pairs) == (0.5, 2)

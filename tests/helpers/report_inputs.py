@@ -27,6 +27,7 @@ ORACLE = {
     "version": "1",
     "range": [0.0, 1.0],
     "trained_on": "Nothing: a program. In-family.",
+    "families": ["shapes"],
     "differentiable": False,
 }
 SHADE = {"base": 10, "base_again": 60, "dpo": 200, "sft": 120}
@@ -94,7 +95,7 @@ def write_inputs(folder: Path, size: int = 64) -> None:
         ]
         write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
     write_json_lines(folder / SCORES, lines)
-    write_json(folder / "metrics/scores/oracle.json", {"schema": 1, "reward": ORACLE, "pairs": []})
+    write_json(folder / "metrics/scores/oracle.json", {"schema": 2, "reward": ORACLE, "pairs": []})
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
     counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}

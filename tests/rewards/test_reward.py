@@ -1,6 +1,7 @@
 """Rewards say what they are, score the same tensors everywhere, and have no score for what they can't judge."""
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -49,6 +50,7 @@ def test_a_reward_says_what_it_is(name: str, settings: dict[str, object]) -> Non
     low, high = reward.range
     assert low < high
     assert isinstance(reward.differentiable, bool)
+    assert all(re.fullmatch(r"[a-z0-9_]+", tag) for tag in reward.families)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,6 +104,7 @@ class Brightness:
     """A reward without parts, with gradients and without bounds."""
 
     name, version, trained_on, differentiable = "brightness", "1", "nothing", True
+    families: tuple[str, ...] = ()
     range = (-math.inf, math.inf)
 
     def __call__(self, pixels: Tensor, prompts: list[str]) -> Tensor:

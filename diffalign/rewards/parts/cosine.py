@@ -34,6 +34,7 @@ class CosineReward:
     name: str
     version: str
     trained_on: str
+    families: tuple[str, ...]
     clip: Clip
     factor: float
     differentiable = True
@@ -60,6 +61,7 @@ def load(
     backbone: str,
     square: clip.Square,
     trained_on: str,
+    families: tuple[str, ...],
     learnt_factor: bool = False,
 ) -> CosineReward:
     """Loads a reward's CLIP from its folder, whose files have been checked; the first version of its code.
@@ -69,4 +71,4 @@ def load(
     folder = Path(settings.path)
     towers = clip.load(folder, backbone, square, settings.batch_size, device)
     version = folders.version(1, (folder / folders.WEIGHTS,), clip.precision(device))
-    return CosineReward(name, version, trained_on, towers, towers.scale if learnt_factor else 1.0)
+    return CosineReward(name, version, trained_on, families, towers, towers.scale if learnt_factor else 1.0)

@@ -26,4 +26,12 @@ def load(name: str, checkpoint: str, trained_on: str, settings: WeightsFolder, d
     )
     folders.check(name, folder, sources)
     folders.check_converted(name, folder / folders.WEIGHTS)
-    return cosine.load(name, settings, device, backbone=BACKBONE, square=padded_square, trained_on=trained_on)
+    return cosine.load(
+        name,
+        settings,
+        device,
+        backbone=BACKBONE,
+        square=padded_square,
+        trained_on=trained_on,
+        families=("hpdv2", "hpdv3", "clip_h14"),
+    )
