@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
 from diffalign.config.methods import dpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
@@ -117,6 +118,7 @@ class Params(Model):
     generate: Generate
     rewards: Rewards
     evaluate: Evaluate
+    gate: Gate
     report: Report
 
     def inputs(self) -> list[str]:

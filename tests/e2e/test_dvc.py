@@ -14,7 +14,7 @@ from tests.helpers.clone import POLICIES, clone, digest, edit, environment, ran,
 
 pytestmark = pytest.mark.slow
 
-STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "report"} | {
+STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "gate", "report"} | {
     f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES
 }
 
@@ -45,7 +45,7 @@ def test_an_edit_of_what_only_evaluation_needs_trains_nothing(project: Path) -> 
     before = digest(project)
     file = project / "diffalign/evaluation/win_rates.py"
     file.write_text(file.read_text() + "\n# changed\n")
-    assert ran(run("dvc", "repro", cwd=project)) <= {"evaluate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) <= {"evaluate", "gate", "report"}
     assert digest(project, ["models", "images", "metrics"]) == {
         name: value for name, value in before.items() if name.split("/")[0] in ("models", "images", "metrics")
     }
@@ -67,7 +67,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
-    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "gate", "report"}
     params.write_text(before)
     run("dvc", "repro", cwd=project)
 
@@ -79,6 +79,7 @@ def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> Non
         "generate@dpo",
         "score@oracle",
         "evaluate",
+        "gate",
         "report",
     }
 

@@ -1,0 +1,101 @@
+"""The gate's conditions: pure functions from metrics to rulings; what wasn't measured is missing, never passed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffalign.evaluation.results import Evaluation
+from diffalign.evaluation.verdicts import PolicyRulings, Ruling, Verdict, Verdicts, overall
+
+if TYPE_CHECKING:
+    from diffalign.config.gate import Condition, TrainingAlarms, WinRate
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that conditions may ask for."""
+
+    evaluation: Evaluation
+    training_alarms: Mapping[str, Sequence[str]]
+    """Of each policy that was trained and probed, the names of the alarms that were raised."""
+
+
+def judge(conditions: "Sequence[Condition]", policies: Sequence[str], baseline: str, figures: Figures) -> Verdicts:
+    """Rules on every policy but the baseline."""
+    found = [
+        (name, [ruling for condition in conditions for ruling in rule(condition, name, figures)])
+        for name in policies
+        if name != baseline
+    ]
+    return Verdicts(
+        schema=1,
+        baseline=baseline,
+        policies=[PolicyRulings(policy=name, verdict=overall(rulings), rulings=rulings) for name, rulings in found],
+    )
+
+
+def rule(condition: "Condition", policy: str, figures: Figures) -> list[Ruling]:
+    """Returns a condition's rulings on a policy: one, or one for each judge or set that it speaks of."""
+    return CONDITIONS[condition.figure](condition, policy, figures)
+
+
+def win_rate(condition: "WinRate", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that the lower bound of a policy's win rate over the baseline be above a threshold."""
+    rows = [r for r in figures.evaluation.comparisons if r.policy == policy and r.scorer == condition.judge]
+    name = f"win rate by {condition.judge}, lower bound above {condition.above:g}"
+    if not rows:
+        return [missing(name, f"{condition.judge} didn't judge it: is it in the section rewards?", condition.above)]
+    return [lower_bound(name, row.win_rate, row.ci_low, row.ci_high, condition.above) for row in rows]
+
+
+def training_alarms(condition: "TrainingAlarms", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that training raised no alarm but the allowed ones; missing where nothing was probed."""
+    name = "alarms in training" + (f" but {', '.join(condition.allowed)}" if condition.allowed else "") + ", none"
+    if policy not in figures.training_alarms:
+        return [missing(name, "it wasn't trained with probes", 0.0)]
+    raised = [alarm for alarm in figures.training_alarms[policy] if alarm not in condition.allowed]
+    return [count(name, raised)]
+
+
+CONDITIONS: dict[str, Callable[[Any, str, Figures], list[Ruling]]] = {
+    "win_rate": win_rate,
+    "training_alarms": training_alarms,
+}
+"""The function of each `figure` in params."""
+
+
+def lower_bound(name: str, figure: float | None, low: float | None, high: float | None, above: float) -> Ruling:
+    """Rules by the interval's lower bound, which must be above the threshold."""
+    if figure is None or low is None:
+        return missing(name, "nothing was judged", above)
+    return ruling(name, figure, low, high, above, "passed" if low > above else "failed")
+
+
+def upper_bound(name: str, figure: float | None, low: float | None, high: float | None, most: float) -> Ruling:
+    """Rules by the interval's upper bound, which must be at most the threshold."""
+    if figure is None or high is None:
+        return missing(name, "nothing was measured", most)
+    return ruling(name, figure, low, high, most, "passed" if high <= most else "failed")
+
+
+def count(name: str, raised: Sequence[str]) -> Ruling:
+    """Rules by a number of alarms, which must be none."""
+    return ruling(name, float(len(raised)), None, None, 0.0, "failed" if raised else "passed", ", ".join(raised))
+
+
+def missing(name: str, note: str, threshold: float) -> Ruling:
+    """Says that there's nothing to rule by."""
+    return ruling(name, None, None, None, threshold, "missing", note)
+
+
+def ruling(
+    name: str,
+    figure: float | None,
+    low: float | None,
+    high: float | None,
+    threshold: float,
+    verdict: Verdict,
+    note: str = "",
+) -> Ruling:
+    """Returns a ruling."""
+    return Ruling(name=name, figure=figure, low=low, high=high, threshold=threshold, verdict=verdict, note=note)

@@ -1,0 +1,36 @@
+"""gate: metrics in; which policies fulfil the conditions in params out. It fails no pipeline: `promote` asks it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign.core import records
+from diffalign.evaluation import gate, results, verdicts
+from diffalign.monitoring import alarms, curve
+
+if TYPE_CHECKING:
+    from diffalign.config.params import Params
+
+CURVES = Path("curves")
+
+
+def run(params: "Params") -> None:
+    """Writes `metrics/gate.json` and prints a table; raises UserError where metrics are missing or damaged."""
+    figures = gate.Figures(evaluation=results.read(), training_alarms=raised(params))
+    found = gate.judge(params.gate.conditions, list(params.policies), params.evaluate.baseline, figures)
+    records.write(verdicts.FILE, found)
+    sys.stdout.write("".join(f"{verdicts.table(policy)}\n" for policy in found.policies))
+    passed = [policy.policy for policy in found.policies if policy.verdict == "passed"]
+    sys.stdout.write(
+        f"{verdicts.FILE}; next: python pipeline.py promote {passed[0]}\n"
+        if passed
+        else f"{verdicts.FILE}: no policy passes the gate\n"
+    )
+
+
+def raised(params: "Params") -> dict[str, list[str]]:
+    """Returns the alarms that each probed training raised, by the thresholds in params."""
+    trained = [name for name, policy in params.policies.items() if policy.method != "none"]
+    histories = {name: curve.points(curve.read(CURVES / f"{name}.jsonl", name)) for name in trained}
+    thresholds = params.probe.model_dump()
+    return {n: [alarm.name for alarm in alarms.listed(h, thresholds)] for n, h in histories.items() if h}
