@@ -1,5 +1,6 @@
 """score@REWARD: images and held-out pairs in; one reward's scores of them out."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import scores, scoring
+from diffalign.evaluation import score_cache, scores, scoring
 from diffalign.evaluation.results import Judge
 from diffalign.generation import gallery as galleries
 from diffalign.rewards import reward as rewards
@@ -33,12 +34,15 @@ def run(params: "Params", reward: str | None = None) -> None:
         galleries.check_made(gallery, params.sampling(policy_name))
     judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
     score = partial(rewards.score_images, judge)
+    cache = score_cache.opened(reward, judge.version, params.model_dump()["rewards"][reward], rewards.lasting(judge))
     lines = [
         line
         for gallery in shown.values()
-        for line in scoring.image_lines(gallery, scoring.score_gallery(gallery, score, reward))
+        for line in scoring.image_lines(gallery, scoring.score_gallery(gallery, score, reward, cache))
     ]
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
-    pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels)
+    pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
+    if cache.hits:
+        sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.path}).\n")
     scores.write(Judge(**rewards.describe(judge)), lines, pair_lines)

@@ -14,24 +14,44 @@ from diffalign.core.progress import Progress
 from diffalign.data import images
 from diffalign.data.batches.pairs import Pair
 from diffalign.data.comparisons import table as comparisons
+from diffalign.evaluation.score_cache import Key, ScoreCache
 from diffalign.evaluation.scores import Floats, ImageScores, PairScores, as_values
 from diffalign.generation.gallery import Gallery
 
 CHUNK = 64
-"""Images that are decoded and scored at a time."""
+"""Images that are decoded and scored at a time, at most."""
+BATCH_PIXELS, WAITING_PIXELS = 2**25, 2**27
+"""Pixels of the images of comparisons that are scored at a time, and that wait for others of their size."""
 Score = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], Mapping[str, Floats]]
 """Scores [B] of RGB images of one size, uint8 [H, W, 3], for their prompts: the reward's own and its parts, by name."""
 
 
-def score_gallery(gallery: Gallery, score: Score, reward: str) -> dict[str, Floats]:
-    """Scores a policy's images, in the gallery's order; each image's checksum is checked on reading."""
+def score_gallery(gallery: Gallery, score: Score, reward: str, cache: ScoreCache | None = None) -> dict[str, Floats]:
+    """Scores a policy's images, in the gallery's order; each image's checksum is checked, a cached one's, too."""
     parts: list[Mapping[str, Floats]] = []
     progress = Progress(f"{reward}: {gallery.about['policy']}", len(gallery.entries))
     for start in range(0, len(gallery.entries), CHUNK):
         chunk = gallery.entries[start : start + CHUNK]
-        parts.append(score([gallery.pixels(entry) for entry in chunk], [entry.prompt for entry in chunk]))
+        keys = [(entry.sha256, entry.prompt) for entry in chunk]
+        known = cache.get(keys) if cache else None
+        if known is None:
+            known = scored([gallery.pixels(entry) for entry in chunk], keys, score, cache)
+        else:
+            for entry in chunk:
+                gallery.data(entry)
+        parts.append(known)
         progress.update(len(chunk))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def scored(
+    pixels: Sequence[NDArray[np.uint8]], keys: Sequence[Key], score: Score, cache: ScoreCache | None
+) -> dict[str, Floats]:
+    """Returns scores [B] of images of one size by name, and keeps them in the cache."""
+    found = dict(score(pixels, [prompt for _, prompt in keys]))
+    if cache:
+        cache.put(keys, found)
+    return found
 
 
 def image_lines(gallery: Gallery, scores: Mapping[str, Floats]) -> Iterator[ImageScores]:
@@ -49,10 +69,12 @@ def image_lines(gallery: Gallery, scores: Mapping[str, Floats]) -> Iterator[Imag
         )
 
 
-def score_pairs(folder: Path, pairs: Sequence[Pair], score: Score, reward: str, max_pixels: int) -> list[PairScores]:
+def score_pairs(
+    folder: Path, pairs: Sequence[Pair], score: Score, reward: str, max_pixels: int, cache: ScoreCache | None = None
+) -> list[PairScores]:
     """Scores both images of each pair for its prompt; `folder` has the comparisons' images."""
     wanted = ((pair.image_w, pair.prompt) for pair in pairs), ((pair.image_l, pair.prompt) for pair in pairs)
-    found = score_images(folder, [key for keys in wanted for key in keys], score, reward, max_pixels)
+    found = score_images(folder, [key for keys in wanted for key in keys], score, reward, max_pixels, cache)
 
     def value(image: str, prompt: str) -> float | None:
         return None if math.isnan(found[image, prompt]) else found[image, prompt]
@@ -69,20 +91,55 @@ def score_pairs(folder: Path, pairs: Sequence[Pair], score: Score, reward: str, 
 
 
 def score_images(
-    folder: Path, wanted: Collection[tuple[str, str]], score: Score, reward: str, max_pixels: int
-) -> dict[tuple[str, str], float]:
-    """Scores images of comparisons for their prompts, given as (image, prompt), each once; NaN where it can't.
+    folder: Path,
+    wanted: Collection[Key],
+    score: Score,
+    reward: str,
+    max_pixels: int,
+    cache: ScoreCache | None = None,
+) -> dict[Key, float]:
+    """Scores images of comparisons for their prompts, each once; NaN where it can't.
 
-    Images are read in the order in which `folder` stores them, one at a time, since their sizes differ.
+    Images are read in the order in which `folder` stores them, and scored together with others of their size. Which
+    ones are together doesn't depend on what the cache knows, so that scores are the same bits with it and without.
     """
-    prompts: dict[str, dict[str, None]] = {}  # of each image: it may stand in several pairs
+    keys = list(dict.fromkeys(wanted))
+    if cache and (known := cache.get(keys)) is not None:
+        return dict(zip(keys, map(float, known[reward]), strict=True))
+    found: dict[Key, float] = {}
+    progress = Progress(f"{reward}: images of comparisons", len(keys))
+    for pixels, together in batches(folder, keys, max_pixels):
+        values = cache.get(together) if cache else None
+        if values is None:
+            values = scored(pixels, together, score, cache)
+        found |= zip(together, map(float, values[reward]), strict=True)
+        progress.update(len(together))
+    return found
+
+
+Batch = tuple[list[NDArray[np.uint8]], list[Key]]
+
+
+def batches(folder: Path, wanted: Sequence[Key], max_pixels: int) -> Iterator[Batch]:
+    """Yields decoded images of one size [H, W, 3] with their keys, up to `CHUNK` and to `BATCH_PIXELS` pixels."""
+    prompts: dict[str, list[str]] = {}  # of each image: it may stand in several pairs
     for image, prompt in wanted:
-        prompts.setdefault(image, {})[prompt] = None
-    found: dict[tuple[str, str], float] = {}
-    progress = Progress(f"{reward}: images of comparisons", len(prompts))
+        prompts.setdefault(image, []).append(prompt)
+    waiting: dict[tuple[int, ...], Batch] = {}
+    pixels_waiting = 0
     for image, data in comparisons.iter_images(folder, set(prompts)):
         pixels = np.asarray(images.decode(data, max_pixels))
+        size, area = pixels.shape, pixels.shape[0] * pixels.shape[1]
         for prompt in prompts[image]:
-            found[image, prompt] = float(score([pixels], [prompt])[reward][0])
-        progress.update()
-    return found
+            shown, keys = waiting.setdefault(size, ([], []))
+            shown.append(pixels)
+            keys.append((image, prompt))
+            pixels_waiting += area
+            if len(keys) >= min(CHUNK, max(BATCH_PIXELS // area, 1)):
+                yield waiting.pop(size)
+                pixels_waiting -= area * len(keys)
+        while pixels_waiting > WAITING_PIXELS:
+            fullest = max(waiting, key=lambda size: len(waiting[size][1]) * size[0] * size[1])
+            pixels_waiting -= len(waiting[fullest][1]) * fullest[0] * fullest[1]
+            yield waiting.pop(fullest)
+    yield from waiting.values()

@@ -68,6 +68,11 @@ class Detailed(Protocol):
         """Returns the score under the reward's name, and its parts under names that begin with it, each [B]."""
 
 
+def lasting(reward: Reward) -> bool:
+    """Tells whether a missing score stays missing: not a `service`'s, which failed and may answer another time."""
+    return not getattr(reward, "service", False)
+
+
 def load(name: str, settings: object, device: torch.device | str) -> Reward:
     """Loads a reward, ready to score on `device`; UserError where there is none of that name.
 

@@ -18,6 +18,7 @@ from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import accuracies, policy_rewards, statistics
 from diffalign.evaluation import implicit_reward as implicit
 from diffalign.evaluation.scores import Scored
+from diffalign.rewards import oracle
 from stages import evaluate, generate, precompute, score, train
 from tests.helpers import tiny_rewards
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world, publish_trained
@@ -100,6 +101,28 @@ def held_out(values: Params) -> list[Pair]:
 
 def changed(values: Params, **settings: Any) -> Params:
     return values.model_copy(update={"evaluate": values.evaluate.model_copy(update=settings)})
+
+
+def test_scoring_again_scores_nothing_and_writes_the_same_bytes(
+    project: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even after all is gone but the cache; an image that has changed is still noticed."""
+    written = [Path("metrics/scores") / name for name in ("oracle.json", "oracle.jsonl")]
+    before = [path.read_bytes() for path in written]
+
+    def never(*_: object) -> None:
+        raise AssertionError("an image was scored again")
+
+    monkeypatch.setattr(oracle.Oracle, "scores", never)
+    for path in written:
+        path.unlink()
+    score.run(project, "oracle")
+    assert [path.read_bytes() for path in written] == before
+    assert "scores were known (runs/scores/oracle.sqlite)" in capsys.readouterr().err
+    entry = scores()["dpo", next(file for policy, file in scores() if policy == "dpo")]
+    (Path("images/dpo") / entry["file"]).write_bytes(b"edited")
+    with pytest.raises(UserError, match="has changed since it was generated"):
+        score.run(project, "oracle")
 
 
 def test_the_schema(project: Params) -> None:
