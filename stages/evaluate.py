@@ -10,7 +10,7 @@ from diffalign.core import records
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import accuracies, policy_rewards, results, scores, win_rates
+from diffalign.evaluation import accuracies, policy_rewards, results, scores, skills, win_rates
 from diffalign.evaluation.policy_rewards import Setting
 from diffalign.evaluation.results import Evaluation
 from diffalign.evaluation.statistics import Floats, Interval
@@ -54,6 +54,7 @@ def run(params: "Params") -> None:
                 for name, values in measured(params, pairs).items()
             ],
             rewards=[accuracies.judge_accuracy(one, interval) for one in scored.values()],
+            skills=tuple(skills.rates(shown, images, interval)),
             images={name: galleries.how_made(gallery) for name, gallery in shown.items()},
         ),
     )

@@ -71,6 +71,20 @@ class JudgeAccuracy(Judge):
     """Pairs that it could score."""
 
 
+class Skill(Record):
+    """How often a policy's images show what a skill's questions ask for, by one judge."""
+
+    policy: str
+    scorer: str
+    skill: str
+    share: Share
+    """The mean, over images with such a question, of the share of them that is answered right."""
+    ci_low: Share
+    ci_high: Share
+    images: Count
+    prompts: Count
+
+
 class Evaluation(Record):
     """The whole file."""
 
@@ -81,6 +95,8 @@ class Evaluation(Record):
     """The first trained policy over each other trained one."""
     implicit_reward: list[Accuracy]
     rewards: list[JudgeAccuracy]
+    skills: tuple[Skill, ...] = ()
+    """Empty where no judge asks questions by skill."""
     images: dict[str, dict[str, Any]]
     """Of each policy how its images were made: sampler, steps, guidance, resolution, noise_seed, ..."""
 

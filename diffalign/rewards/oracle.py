@@ -1,18 +1,24 @@
 """The shapes world's oracle as a reward: it reads the picture back and compares it with the caption."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffalign.data.pixels import to_uint8
 from diffalign.rewards.reward import Reward
-from diffalign.shapes import oracle
+from diffalign.shapes import oracle, skills
+from diffalign.shapes.scenes import parse_caption
 
 if TYPE_CHECKING:
     from diffalign.config.rewards.oracle import Settings
+
+PARTS = ("oracle", "oracle_fidelity", "oracle_aesthetics", *(f"oracle_{skill}" for skill in skills.SKILLS))
+"""The names of the oracle's scores, its own first."""
 
 
 class Oracle:
@@ -33,19 +39,27 @@ class Oracle:
         return self.scores(pixels, prompts)[self.name]
 
     def scores(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Returns `oracle` and its parts `oracle_fidelity` and `oracle_aesthetics`, each [B], float64.
+        """Returns `oracle`, its parts `oracle_fidelity` and `oracle_aesthetics`, and a part a skill, [B] of float64.
 
-        An image whose pixels aren't finite has no score: NaN.
+        A skill's part (`oracle_count`) is the share of its questions that are answered yes, NaN where the caption asks
+        none. An image whose pixels aren't finite has no score: NaN.
         """
         known = pixels.isfinite().flatten(1).all(dim=1).tolist()
-        none = oracle.OracleScore(float("nan"), float("nan"), float("nan"))
-        found = [
-            oracle.score(image, prompt) if finite else none
+        rows = [
+            self._score(image, prompt) if finite else {}
             for image, prompt, finite in zip(to_uint8(pixels), prompts, known, strict=True)
         ]
-        table = torch.tensor([astuple(score) for score in found], dtype=torch.float64).reshape(-1, 3)
-        fidelity, aesthetics, whole = table.unbind(dim=1)
-        return {"oracle": whole, "oracle_fidelity": fidelity, "oracle_aesthetics": aesthetics}
+        return {name: torch.tensor([row.get(name, math.nan) for row in rows], dtype=torch.float64) for name in PARTS}
+
+    def _score(self, image: NDArray[np.uint8], prompt: str) -> dict[str, float]:
+        """Returns the scores of an image, uint8 [H, W, 3], by their names; none for a foreign caption."""
+        scene = parse_caption(prompt)
+        if scene is None:
+            return {}
+        reading = oracle.read(image)
+        found = oracle.judge(reading, scene)
+        parts = {"oracle": found.oracle, "oracle_fidelity": found.fidelity, "oracle_aesthetics": found.aesthetics}
+        return parts | {f"oracle_{skill}": share for skill, share in skills.shares(reading, scene).items()}
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

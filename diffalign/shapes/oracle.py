@@ -89,10 +89,12 @@ class OracleScore:
 def score(image: np.ndarray, text: str) -> OracleScore:
     """Returns the scores of a picture, uint8 `[H, W, 3]`, against its caption; all NaN for a foreign caption."""
     scene = parse_caption(text)
-    if scene is None:
-        return OracleScore(np.nan, np.nan, np.nan)
-    reading = read(image)
-    matched = _match(reading, scene)
+    return OracleScore(np.nan, np.nan, np.nan) if scene is None else judge(read(image), scene)
+
+
+def judge(reading: Reading, scene: Scene) -> OracleScore:
+    """Returns the scores of a picture that was read, against a caption's scene."""
+    matched = match(reading, scene)
     right, made = _fidelity(reading, scene, matched), _aesthetics(reading, scene, matched)
     return OracleScore(right, made, right * (0.5 + 0.5 * made))
 
@@ -110,9 +112,9 @@ def is_right(image: np.ndarray, text: str) -> bool:
     asked = sorted((o.colour, o.shape) for o in scene.objects)
     if reading.background != scene.background or sorted((o.colour, o.shape) for o in reading.objects) != asked:
         return False
-    matched = _match(reading, scene)
+    matched = match(reading, scene)
     sized = all(s is not None and o.size in ("", s.size) for o, s in zip(scene.objects, matched, strict=True))
-    return sized and all(score > 0.8 for score in _directions(scene, matched))
+    return sized and all(score > 0.8 for score in directions(scene, matched))
 
 
 def read(image: np.ndarray) -> Reading:
@@ -187,7 +189,7 @@ def _shape_affinity(cover: np.ndarray, x: float, y: float, radius: float) -> np.
     return weights / weights.sum() * quality
 
 
-def _match(reading: Reading, scene: Scene) -> list[Seen | None]:
+def match(reading: Reading, scene: Scene) -> list[Seen | None]:
     """Returns the found object for each of the scene's, None if missing: the best assignment by colour and shape."""
     candidates = [*reading.objects[:4], *[None] * len(scene.objects)]
 
@@ -213,7 +215,7 @@ def _fidelity(reading: Reading, scene: Scene, matched: list[Seen | None]) -> flo
         scores.append((1.5 * share, float(seen.colours[NAMES.index(asked.colour)])))
         scores.append((1.5 * share, float(seen.shapes[SHAPES.index(asked.shape)])))
         scores.append((1.0 * share, _size_score(asked, seen.radius, radius)))
-    scores += [(1.5, score) for score in _directions(scene, matched)]
+    scores += [(1.5, score) for score in directions(scene, matched)]
     total = sum(w for w, _ in scores)
     mean = np.exp(sum(w * np.log(max(s, FLOOR)) for w, s in scores) / total)
     extra = max(len(reading.objects) - len(scene.objects), 0)
@@ -230,7 +232,7 @@ def _centre(seen: Seen | None) -> np.ndarray | None:
     return None if seen is None else np.array([seen.x, seen.y])
 
 
-def _directions(scene: Scene, matched: list[Seen | None]) -> list[float]:
+def directions(scene: Scene, matched: list[Seen | None]) -> list[float]:
     """Returns the score of the scene's relation or place, if it has one."""
     if scene.relation:
         return [_direction_score(RELATIONS[scene.relation], *map(_centre, matched))]

@@ -74,11 +74,16 @@ def caption(scene: Scene) -> str:
     """Returns a scene's English caption, such as 'a small red circle on a blue background'."""
     first = scene.objects[0]
     if scene.kind == "number":
-        asked = f"{NUMBERS[len(scene.objects)]} {_words(first)}{'es' if first.shape.endswith('s') else 's'}"
+        asked = f"{NUMBERS[len(scene.objects)]} {plural(_words(first))}"
     else:
         asked = f" {scene.relation} ".join(f"a {_words(o)}" for o in scene.objects)
     where = f"at the {scene.place} of" if scene.place else "on"
     return f"{asked} {where} a {scene.background} background"
+
+
+def plural(noun: str) -> str:
+    """Returns a shape's plural, words before it or not."""
+    return f"{noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _words(thing: Object) -> str:

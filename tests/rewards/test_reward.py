@@ -85,7 +85,8 @@ def test_the_oracles_scores_are_those_of_the_same_levels() -> None:
 def test_the_oracle_knows_right_from_wrong_and_what_it_cannot_judge() -> None:
     image = rendered(RED)
     found = rewards.score_images(rewards.load("oracle", {}, "cpu"), [image] * 3, [RED, BLUE, FOREIGN])
-    assert list(found) == ["oracle", "oracle_fidelity", "oracle_aesthetics"]
+    skills = [f"oracle_{skill}" for skill in ("object", "count", "colour", "position", "binding")]
+    assert list(found) == ["oracle", "oracle_fidelity", "oracle_aesthetics", *skills]
     assert found["oracle"][0] > 0.9
     assert found["oracle"][1] < 0.3
     assert all(math.isnan(values[2]) for values in found.values())

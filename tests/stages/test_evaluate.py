@@ -127,7 +127,7 @@ def test_scoring_again_scores_nothing_and_writes_the_same_bytes(
 
 def test_the_schema(project: Params) -> None:
     found = results()
-    assert set(found) == {"schema", "comparisons", "head_to_heads", "implicit_reward", "rewards", "images"}
+    assert set(found) == {"schema", "comparisons", "head_to_heads", "implicit_reward", "rewards", "skills", "images"}
     assert found["schema"] == 2
     assert [(r["policy"], r["baseline"], r["scorer"]) for r in found["comparisons"]] == [
         (name, "base", "oracle") for name in ("twin", "again", "dpo", "sft")
@@ -155,6 +155,18 @@ def test_counts_are_those_of_the_scores(project: Params) -> None:
         assert (found["prompts"], found["seeds"]) == (len(CAPTIONS), 2)
 
 
+def test_skills_are_the_means_of_the_scores(project: Params) -> None:
+    """Of every policy, both skills that these captions ask for, over the images that could be asked."""
+    lines = scores().values()
+    found = {(r["policy"], r["skill"]): r for r in results()["skills"]}
+    assert set(found) == {(name, skill) for name in project.policies for skill in ("object", "colour")}
+    for (policy, skill), row in found.items():
+        values = [v for o in lines if o["policy"] == policy and (v := o["scores"][f"oracle_{skill}"]) is not None]
+        assert (row["images"], row["prompts"]) == (len(values), len(CAPTIONS))
+        assert row["share"] == pytest.approx(sum(values) / len(values))
+        assert row["ci_low"] <= row["share"] <= row["ci_high"]
+
+
 def test_twins_from_the_same_noise_tie_everywhere(project: Params) -> None:
     found = row("twin")
     assert (found["wins"], found["ties"], found["losses"], found["win_rate"]) == (0, 2 * len(CAPTIONS), 0, 0.5)
@@ -166,8 +178,9 @@ def test_what_cannot_be_scored_is_left_out_and_counted(project: Params, capsys: 
     assert len(lines) == 5 * 2 * (len(CAPTIONS) + len(HOSTILE))
     for line in lines.values():
         assert set(line) == {"policy", "file", "sha256", "prompt", "prompt_index", "seed", "scores"}
-        missing = [value is None for value in line["scores"].values()]
-        assert missing == [line["prompt"] in HOSTILE] * 3
+        known = {name for name, value in line["scores"].items() if value is not None}
+        parts = {"oracle", "oracle_fidelity", "oracle_aesthetics", "oracle_object", "oracle_colour"}
+        assert known == (set() if line["prompt"] in HOSTILE else parts)
     evaluate.run(project)
     left, asked = 2 * len(HOSTILE), 2 * (len(CAPTIONS) + len(HOSTILE))
     assert f"oracle can't judge {left} of {asked} images of dpo against base: left out" in capsys.readouterr().err
