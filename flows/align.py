@@ -70,7 +70,7 @@ def run_stage(name: str, timeout: float | None = None) -> State | None:
 
     start = time.monotonic()
     environment = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # dvc.yaml says `python`: this one
+        "PATH": dag.own_path(),
         "PYTHONUNBUFFERED": "1",
         "DIFFALIGN_LAUNCH": f"prefect-{flow_run.id}",
     }

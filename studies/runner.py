@@ -112,7 +112,7 @@ def remake_report() -> str:
     if not EVALUATION.exists():
         return f"{OUT} is there; `dvc repro` makes the report that shows it"
     lines: list[str] = []
-    code = run_group([*dag.DVC, "repro", "--single-item", "report"], lines.append)
+    code = run_group([*dag.DVC, "repro", "--single-item", "report"], lines.append, PATH=dag.own_path())
     if code:
         return "\n".join([*lines, f"{OUT} is there, but the report wasn't made again; later: dvc repro report"])
     return f"Report: {REPORT}"

@@ -3,6 +3,7 @@
 import graphlib
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +18,11 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes
 
 DVC = [sys.executable, "-m", "dvc"]
+
+
+def own_path() -> str:
+    """Returns the PATH on which `python`, as dvc.yaml's commands say it, is the interpreter that runs now."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def graph() -> dict[str, list[str]]:
