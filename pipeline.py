@@ -154,6 +154,36 @@ def sync() -> None:
 
 
 @app.command()
+def promote(
+    policy: Annotated[str, typer.Argument(help="A policy of params.yaml; none with --to-version.")] = "",
+    alias: Annotated[str, typer.Option(help="champion asks the gate; any other alias doesn't.")] = "champion",
+    to_version: Annotated[
+        int | None, typer.Option(min=1, help="Go back: move the alias to a version that is registered.")
+    ] = None,
+) -> None:
+    """Register a policy in MLflow and make it the champion. As a whole model; champion only through the gate."""
+    from diffalign.config.load import load
+
+    params = load()
+    from diffalign.tracking import promotion
+
+    if to_version is not None:
+        typer.echo(promotion.go_back(params.gate.model, alias, to_version, policy))
+        return
+    if policy not in params.policies:
+        raise UserError(f"promote: expected one of the policies {', '.join(params.policies)}, got {policy!r}")
+    wanted = promotion.Wanted(
+        policy=policy,
+        name=params.gate.model,
+        alias=alias,
+        family=params.model.family,
+        model=Path(params.model.path),
+        data=params.data.path,
+    )
+    typer.echo(promotion.promote(wanted))
+
+
+@app.command()
 def ui(port: Port = 5000) -> None:
     """Sync, then show MLflow's pages on loopback until stopped."""
     from diffalign.tracking import sync as mirror

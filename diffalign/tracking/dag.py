@@ -125,6 +125,26 @@ def checksums(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
 
+def out_of_date(stage: str) -> list[str]:
+    """Lists the data, outs and params that differ from dvc.lock for a stage or those before it, as `stage: path`.
+
+    Edits of code are left out: they may change nothing, and figures are of the files that are there. Takes a second or
+    so, and more where large files are to be hashed. Raises UserError where DVC can't tell.
+    """
+    command = [*DVC, "status", "--json", "--with-deps", stage]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc status {stage}` can't read the pipeline; mend this first:\n{done.stderr.strip()}")
+    changes = [
+        (name, path)
+        for name, entries in json.loads(done.stdout).items()
+        for entry in entries
+        for kind in (entry.values() if isinstance(entry, dict) else [{str(entry): ""}])
+        for path in (kind if isinstance(kind, dict) else {str(kind): ""})
+    ]
+    return sorted(f"{name}: {path}" for name, path in changes if not path.startswith(("diffalign/", "stages/")))
+
+
 def known() -> dict[str, str]:
     """Maps path to MD5 for what a stage that starts now may depend on: outs in dvc.lock, and this project's code."""
     found: dict[str, str] = {}

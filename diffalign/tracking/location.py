@@ -13,7 +13,12 @@ from pathlib import Path
 LOCAL = Path(".mlflow")
 ARTIFACTS = LOCAL / "artifacts"
 DATABASE = LOCAL / "mlflow.db"
-COLUMNS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
 """Tables of MLflow's database, each with its column of addresses in the artifacts' folder."""
 
 

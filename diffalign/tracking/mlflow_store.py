@@ -58,10 +58,10 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own patience is over four minutes
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells of each table that it makes,
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # and of each run that ends
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, entities
         from mlflow.entities import Metric, Param, RunTag
 
-        self.place = place()
+        self.place, self.entities = place(), entities
         self.metric, self.param, self.tag = Metric, Param, RunTag
         folder = None
         if is_local():
