@@ -44,5 +44,5 @@ def run(params: "Params", reward: str | None = None) -> None:
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
     if cache.hits:
-        sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.path}).\n")
+        sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.kept.path}).\n")
     scores.write(Judge(**rewards.describe(judge)), lines, pair_lines)

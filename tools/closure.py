@@ -50,6 +50,7 @@ NO_RESULT = {
     "diffalign/config/": "types and checks of params, whose values DVC compares",
     "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
     "diffalign/core/code.py": "names work folders",
+    "diffalign/core/kept.py": "keeps answers; what is asked and answered is up to others",
     "diffalign/core/errors.py": "what a failing or stopping run says",
     "diffalign/core/publishing.py": "moves finished folders to their place",
     "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",

@@ -17,11 +17,13 @@ from diffalign.config.rewards import (
     clip_score_l14,
     hpsv2,
     hpsv2_1,
+    http,
     imagereward,
     jpeg_compressibility,
     jpeg_incompressibility,
     oracle,
     pickscore,
+    vlm,
 )
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
@@ -72,11 +74,13 @@ class Rewards(TypedDict, total=False):
     clip_score_l14: clip_score_l14.Settings
     hpsv2: hpsv2.Settings
     hpsv2_1: hpsv2_1.Settings
+    http: http.Settings
     imagereward: imagereward.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
+    vlm: vlm.Settings
 
 
 class Evaluate(Model):

@@ -133,9 +133,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     kept = cache(tmp_path)
     kept.put([("a", "x")], {"judge": np.array([1.0])})
     with sqlite3.connect(tmp_path / "judge.sqlite") as store:
-        store.execute("UPDATE scores SET scores = '{'")
+        store.execute("UPDATE kept SET value = '{'")
     store.close()
     with pytest.raises(UserError, match="remove it"):
+        kept.get([("a", "x")])
+    kept.kept.put([(("1", "a", "x"), [1])])
+    with pytest.raises(UserError, match="something else than scores"):
         kept.get([("a", "x")])
 
 
