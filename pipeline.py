@@ -65,6 +65,11 @@ def stage(
         raise UserError(
             f"stage {name}: DIFFALIGN_LAUNCHER=external is for train, which runs in many processes; unset it."
         )
+    if base == "train" and not (place and place.rank):
+        from diffalign.rewards import reward
+
+        for message in reward.lacking(values.model_dump()["rewards"]):
+            sys.stderr.write(f"stage {name}: later score@REWARD will fail: {message}\n")
     later = place is not None and place.rank > 0  # the first of a launcher's processes tells of all
     with nullcontext() if later else stage_run(name, raw):
         work = importlib.import_module(f"stages.{base}").run
@@ -81,10 +86,13 @@ def run(
     """Run what is needed, as a Prefect flow. Uses the API that is set, else a temporary server."""
     from diffalign.config.load import load
 
-    load()  # first: its errors don't wait for Prefect
+    params = load()  # first: its errors don't wait for Prefect
+    from diffalign.rewards import reward
     from flows.align import PipelineFailed, align
     from flows.serving import check_api
 
+    if messages := reward.lacking(params.model_dump()["rewards"]):
+        raise UserError("\n".join(messages))
     check_api()
     try:
         align(retries=retries, timeout_hours=timeout)
@@ -102,8 +110,11 @@ def plan() -> None:
     params = load()  # first: its errors don't wait for PyTorch
     sys.stderr.write("plan: loads PyTorch and measures this machine\n")
     from diffalign.planning import planner
+    from diffalign.rewards import reward
 
     typer.echo(planner.text(params, planner.this_machine()))
+    for message in reward.lacking(params.model_dump()["rewards"]):
+        typer.echo(f"missing: {message}")
 
 
 @app.command()
@@ -217,6 +228,7 @@ def preset(
 @app.command()
 def fetch(
     names: Annotated[list[str] | None, typer.Argument(help="sd15, pickapic_v2, ...; what params.yaml needs.")] = None,
+    rewards: Annotated[bool, typer.Option("--rewards", help="The names are of rewards: bring their weights.")] = False,
     files: Annotated[int | None, typer.Option(min=1, help="At most so many training files of a data set.")] = None,
     repo: Annotated[str | None, typer.Option(help="OWNER/NAME of another copy on the hub.")] = None,
     revision: Annotated[str | None, typer.Option(help="Another commit, or its first digits.")] = None,
@@ -225,6 +237,14 @@ def fetch(
     from diffalign.config.load import load
 
     params = load()
+    if rewards:
+        from diffalign.rewards.parts import fetching
+
+        if files or repo or revision:
+            raise UserError("fetch --rewards: expected names of rewards alone, got --files, --repo or --revision too")
+        settings = params.model_dump()["rewards"]
+        fetching.run(names or settings, settings)
+        return
     from diffalign.data.hub import fetch  # after params were read: their errors don't wait for it
 
     fetch.run(params.inputs(), names or (), files, repo, revision)

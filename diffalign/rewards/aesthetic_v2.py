@@ -29,6 +29,8 @@ SOURCES = (
         "https://github.com/christophschuhmann/improved-aesthetic-predictor",
         (folders.HEAD,),
         checkpoint="sac+logos+ava1-l14-linearMSE.pth",
+        size=3714759,
+        sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     ),
 )
 
@@ -58,10 +60,15 @@ class Aesthetic:
         return torch.cat(parts) @ self.weight + self.bias
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its files are there; they aren't read."""
+    folders.present(Aesthetic.name, Path(settings.path), SOURCES)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads the predictor from its folder; UserError where a file is missing, damaged, or another model's."""
     folder = Path(settings.path)
-    folders.check(Aesthetic.name, folder, SOURCES)
+    folders.check(Aesthetic.name, settings, SOURCES)
     file = folder / folders.HEAD
     folders.check_converted(Aesthetic.name, file)
     model = clip.load_model(folder, BACKBONE, device).to(clip.precision(device))

@@ -24,9 +24,14 @@ TRAINED_ON = (
 )
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its files are there; they aren't read."""
+    folders.present("clip_score_l14", Path(settings.path), SOURCES)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads the towers from its folder; UserError where a file is missing, damaged, or another model's."""
-    folders.check("clip_score_l14", Path(settings.path), SOURCES)
+    folders.check("clip_score_l14", settings, SOURCES)
     return cosine.load(
         "clip_score_l14",
         settings,

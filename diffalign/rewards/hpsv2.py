@@ -3,22 +3,29 @@
 Score, preprocessing, template and licence are in `parts/hps.py`.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign.rewards.parts import hps
+from diffalign.rewards.parts import folders, hps
 from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from diffalign.config.rewards.hpsv2 import Settings
 
+SOURCES = hps.sources("HPS_v2_compressed.pt")
 TRAINED_ON = (
     "HPDv2's training choices, from LAION's CLIP ViT-H/14. In-family: policies that learnt from HPDv2, or from HPDv3, "
     "which has HPDv2's rows among its own."
 )
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its files are there; they aren't read."""
+    folders.present("hpsv2", Path(settings.path), SOURCES)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads HPSv2.0; see `hps.load`."""
-    return hps.load("hpsv2", "HPS_v2_compressed.pt", TRAINED_ON, settings, device)
+    return hps.load("hpsv2", SOURCES, TRAINED_ON, settings, device)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from diffalign.rewards.parts.encoded import base64_png, finite
-from diffalign.rewards.parts.service import Failed, Service
+from diffalign.rewards.parts.service import Failed, Service, read_token
 from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class OverHTTP:
         if len(scores) != len(body["images"]):
             raise Failed(f"expected {len(body['images'])} scores, found {len(scores)}")
         return [math.nan if score is None else float(score) for score in scores]
+
+
+def check(settings: "Settings") -> None:
+    """Raises UserError where its token isn't in the environment."""
+    read_token("http", settings.token_variable)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

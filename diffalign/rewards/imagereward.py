@@ -81,12 +81,17 @@ class ImageReward:
         return first
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its files are there; they aren't read."""
+    folders.present(ImageReward.name, Path(settings.path), SOURCES)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads ImageReward from its folder; UserError where a file is missing, damaged, or another reward's."""
     from transformers import BertTokenizer
 
     folder = Path(settings.path)
-    folders.check(ImageReward.name, folder, SOURCES)
+    folders.check(ImageReward.name, settings, SOURCES)
     file = folder / folders.WEIGHTS
     folders.check_converted(ImageReward.name, file)
     vision, text, weight, bias = blip.load(file, device, clip.precision(device))

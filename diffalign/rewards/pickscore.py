@@ -28,9 +28,14 @@ TRAINED_ON = (
 )
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its files are there; they aren't read."""
+    folders.present("pickscore", Path(settings.path), SOURCES)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads PickScore from its folder; UserError where a file is missing, damaged, or another model's."""
-    folders.check("pickscore", Path(settings.path), SOURCES)
+    folders.check("pickscore", settings, SOURCES)
     return cosine.load(
         "pickscore",
         settings,

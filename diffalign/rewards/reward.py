@@ -8,7 +8,7 @@ Legend: B images, H W pixels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffalign.core import axes
+from diffalign.core.errors import UserError
 from diffalign.data.pixels import from_uint8
 
 OWN = "own"
@@ -78,9 +79,34 @@ def load(name: str, settings: object, device: torch.device | str) -> Reward:
 
     `settings` are its section of params.yaml, typed or as plain values.
     """
-    typed = axes.load("diffalign.config.rewards", name).Settings.model_validate(settings)
-    reward: Reward = axes.load("diffalign.rewards", name).load(typed, device)
+    reward: Reward = axes.load("diffalign.rewards", name).load(typed(name, settings), device)
     return reward
+
+
+def check(name: str, settings: object) -> None:
+    """Raises UserError where a reward lacks what it needs, without loading it: for use before hours of work.
+
+    A reward's file may offer `check(settings)`; one without it needs nothing.
+    """
+    module = axes.load("diffalign.rewards", name)
+    if hasattr(module, "check"):
+        module.check(typed(name, settings))
+
+
+def lacking(settings: Mapping[str, object]) -> list[str]:
+    """Returns what the rewards of params' section `rewards` lack, a message for each that lacks something."""
+    found = []
+    for name, values in settings.items():
+        try:
+            check(name, values)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def typed(name: str, settings: object) -> Any:
+    """Returns a reward's settings, typed."""
+    return axes.load("diffalign.config.rewards", name).Settings.model_validate(settings)
 
 
 def describe(reward: Reward) -> dict[str, Any]:

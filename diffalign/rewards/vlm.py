@@ -17,7 +17,7 @@ from torch import Tensor
 from diffalign.core.files import RUNS, canonical_json, sha256_bytes
 from diffalign.core.kept import Kept
 from diffalign.rewards.parts.encoded import base64_png, finite
-from diffalign.rewards.parts.service import Failed, Service
+from diffalign.rewards.parts.service import Failed, Service, read_token
 from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
@@ -118,6 +118,11 @@ def probability_of_yes(answer: Any) -> float:
         words = ", ".join(f"{token!r} {p:.2f}" for token, p in found[:3])
         raise Failed(f"expected yes or no as the first word, found {words or 'no token'}")
     return yes / (yes + no)
+
+
+def check(settings: "Settings") -> None:
+    """Raises UserError where its token isn't in the environment."""
+    read_token("vlm", settings.token_variable)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

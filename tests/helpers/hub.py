@@ -14,12 +14,14 @@ class Hub:
     """Repositories `(kind, name) -> {commit: {path: bytes}}`, commits oldest first; what was asked is in `requests`.
 
     `stall`: path -> bytes after which the answer hangs until `resume` is set. `damage`: paths that arrive with a wrong
-    byte. Files that end in .safetensors or .parquet are in LFS.
+    byte. Files that end in .safetensors, .parquet or .pt are in LFS. Requests' tokens
+    are in `tokens`.
     """
 
     def __init__(self, repositories: dict[tuple[str, str], dict[str, dict[str, bytes]]]) -> None:
         self.repositories = repositories
         self.requests: list[tuple[str, str]] = []  # path, Range header
+        self.tokens: list[tuple[str, str]] = []
         self.stall: dict[str, int] = {}
         self.damage: set[str] = set()
         self.sent, self.resume = threading.Event(), threading.Event()
@@ -51,9 +53,13 @@ class Hub:
         parts = urlsplit(request.path)
         path = unquote(parts.path)
         self.requests.append((path, request.headers.get("Range", "")))
+        self.tokens.append((path, request.headers.get("Authorization", "")))
         api = path.startswith("/api/")
         kind = "dataset" if path.startswith(("/api/datasets/", "/datasets/")) else "model"
         rest = path.removeprefix("/api").removeprefix(f"/{kind}s").strip("/")
+        if path.startswith("/raw/"):  # a file at a commit, as GitHub serves it
+            owner, name, commit, file_path = path.removeprefix("/raw/").split("/", 3)
+            return self.send_file(request, file_path, self.repositories["raw", f"{owner}/{name}"][commit][file_path])
         owner, name, verb, revision, *file = rest.split("/", 4)
         commits = self.repositories.get((kind, f"{owner}/{name}"))
         if commits is None:
@@ -116,6 +122,6 @@ def commit_entry(commit: str) -> dict[str, Any]:
 def tree_entry(path: str, data: bytes) -> dict[str, Any]:
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": blob}
-    if path.endswith((".safetensors", ".parquet")):
+    if path.endswith((".safetensors", ".parquet", ".pt")):
         entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
     return entry

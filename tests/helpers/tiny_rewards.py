@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from diffalign.core.files import sha256_file
-from diffalign.rewards.parts import blip, clip, head
+from diffalign.rewards.parts import blip, clip, convert, head
 from tests.helpers import open_blip, open_clip
 from tests.helpers.tiny import write_vocabulary
-from tools import convert_reward
 
 ACTIVATIONS = {"ViT-H/14": "gelu", "ViT-L/14": "quick_gelu"}
 BACKBONES = {
@@ -53,7 +52,7 @@ def converted(name: str, checkpoint: object, folder: Path) -> None:
     """Saves a checkpoint as its publisher did, and converts it."""
     path = folder / "published.pt"
     torch.save(checkpoint, path)
-    convert_reward.convert(name, path, folder, sha256_file(path))
+    convert.convert(name, path, folder, sha256_file(path))
 
 
 def random_head(seed: int) -> dict[str, Tensor]:

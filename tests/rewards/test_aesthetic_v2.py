@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def load(folder: Path, batch_size: int = 2) -> rewards.Reward:
-    return rewards.load("aesthetic_v2", {"path": str(folder), "batch_size": batch_size}, "cpu")
+    return rewards.load("aesthetic_v2", {"path": str(folder), "batch_size": batch_size, "sha256": None}, "cpu")
 
 
 def expected(pixels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def load(folder: Path, batch_size: int = 2) -> rewards.Reward:
-    return rewards.load("imagereward", {"path": str(folder), "batch_size": batch_size}, "cpu")
+    return rewards.load("imagereward", {"path": str(folder), "batch_size": batch_size, "sha256": None}, "cpu")
 
 
 def pictures(count: int) -> Tensor:

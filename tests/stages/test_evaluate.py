@@ -397,7 +397,9 @@ def test_a_reward_with_weights_judges_beside_the_oracle(
 ) -> None:
     """Every image has its score, hostile prompts' too; twins tie; what was cut stands beside the score."""
     tiny_rewards.shrink(monkeypatch)
-    settings = pickscore.Settings(path=str(tiny_rewards.make("pickscore", tmp_path / "weights")), batch_size=3)
+    settings = pickscore.Settings(
+        path=str(tiny_rewards.make("pickscore", tmp_path / "weights")), batch_size=3, sha256=None
+    )
     values = project.model_copy(update={"rewards": {**project.rewards, "pickscore": settings}})
     score.run(values, "pickscore")
     evaluate.run(values)

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_file
 from diffalign.rewards import reward as rewards
+from diffalign.rewards.parts import convert
 from tests.helpers import open_clip, tiny_rewards
-from tools import convert_reward
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +43,14 @@ def test_weights_of_the_other_version_are_refused(tmp_path: Path) -> None:
     """Both have the same shapes: only what the file says of itself tells them apart."""
     tiny_rewards.make("hpsv2", tmp_path)
     with pytest.raises(UserError, match="expected weights that were converted for hpsv2_1, found hpsv2"):
-        rewards.load("hpsv2_1", {"path": str(tmp_path), "batch_size": 1}, "cpu")
+        rewards.load("hpsv2_1", {"path": str(tmp_path), "batch_size": 1, "sha256": None}, "cpu")
 
 
 def test_another_checksum_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "it.pt"
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=f"expected the SHA-256 {'0' * 64}, found {sha256_file(path)}"):
-        convert_reward.convert("hpsv2", path, tmp_path / "out", "0" * 64)
+        convert.convert("hpsv2", path, tmp_path / "out", "0" * 64)
     assert not (tmp_path / "out").exists()
 
 
@@ -77,7 +77,7 @@ def test_what_isnt_a_checkpoint_of_the_reward_is_refused(
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / "it.pt")
     with pytest.raises(UserError, match=told):
-        convert_reward.convert("hpsv2", tmp_path / "it.pt", tmp_path / "out", sha256_file(tmp_path / "it.pt"))
+        convert.convert("hpsv2", tmp_path / "it.pt", tmp_path / "out", sha256_file(tmp_path / "it.pt"))
     assert not (tmp_path / "harmed").exists()
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
@@ -86,4 +86,4 @@ def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "it.pt"
     path.write_bytes(pickle.dumps(open_clip.random_state(1), protocol=2))
     with pytest.raises(UserError, match="found something else or a damaged file"):
-        convert_reward.convert("hpsv2", path, tmp_path / "out", sha256_file(path))
+        convert.convert("hpsv2", path, tmp_path / "out", sha256_file(path))

@@ -1,7 +1,7 @@
-"""The settings of LAION's aesthetic predictor: its folder and its batch size."""
+"""The settings of LAION's aesthetic predictor: its folder, its batch size, its weights."""
 
-from diffalign.config.rewards.weights_folder import WeightsFolder
+from diffalign.config.rewards.published_weights import PublishedWeights
 
 
-class Settings(WeightsFolder):
-    """The aesthetic predictor, version 2: `aesthetic_v2: {path: models/rewards/aesthetic_v2, batch_size: 16}`."""
+class Settings(PublishedWeights):
+    """Version 2: `aesthetic_v2: {path: models/rewards/aesthetic_v2, batch_size: 16, sha256: null}`."""

@@ -1,7 +1,7 @@
-"""The settings of the CLIP score with ViT-H/14: its folder and its batch size."""
+"""The settings of the CLIP score with ViT-H/14: its folder, its batch size, its weights."""
 
-from diffalign.config.rewards.weights_folder import WeightsFolder
+from diffalign.config.rewards.published_weights import PublishedWeights
 
 
-class Settings(WeightsFolder):
-    """The CLIP score with ViT-H/14: `clip_score_h14: {path: models/rewards/clip_h14, batch_size: 16}`."""
+class Settings(PublishedWeights):
+    """The CLIP score with ViT-H/14: `clip_score_h14: {path: models/rewards/clip_h14, batch_size: 16, sha256: null}`."""

@@ -1,7 +1,7 @@
-"""The settings of HPSv2.1: its folder and its batch size."""
+"""The settings of HPSv2.1: its folder, its batch size, its weights."""
 
-from diffalign.config.rewards.weights_folder import WeightsFolder
+from diffalign.config.rewards.published_weights import PublishedWeights
 
 
-class Settings(WeightsFolder):
-    """HPSv2.1: `hpsv2_1: {path: models/rewards/hpsv2_1, batch_size: 16}`."""
+class Settings(PublishedWeights):
+    """HPSv2.1: `hpsv2_1: {path: models/rewards/hpsv2_1, batch_size: 16, sha256: null}`."""

@@ -1,7 +1,7 @@
-"""The settings of ImageReward: its folder and its batch size."""
+"""The settings of ImageReward: its folder, its batch size, its weights."""
 
-from diffalign.config.rewards.weights_folder import WeightsFolder
+from diffalign.config.rewards.published_weights import PublishedWeights
 
 
-class Settings(WeightsFolder):
-    """ImageReward: `imagereward: {path: models/rewards/imagereward, batch_size: 16}`."""
+class Settings(PublishedWeights):
+    """ImageReward: `imagereward: {path: models/rewards/imagereward, batch_size: 16, sha256: null}`."""

@@ -1,7 +1,7 @@
-"""The settings of PickScore: its folder and its batch size."""
+"""The settings of PickScore: its folder, its batch size, its weights."""
 
-from diffalign.config.rewards.weights_folder import WeightsFolder
+from diffalign.config.rewards.published_weights import PublishedWeights
 
 
-class Settings(WeightsFolder):
-    """PickScore: `pickscore: {path: models/rewards/pickscore, batch_size: 16}`."""
+class Settings(PublishedWeights):
+    """PickScore: `pickscore: {path: models/rewards/pickscore, batch_size: 16, sha256: null}`."""

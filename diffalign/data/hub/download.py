@@ -15,6 +15,8 @@ from diffalign.core.progress import Progress
 from diffalign.models.parts import weights
 
 THREADS = 4
+UNPACKED = {"accept-encoding": "identity"}
+"""A compressed response couldn't be resumed at a byte."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Remote:
     digest: str
     target: Path
     part: Path
+    hub: bool = True
+    """Whether the hub has it, which is told the user's token; nobody else is."""
 
     @property
     def checksum(self) -> str:
@@ -74,7 +78,7 @@ def _bring(remote: Remote, counter: "_Counter") -> None:
             remote.url,
             file,
             resume_size=here,
-            headers=_headers(),
+            headers={**(_headers() if remote.hub else {}), **UNPACKED},
             expected_size=remote.size,
             tqdm_class=cast("type[Any]", partial(_Bar, counter)),
         )
@@ -91,7 +95,7 @@ def _bring(remote: Remote, counter: "_Counter") -> None:
 def _headers() -> dict[str, str]:
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    return {**build_hf_headers(), "accept-encoding": "identity"}  # a compressed response couldn't be resumed at a byte
+    return build_hf_headers()
 
 
 class _Counter:

@@ -4,10 +4,9 @@
 it was downloaded under another and verified. A killed fetch resumes where it stopped.
 """
 
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
+from diffalign.data.hub.hub_errors import hub_errors
 from diffalign.models.parts import weights
 
 LOCK = Path("data/raw/fetch.lock.json")
@@ -150,19 +150,34 @@ def fetch(name: str, limit: int | None = None, repo: str | None = None, revision
     if repo and repo != source.repo:
         source = replace(source, repo=repo, revision="main")
     source = replace(source, revision=revision or source.revision)
-    with _hub_errors(source):
-        commit = _commit(name, source)
-        remotes = _select(source, commit, limit)
-        missing = [remote for remote in remotes if not _is_here(name, remote)]
-        _plan(source, commit, remotes, missing)
-        download(f"fetch {name}", missing, lambda remote: _record(name, {remote.path: remote.checksum}))
+    remotes = bring(name, source, limit)
     if source.kind == "model":
         # Loading a model verifies these checksums.
-        places = {str(remote.target.relative_to(source.folder)): remote.checksum for remote in remotes}
-        weights.note(source.folder, places)
+        weights.note(source.folder, checksums(source, remotes))
+    return source.folder
+
+
+def bring(name: str, source: Pinned, limit: int | None = None) -> list[Remote]:
+    """Downloads the missing files of a source, which the lock file has as `name`; returns all of them. See `fetch`."""
+    remotes = listed(name, source, limit)
+    with hub_errors(source.repo, source.kind, source.revision, source.folder):
+        missing = [remote for remote in remotes if not _is_here(name, remote)]
+        _plan(source, read_lock()[name]["commit"], remotes, missing)
+        download(f"fetch {name}", missing, lambda remote: _record(name, {remote.path: remote.checksum}))
     with suppress(OSError):  # it doesn't exist, or has partial files outside this selection
         (source.folder / ".part").rmdir()
-    return source.folder
+    return remotes
+
+
+def listed(name: str, source: Pinned, limit: int | None = None) -> list[Remote]:
+    """Asks the hub for a source's files and their checksums, at the commit that the lock file has from then on."""
+    with hub_errors(source.repo, source.kind, source.revision, source.folder):
+        return _select(source, _commit(name, source), limit)
+
+
+def checksums(source: Pinned, remotes: Iterable[Remote]) -> dict[str, str]:
+    """Returns the checksums of a source's files by their paths in its folder, as checksums.json has them."""
+    return {str(remote.target.relative_to(source.folder)): remote.checksum for remote in remotes}
 
 
 def _commit(name: str, source: Pinned) -> str:
@@ -275,31 +290,3 @@ def _record(name: str, done: dict[str, str], **pin: str) -> None:
     entry.update(pin)
     entry["files"].update(done)
     files.write_json(LOCK, lock)
-
-
-@contextmanager
-def _hub_errors(source: Pinned) -> Iterator[None]:
-    """Raises UserError for the hub's errors that a user can fix: no network, no access, no repository or revision."""
-    import httpx2
-    from huggingface_hub import errors
-
-    where = f"{source.repo} (a {source.kind} on {os.environ.get('HF_ENDPOINT', 'https://huggingface.co')})"
-    try:
-        yield
-    except errors.OfflineModeIsEnabled:
-        raise UserError(
-            f"{where} needs the network, but HF_HUB_OFFLINE is set. Unset it; or fetch on another machine and copy "
-            f"{source.folder} and {LOCK} here."
-        ) from None
-    except errors.GatedRepoError:
-        raise UserError(f"{where} asks for consent. Accept its terms in a browser, then set HF_TOKEN.") from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{where} isn't there, or isn't public. Name a copy (--repo OWNER/NAME), or set HF_TOKEN if it's private."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(f"{where} has no revision {source.revision}. Name another: --revision COMMIT") from None
-    except (errors.HfHubHTTPError, httpx2.TransportError) as error:
-        raise UserError(
-            f"{where} can't be reached, or broke off: {error}. What has arrived is kept: run the same command again."
-        ) from None

@@ -5,6 +5,7 @@ long side to 224 bicubic, black padding, no crop. Template: the prompt as it is,
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -17,15 +18,24 @@ from diffalign.rewards.reward import Reward
 BACKBONE = "ViT-H/14"
 
 
-def load(name: str, checkpoint: str, trained_on: str, settings: WeightsFolder, device: torch.device | str) -> Reward:
-    """Loads a version of HPSv2 from its folder; UserError where a file is missing, damaged, or the other version's."""
-    folder = Path(settings.path)
-    sources = (
+def sources(checkpoint: str) -> tuple[Published, ...]:
+    """Returns where a version's files are published."""
+    return (
         Published("xswu/HPSv2", ("config.json", folders.WEIGHTS), checkpoint=checkpoint),
         Published("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", folders.TOKENIZER),
     )
-    folders.check(name, folder, sources)
-    folders.check_converted(name, folder / folders.WEIGHTS)
+
+
+class Settings(WeightsFolder, folders.Weights, Protocol):
+    """The settings of both versions."""
+
+
+def load(
+    name: str, published: tuple[Published, ...], trained_on: str, settings: Settings, device: torch.device | str
+) -> Reward:
+    """Loads a version of HPSv2 from its folder; UserError where a file is missing, damaged, or the other version's."""
+    folders.check(name, settings, published)
+    folders.check_converted(name, Path(settings.path) / folders.WEIGHTS)
     return cosine.load(
         name,
         settings,
