@@ -118,6 +118,24 @@ def plan() -> None:
 
 
 @app.command()
+def power(
+    rate: Annotated[float, typer.Option(min=0, max=1, help="The win rate to tell from one half.")] = 0.55,
+    ties: Annotated[float, typer.Option(min=0, max=0.99, help="Share of images that tie.")] = 0.0,
+    alike: Annotated[float, typer.Option(min=0, max=1, help="Correlation of outcomes of a prompt's images.")] = 0.3,
+    chance: Annotated[float, typer.Option("--power", min=0.5, max=0.999, help="Of seeing the difference.")] = 0.8,
+    tests: Annotated[int, typer.Option(min=1, help="Comparisons that are tested together.")] = 1,
+) -> None:
+    """Print how many prompts tell a win rate from one half. For before a run."""
+    from diffalign.config.load import load
+    from diffalign.evaluation import power as planned
+
+    params = load()
+    settings = params.generate
+    design = planned.Design(params.evaluate.confidence, chance, ties, settings.seeds, alike, tests)
+    typer.echo(planned.text(rate, settings.prompts, design))
+
+
+@app.command()
 def serve(port: Port = 4200) -> None:
     """Serve the schedules of prefect.yaml until stopped. Starts a server if no API is set."""
     from flows.serving import serve_deployments

@@ -11,9 +11,10 @@ from diffalign.core.progress import Progress
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import accuracies, policy_rewards, results, scores, skills, win_rates
+from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.policy_rewards import Setting
 from diffalign.evaluation.results import Evaluation
-from diffalign.evaluation.statistics import Floats, Interval
 from diffalign.generation import gallery as galleries
 from diffalign.runtime.environment import default_device
 

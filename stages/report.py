@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from diffalign.core import files
 from diffalign.core.publishing import replacing
-from diffalign.evaluation.statistics import Interval
+from diffalign.evaluation.intervals import Interval
 from diffalign.reporting import material, page
 from diffalign.reporting.material import Settings
 from diffalign.reporting.sections import before_after

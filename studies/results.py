@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from diffalign.evaluation import statistics
+from diffalign.evaluation import seeds, statistics
+from diffalign.evaluation.bootstrap import Floats
 from diffalign.reporting.format import alarm_words, interval, percent
 from diffalign.reporting.study_file import SCHEMA
 from studies import claims
@@ -91,7 +92,7 @@ def contest(a: str, b: str, results: Mapping[str, Row], how: Mapping[str, Any]) 
     count = max(len(firsts), len(seconds))
     firsts, seconds = (names * count if len(names) == 1 else names for names in (firsts, seconds))
     each = [outcomes(results[x], results[y]) for x, y in zip(firsts, seconds, strict=True)]
-    return counts(statistics.rate_over_seeds(each, results[firsts[0]]["indices"], confidence=how["confidence"]))
+    return counts(seeds.rate_over_seeds(each, results[firsts[0]]["indices"], confidence=how["confidence"]))
 
 
 def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,12 +100,12 @@ def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
     return counts(statistics.rate(outcomes(a, b), a["indices"], **how))
 
 
-def outcomes(a: Row, b: Row) -> statistics.Floats:
+def outcomes(a: Row, b: Row) -> Floats:
     """Returns the outcomes of one run's images against another's, from the same noise, [N]."""
     if a["prompts"] != b["prompts"]:
         raise ValueError("head_to_head: expected images for the same prompts")
-    scores = (np.array(result["scores"], np.float64) for result in (a, b))
-    return statistics.outcomes(*scores)
+    first, second = (np.array(result["scores"], np.float64) for result in (a, b))
+    return statistics.outcomes(first, second)
 
 
 def counts(rate: statistics.Rate) -> dict[str, Any]:

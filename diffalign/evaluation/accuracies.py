@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffalign.evaluation import statistics
+from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Accuracy, JudgeAccuracy
 from diffalign.evaluation.scores import Scored, as_column
-from diffalign.evaluation.statistics import Floats, Interval
 
 
 def judge_accuracy(scored: Scored, interval: Interval) -> JudgeAccuracy:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Skill
 from diffalign.evaluation.scores import Columns
-from diffalign.evaluation.statistics import Interval, cluster_interval
+from diffalign.evaluation.statistics import cluster_interval
 from diffalign.generation.gallery import Gallery
 
 SKILLS = ("object", "count", "colour", "position", "binding")

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-CELLS = 1 << 20  # resampled indices held at once, 8 MiB
+from diffalign.evaluation import bootstrap
+from diffalign.evaluation.bootstrap import Floats
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,16 @@ class Rate:
     high: float | None
 
 
-@dataclass(frozen=True)
-class Interval:
-    """The settings of intervals: resamples of whole clusters, their confidence, and the seed of the resampling."""
+def outcomes(a: ArrayLike, b: ArrayLike, band: float = 0.0) -> Floats:
+    """Returns 1 where a > b, 0.5 where equal, 0 where a < b, NaN where either is NaN: [N] from two [N].
 
-    resamples: int
-    confidence: float
-    seed: int
-
-    def rate(self, results: ArrayLike, clusters: Sequence[Hashable]) -> Rate:
-        """Returns the rate of some outcomes with its interval; see `rate`."""
-        return rate(results, clusters, resamples=self.resamples, confidence=self.confidence, seed=self.seed)
-
-
-def outcomes(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Returns 1 where a > b, 0.5 where equal, 0 where a < b, NaN where either is NaN: [N] from two [N]."""
+    Values that differ by no more than `band` are equal.
+    """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"outcomes: expected two vectors of one length, got shapes {first.shape} and {second.shape}")
     missing = np.isnan(first) | np.isnan(second)
-    return np.where(missing, np.nan, 0.5 + 0.5 * (first > second) - 0.5 * (first < second))
+    return np.where(missing, np.nan, 0.5 + 0.5 * (first > second + band) - 0.5 * (first + band < second))
 
 
 def rate(
@@ -56,7 +46,8 @@ def rate(
 ) -> Rate:
     """Returns (W + T/2) / N of some outcomes (1, 0.5, 0; NaN is left out and counted), with its interval.
 
-    `clusters` [N] names each outcome's prompt; the interval is `cluster_interval`'s.
+    `clusters` [N] names each outcome's prompt; the interval is `cluster_interval`'s. `intervals.Interval.rate` has the
+    interval that evaluation reports.
     """
     values = np.asarray(results, np.float64)
     if values.shape != (len(clusters),):
@@ -71,36 +62,6 @@ def rate(
     return Rate(wins, ties, losses, missing, len(set(names)), float(kept.mean()), low, high)
 
 
-def rate_over_seeds(results: ArrayLike, clusters: Sequence[Hashable], *, confidence: float) -> Rate:
-    """Returns the rate of outcomes [S, N] of S >= 2 trainings that differ in their seed, with seeds in its interval.
-
-    The variance of the mean is prompts' (linearised over clusters, of the outcomes' mean over seeds) plus seeds'
-    (s^2 / S of the rates); the quantile is Student's with Welch and Satterthwaite's degrees of freedom. What is
-    missing for one seed is left out for all. Where nothing varies (a win everywhere) that would claim certainty: there
-    Wilson's interval is given, with N = the number of clusters.
-    """
-    from scipy.special import stdtrit
-
-    values = np.asarray(results, np.float64)
-    if values.ndim != 2 or len(values) < 2 or values.shape[1] != len(clusters):
-        raise ValueError(f"rate_over_seeds: expected [S >= 2, {len(clusters)}] outcomes, got {list(values.shape)}")
-    known = np.asarray(~np.isnan(values).any(axis=0))
-    kept, names = values[:, known], [c for c, k in zip(clusters, known, strict=True) if k]
-    wins, losses = int((kept == 1).sum()), int((kept == 0).sum())
-    count, groups = kept.size, len(set(names))
-    if groups < 2:
-        return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, None, None, None)
-    mean, error = ratio(kept.mean(axis=0), np.ones(len(names)), names)
-    parts = np.array([error**2, kept.mean(axis=1).var(ddof=1) / len(kept)])
-    if not parts.any():
-        low, high = wilson(mean, groups, confidence)
-    else:
-        freedom = parts.sum() ** 2 / (parts**2 / [groups - 1, len(kept) - 1]).sum()
-        half = float(stdtrit(freedom, 0.5 + confidence / 2) * parts.sum() ** 0.5)
-        low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return Rate(wins, count - wins - losses, losses, int(np.isnan(values).sum()), groups, mean, low, high)
-
-
 def cluster_interval(
     values: Floats, clusters: Sequence[Hashable], *, resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:
@@ -110,21 +71,15 @@ def cluster_interval(
     clusters have the same mean (one cluster; a win everywhere) resampling has no width and would claim certainty:
     there Wilson's interval with N = the number of clusters is given. `values` are in [0, 1].
     """
-    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    member = np.array([index[name] for name in clusters])
-    sums = np.bincount(member, weights=values)
-    counts = np.bincount(member).astype(np.float64)
-    if np.ptp(sums / counts) == 0:
-        return wilson(float(values.mean()), len(counts), confidence)
-    rng = np.random.default_rng(seed)
-    K, means = len(counts), np.empty(resamples)
-    rows = max(CELLS // K, 1)
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(K, size=(min(rows, resamples - start), K))
-        means[start : start + rows] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    table = bootstrap.sums([values, np.ones(len(clusters))], clusters)
+    if np.ptp(mean(table)) == 0:
+        return wilson(float(values.mean()), len(table), confidence)
+    return bootstrap.percentile(table, mean, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def mean(totals: Floats) -> Floats:
+    """Returns the mean [...] of values from their sum and number [..., 2]."""
+    return np.asarray(totals[..., 0] / totals[..., 1])
 
 
 def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
@@ -143,10 +98,7 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Has
     With K clusters that have sums y and x, r = sum y / sum x: sqrt(K / (K - 1) * sum (y - r x)^2) / sum x, the
     linearised one (Cochran 1977, eq. 2.46 and 9A). Denominators of one give the mean.
     """
-    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    member = np.array([index[name] for name in clusters])
-    y = np.bincount(member, weights=np.asarray(numerators, np.float64))
-    x = np.bincount(member, weights=np.asarray(denominators, np.float64))
+    y, x = bootstrap.sums([numerators, denominators], clusters).T
     K, value = len(y), y.sum() / x.sum()
     spread = np.square(y - value * x).sum() * K / (K - 1) if K > 1 else np.nan
     return float(value), float(np.sqrt(spread) / x.sum())

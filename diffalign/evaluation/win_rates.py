@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from numpy.typing import ArrayLike
 
 from diffalign.evaluation import statistics
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Comparison
 from diffalign.evaluation.scores import Columns
-from diffalign.evaluation.statistics import Interval
 from diffalign.generation.gallery import Entry, Gallery
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from diffalign.config.methods import none
 from diffalign.config.training import Trained
 from diffalign.evaluation import results, scores
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Columns
-from diffalign.evaluation.statistics import Interval
 from diffalign.generation import gallery
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring import curve

@@ -16,7 +16,7 @@ from diffalign.tracking import summary
 from tests.helpers.scratch import REPO, make, run
 
 COMMANDS = [
-    *("stage", "run", "plan", "serve", "summary", "study", "sync", "promote", "ui"),
+    *("stage", "run", "plan", "power", "serve", "summary", "study", "sync", "promote", "ui"),
     *("show", "preset", "fetch", "pretrain-demo"),
 ]
 HEAVY = {"torch", "diffusers", "transformers", "mlflow", "prefect", "pyarrow", "numpy", "pydantic", "dvc", "rich"}

@@ -3,9 +3,9 @@
 import numpy as np
 
 from diffalign.evaluation.accuracies import implicit_accuracy, judge_accuracy
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Judge
 from diffalign.evaluation.scores import PairScores, Scored
-from diffalign.evaluation.statistics import Interval
 
 INTERVAL = Interval(100, 0.95, 0)
 JUDGE = Judge(name="x", version="1", range=(None, None), trained_on="-", families=(), differentiable=False)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.skills import rates
-from diffalign.evaluation.statistics import Interval
 from diffalign.generation.gallery import Entry, Gallery
 
 NAN = float("nan")

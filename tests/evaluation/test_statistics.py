@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from diffalign.evaluation.statistics import cluster_interval, outcomes, rate, rate_over_seeds, ratio, wilson
+from diffalign.evaluation.statistics import cluster_interval, outcomes, rate, ratio, wilson
 
 
 def test_outcomes_are_one_half_zero_and_nan() -> None:
@@ -17,6 +16,11 @@ def test_outcomes_are_one_half_zero_and_nan() -> None:
 def test_outcomes_swap_sides() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 50)).round(1)
     np.testing.assert_array_equal(outcomes(a, b), 1 - outcomes(b, a))
+
+
+def test_scores_within_the_band_tie() -> None:
+    """Differences of 0.25, exactly the band, and of 0.5, on both sides."""
+    np.testing.assert_array_equal(outcomes([1.0, 1.25, 1.5, 1.0], [1.25, 1.0, 1.0, 1.5], 0.25), [0.5, 0.5, 1, 0])
 
 
 def test_outcomes_need_equal_lengths() -> None:
@@ -98,7 +102,7 @@ def test_the_seed_decides() -> None:
 def test_many_clusters_are_resampled_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(30).round()
     whole = cluster_interval(values, range(30), resamples=100, confidence=0.95, seed=0)
-    monkeypatch.setattr("diffalign.evaluation.statistics.CELLS", 30 * 7)
+    monkeypatch.setattr("diffalign.evaluation.bootstrap.CELLS", 30 * 7)
     assert cluster_interval(values, range(30), resamples=100, confidence=0.95, seed=0) == whole
 
 
@@ -144,40 +148,3 @@ def test_the_error_of_a_mean_is_the_usual_one_where_each_is_its_own_cluster() ->
     assert value == pytest.approx(values.mean())
     assert error == pytest.approx(values.std(ddof=1) / math.sqrt(30))
     assert math.isnan(ratio([1, 2], [1, 1], ["a", "a"])[1])
-
-
-def test_seeds_are_in_the_interval_by_hand() -> None:
-    """Rates 1/2 and 3/4 of two seeds: seeds' variance is (1/32) / 2 = 1/64; prompts' of 1, 1, 1/2, 0 is 11/192.
-
-    The mean is 5/8, the squares of the distances add to 9/64 + 9/64 + 1/64 + 25/64 = 11/16, so 11/16 / 3 / 4 = 11/192.
-    Degrees of freedom: (1/64 + 11/192)^2 / ((11/192)^2 / 3 + (1/64)^2 / 1) = 14^2 / (121/3 + 9).
-    """
-    found = rate_over_seeds([[1, 1, 0, 0], [1, 1, 1, 0]], "abcd", confidence=0.95)
-    half = stats.t.ppf(0.975, 196 / (121 / 3 + 9)) * (14 / 192) ** 0.5
-    assert found.rate == 0.625 and (found.wins, found.ties, found.losses, found.clusters) == (5, 0, 3, 4)
-    assert (found.low, found.high) == (pytest.approx(max(0.625 - half, 0)), pytest.approx(min(0.625 + half, 1)))
-
-
-def test_intervals_with_seeds_cover() -> None:
-    """400 simulated studies of 3 seeds: seeds differ by 8 points, prompts by 20; 95% intervals cover 93% up."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        chances = 0.6 + rng.normal(0, 0.08, (3, 1)) + rng.normal(0, 0.2, (1, 150))
-        found = rate_over_seeds(rng.random((3, 150)) < chances.clip(0, 1), range(150), confidence=0.95)
-        assert found.low is not None and found.high is not None
-        covered += found.low <= 0.597 <= found.high  # clipping takes 0.003 from 0.6
-    assert 0.93 <= covered / 400 <= 0.995
-
-
-def test_a_win_everywhere_is_not_certain_with_seeds_either() -> None:
-    found = rate_over_seeds(np.ones((3, 20)), range(20), confidence=0.95)
-    assert (found.rate, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(wilson(1.0, 20, 0.95)[0]) and found.low < 0.9
-
-
-def test_what_is_missing_for_a_seed_is_left_out_for_all() -> None:
-    found = rate_over_seeds([[1, np.nan, 0, 1], [1, 1, 0, 0]], "abcd", confidence=0.95)
-    assert found.rate == pytest.approx(0.5) and found.missing == 1 and found.clusters == 3
-    with pytest.raises(ValueError, match=r"S >= 2"):
-        rate_over_seeds([[1, 0]], "ab", confidence=0.95)
