@@ -14,12 +14,14 @@ from diffalign.evaluation import accuracies, policy_rewards, results, scores, sk
 from diffalign.evaluation.bootstrap import Floats
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.policy_rewards import Setting
-from diffalign.evaluation.results import Evaluation
+from diffalign.evaluation.results import Evaluation, Learnt
+from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
+from diffalign.rewards.reward import OWN
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.config.params import Params
+    from diffalign.config.params import Params, Policy
 
 COMPARISONS, SHARDS, POLICIES, IMAGES = map(Path, ("data/comparisons", "data/shards", "models/policies", "images"))
 
@@ -38,27 +40,46 @@ def run(params: "Params") -> None:
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
-    images = {name: scores.read_images(name, shown) for name in scored}
-    compared = win_rates.over_baseline(settings.baseline, shown, images, interval)
+    judged = Judged(
+        galleries=shown,
+        scores={name: scores.read_images(name, shown) for name in scored},
+        interval=interval,
+        bands={name: one.tie_band for name, one in scored.items()},
+        families={name: one.reward.families for name, one in scored.items()},
+        policies={name: learnt(policy, settings.families) for name, policy in params.policies.items()},
+    )
+    compared = win_rates.over_baseline(settings.baseline, judged)
     trained = [name for name, policy in params.policies.items() if policy.method != "none"]
+    groups = win_rates.same_but_seed({name: params.policies[name].model_dump() for name in trained})
     for row in compared:
-        win_rates.say_missing(row, len(shown[row.policy].entries))
+        win_rates.say_missing(row, judged)
     top, prompts = accuracies.ceiling(scored.get("oracle")), [pair.prompt for pair in pairs]
     records.write(
         results.FILE,
         Evaluation(
-            schema=2,
+            schema=3,
             comparisons=compared,
-            head_to_heads=win_rates.head_to_heads(trained, settings.baseline, shown, images, interval),
+            head_to_heads=win_rates.head_to_heads(trained, settings.baseline, judged),
+            categories=win_rates.by_category(settings.baseline, judged),
+            over_seeds=win_rates.over_seeds(groups, settings.baseline, judged),
             implicit_reward=[
                 accuracies.implicit_accuracy(name, values, prompts, top, interval)
                 for name, values in measured(params, pairs).items()
             ],
             rewards=[accuracies.judge_accuracy(one, interval) for one in scored.values()],
-            skills=tuple(skills.rates(shown, images, interval)),
+            skills=tuple(skills.rates(shown, judged.scores, interval)),
+            alarms=[],
+            policies=dict(judged.policies),
             images={name: galleries.how_made(gallery) for name, gallery in shown.items()},
         ),
     )
+
+
+def learnt(policy: "Policy", families: list[str]) -> Learnt:
+    """Returns what a policy learnt from: the pairs' families where it was trained, their own tag among them."""
+    if policy.method == "none":
+        return Learnt(method="none", seed=None, families=())
+    return Learnt(method=policy.method, seed=policy.seed, families=(OWN, *families))
 
 
 def measured(params: "Params", pairs: list[Pair]) -> dict[str, Floats]:

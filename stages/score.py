@@ -35,14 +35,13 @@ def run(params: "Params", reward: str | None = None) -> None:
     judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
     score = partial(rewards.score_images, judge)
     cache = score_cache.opened(reward, judge.version, params.model_dump()["rewards"][reward], rewards.lasting(judge))
-    lines = [
-        line
-        for gallery in shown.values()
-        for line in scoring.image_lines(gallery, scoring.score_gallery(gallery, score, reward, cache))
-    ]
+    columns = {name: scoring.score_gallery(gallery, score, reward, cache) for name, gallery in shown.items()}
+    lines = [line for name, gallery in shown.items() for line in scoring.image_lines(gallery, columns[name])]
+    base = settings.baseline
+    again = scoring.score_again(shown[base], columns[base][reward], score, reward, settings.rescored, cache)
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
     if cache.hits:
         sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.kept.path}).\n")
-    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines)
+    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines, again)

@@ -94,6 +94,8 @@ class Evaluate(Model):
     draws: Count
     batch_size: Count
     seed: Whole
+    rescored: Whole
+    families: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]]
 
 
 class Report(Model):

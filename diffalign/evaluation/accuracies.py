@@ -20,6 +20,7 @@ def judge_accuracy(scored: Scored, interval: Interval) -> JudgeAccuracy:
         ci_low=rate.low,
         ci_high=rate.high,
         pairs=rate.wins + rate.ties + rate.losses,
+        tie_band=scored.tie_band,
     )
 
 
@@ -36,7 +37,8 @@ def ceiling(scored: Scored | None) -> float | None:
 def pair_outcomes(scored: Scored) -> Floats:
     """Returns for each held-out pair 1 where the winner's score is higher, 0.5 at a tie, 0, or NaN without a score."""
     pairs = scored.pairs
-    return statistics.outcomes(as_column(p.winner for p in pairs), as_column(p.loser for p in pairs))
+    winners, losers = as_column(p.winner for p in pairs), as_column(p.loser for p in pairs)
+    return statistics.outcomes(winners, losers, scored.tie_band)
 
 
 def implicit_accuracy(

@@ -1,4 +1,4 @@
-"""The schema of metrics/evaluate.json: win rates, implicit-reward accuracies, who judged, how the images were made."""
+"""The schema of metrics/evaluate.json: win rates, accuracies, who judged, alarms, how policies and images were made."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,19 +27,21 @@ class Judge(Record):
     differentiable: bool
 
 
-class Comparison(Record):
-    """One policy's images against another's by one judge; rates and bounds are None where no image was judged."""
+class Counts(Record):
+    """Images of a policy against a baseline's by one judge; rates and bounds are None where no image was judged."""
 
-    policy: str
     baseline: str
     scorer: str
+    """The judge's name."""
+    set: str
+    """The prompts' set."""
     prompts: Count
     """Prompts whose images were judged."""
-    seeds: Count
     wins: Count
     ties: Count
     losses: Count
     win_rate: Share | None
+    """(wins + ties / 2) / (wins + ties + losses)."""
     ci_low: Share | None
     ci_high: Share | None
 
@@ -47,6 +49,68 @@ class Comparison(Record):
     def judged(self) -> int:
         """Returns how many images count."""
         return self.wins + self.ties + self.losses
+
+
+class Comparison(Counts):
+    """One policy's images against another's by one judge over one set of prompts."""
+
+    policy: str
+    seeds: Count
+    """Images a prompt."""
+    p: Share | None
+    """Of the two-sided test of a win rate of 1/2, over whole prompts."""
+    p_holm: Share | None
+    """`p` after Holm's adjustment over the judges and sets that these two policies are compared by."""
+    effect: float | None
+    """Glass's delta: the difference of the mean scores in standard deviations of the baseline's."""
+    effect_low: float | None
+    effect_high: float | None
+    same_noise: bool
+    """Whether both policies' images began from the same noise."""
+    differs: tuple[str, ...]
+    """Keys of `images` in which the two were made differently: such a difference moves figures by itself."""
+    in_family: bool
+    """Whether the judge learnt from what one of the two policies learnt from."""
+
+
+class CategoryRate(Counts):
+    """A comparison's share of one category of prompts."""
+
+    policy: str
+    category: str
+
+
+class OverSeeds(Counts):
+    """Several trainings that differ in their seed only against one baseline; seeds are in the interval."""
+
+    policies: tuple[str, ...]
+    p: Share | None
+
+
+class Alarm(Record):
+    """A figure of one policy's images that was held against a threshold; its words are in alarm_words.py."""
+
+    name: str
+    policy: str
+    by: str
+    """The judges or the features that it was measured with."""
+    figure: float | None
+    low: float | None
+    """The bound or bounds of the figure's interval, where it has one."""
+    high: float | None
+    threshold: float
+    verdict: Literal["raised", "quiet", "missing"]
+    """missing: it couldn't be measured."""
+
+
+class Learnt(Record):
+    """What a policy learnt from: 'aligned by'."""
+
+    method: str
+    seed: int | None
+    """Of its training; None without one."""
+    families: tuple[str, ...]
+    """Tags of the preferences that it was trained on; empty without training."""
 
 
 class Accuracy(Record):
@@ -69,6 +133,8 @@ class JudgeAccuracy(Judge):
     ci_high: Share | None
     pairs: Count
     """Pairs that it could score."""
+    tie_band: Annotated[float, Field(ge=0)]
+    """Scores that differ by no more tie: so much differ scores of the same image that was scored twice."""
 
 
 class Skill(Record):
@@ -88,15 +154,21 @@ class Skill(Record):
 class Evaluation(Record):
     """The whole file."""
 
-    version: Literal[2] = Field(alias="schema")
+    version: Literal[3] = Field(alias="schema")
     comparisons: list[Comparison]
-    """Every policy over the baseline."""
+    """Every policy over the baseline, by every judge over every set of prompts."""
     head_to_heads: list[Comparison]
     """The first trained policy over each other trained one."""
+    categories: list[CategoryRate]
+    """Of every policy over the baseline, where prompts have categories."""
+    over_seeds: list[OverSeeds]
+    """Trainings that differ in their seed only, over the baseline."""
     implicit_reward: list[Accuracy]
     rewards: list[JudgeAccuracy]
     skills: tuple[Skill, ...] = ()
     """Empty where no judge asks questions by skill."""
+    alarms: list[Alarm]
+    policies: dict[str, Learnt]
     images: dict[str, dict[str, Any]]
     """Of each policy how its images were made: sampler, steps, guidance, resolution, noise_seed, ..."""
 

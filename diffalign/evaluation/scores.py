@@ -51,6 +51,14 @@ class Scored(Record):
     version: Literal[2] = Field(alias="schema")
     reward: Judge
     pairs: list[PairScores]
+    rescored: list[tuple[float, float]]
+    """Two scores each of some images: as they were scored, and scored again, alone."""
+
+    @property
+    def tie_band(self) -> float:
+        """Returns the difference up to which scores tie: 95% of images scored twice differ by no more; 0 without."""
+        twice = np.array(self.rescored).reshape(-1, 2)
+        return float(np.quantile(np.abs(twice[:, 0] - twice[:, 1]), 0.95)) if len(twice) else 0.0
 
 
 def stage(reward: str) -> str:
@@ -58,10 +66,16 @@ def stage(reward: str) -> str:
     return f"score@{reward}"
 
 
-def write(judge: Judge, images: Iterable[ImageScores], pairs: Sequence[PairScores]) -> None:
+def write(
+    judge: Judge,
+    images: Iterable[ImageScores],
+    pairs: Sequence[PairScores],
+    rescored: Sequence[tuple[float, float]],
+) -> None:
     """Writes both files of a reward."""
     records.write_lines(FOLDER / f"{judge.name}.jsonl", images)
-    records.write(FOLDER / f"{judge.name}.json", Scored(schema=2, reward=judge, pairs=list(pairs)))
+    scored = Scored(schema=2, reward=judge, pairs=list(pairs), rescored=list(rescored))
+    records.write(FOLDER / f"{judge.name}.json", scored)
 
 
 def read(reward: str, pairs: Sequence[str]) -> Scored:

@@ -54,6 +54,25 @@ def scored(
     return found
 
 
+def score_again(
+    gallery: Gallery, first: Floats, score: Score, reward: str, count: int, cache: ScoreCache | None = None
+) -> list[tuple[float, float]]:
+    """Scores some of a policy's images again, each alone: (first, again), in the reward's scale.
+
+    At most `count`, spread over the gallery whose scores are `first`; images without a score are left out. What differs
+    is the rounding of another batch's shape, or a reward that isn't deterministic; the cache keeps these apart.
+    """
+    chosen = np.unique(np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int))
+    found = []
+    for entry in (gallery.entries[i] for i in chosen):
+        keys = [(f"again:{entry.sha256}", entry.prompt)]
+        known = cache.get(keys) if cache else None
+        columns = scored([gallery.pixels(entry)], keys, score, cache) if known is None else known
+        found.append(columns[reward][0])
+    both = ((float(first[i]), float(value)) for i, value in zip(chosen, found, strict=True))
+    return [(a, b) for a, b in both if not (math.isnan(a) or math.isnan(b))]
+
+
 def image_lines(gallery: Gallery, scores: Mapping[str, Floats]) -> Iterator[ImageScores]:
     """Yields the published line of each image of a policy."""
     columns = {name: as_values(column) for name, column in scores.items()}

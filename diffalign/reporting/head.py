@@ -86,8 +86,14 @@ def of_images(report: Material) -> list[str]:
 
 
 def of_comparisons(report: Material) -> list[str]:
-    """Says which control misses one half, and how many images a judge couldn't score."""
+    """Says which images were made differently, which control misses one half, and what a judge couldn't score."""
     found = []
+    for a, b, keys in dict.fromkeys((row.policy, row.baseline, row.differs) for row in report.comparisons):
+        if keys:
+            found.append(
+                f"images of {a} and {b} were made with different {', '.join(keys)}: that alone moves figures, so the "
+                "comparison isn't one of the policies."
+            )
     for row in report.comparisons:
         low, high = row.ci_low, row.ci_high
         if report.is_control(row) and low is not None and high is not None and not low <= 0.5 <= high:

@@ -94,7 +94,7 @@ class Material:
 
     def missing(self, row: Comparison) -> int:
         """Returns how many of the images that a comparison was asked for its judge couldn't score."""
-        return len(self.galleries[row.policy].entries) - row.judged
+        return sum(entry.set == row.set for entry in self.galleries[row.policy].entries) - row.judged
 
     def is_control(self, row: Comparison) -> bool:
         """Tells whether a comparison is an A/A control's with the baseline."""

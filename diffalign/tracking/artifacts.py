@@ -98,11 +98,20 @@ def conventions(outs: list[str]) -> dict[str, float]:
 
 
 def results(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
-    """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`."""
-    for row in [*evaluation.comparisons, *evaluation.head_to_heads]:
-        for key in ("win_rate", "ci_low", "ci_high"):
+    """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`.
+
+    Where prompts are of several sets, the set follows the judge: `oracle/test/dpo_over_base/win_rate`.
+    """
+    rows = [*evaluation.comparisons, *evaluation.head_to_heads]
+    several = len({row.set for row in rows}) > 1
+    for row in rows:
+        judge = f"{row.scorer}/{row.set}" if several else row.scorer
+        for key in ("win_rate", "ci_low", "ci_high", "p", "p_holm", "effect"):
             if (value := getattr(row, key)) is not None:
-                yield f"{row.scorer}/{row.policy}_over_{row.baseline}/{key}", value
+                yield f"{judge}/{row.policy}_over_{row.baseline}/{key}", value
+    for alarm in evaluation.alarms:
+        if alarm.figure is not None:
+            yield f"alarms/{alarm.name}/{alarm.policy}", alarm.figure
     for accuracy in evaluation.implicit_reward:
         for key in ("accuracy", "ci_low", "ci_high", "ceiling"):
             if (value := getattr(accuracy, key)) is not None:

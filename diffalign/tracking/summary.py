@@ -20,16 +20,18 @@ def tables() -> list[Table]:
     if not EVALUATION.exists():
         raise UserError(f"{EVALUATION} isn't there yet: expected the results of an evaluation. Make them: dvc repro")
     found = results.read(EVALUATION)
+    rows = [*found.comparisons, *found.head_to_heads]
+    several = len({row.set for row in rows}) > 1
     wins = [
         [
             f"{row.policy} over {row.baseline}",
-            row.scorer,
+            f"{row.scorer}, {row.set}" if several else row.scorer,
             percent(row.win_rate),
             interval(row.model_dump()),
             f"{row.wins} / {row.ties} / {row.losses}",
             f"{row.prompts} × {row.seeds}",
         ]
-        for row in [*found.comparisons, *found.head_to_heads]
+        for row in rows
     ]
     implicit = [
         [row.policy, percent(row.accuracy), interval(row.model_dump()), percent(row.ceiling), str(row.pairs)]

@@ -13,6 +13,7 @@ import pytest
 from diffalign.core.errors import UserError
 from diffalign.runtime import timings
 from diffalign.tracking import summary
+from tests.helpers import evaluations
 from tests.helpers.scratch import REPO, make, run
 
 COMMANDS = [
@@ -156,30 +157,12 @@ def test_sync_before_there_is_anything(project: Path) -> None:
     assert "dvc repro" in cli(project, "sync").stdout
 
 
-RESULTS = {
-    "schema": 2,
-    "head_to_heads": [],
-    "comparisons": [
-        {
-            "policy": "dpo",
-            "baseline": "base",
-            "scorer": "oracle",
-            "prompts": 320,
-            "seeds": 1,
-            "wins": 280,
-            "ties": 8,
-            "losses": 32,
-            "win_rate": 0.8875,
-            "ci_low": 0.85,
-            "ci_high": 0.92,
-        }
-    ],
-    "implicit_reward": [
+RESULTS = evaluations.evaluation(
+    comparisons=[evaluations.comparison("dpo")],
+    implicit_reward=[
         {"policy": "dpo", "accuracy": 0.66, "ci_low": None, "ci_high": None, "pairs": 420, "ceiling": 0.76}
     ],
-    "rewards": [],
-    "images": {},
-}
+)
 
 
 def test_summary_shows_results_times_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

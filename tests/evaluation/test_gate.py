@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from diffalign.config.gate import Condition
 from diffalign.evaluation import gate, verdicts
 from diffalign.evaluation.results import Comparison, Evaluation
+from tests.helpers import evaluations
 
 NAMES = {"win_rate", "training_alarms"}
 
@@ -20,11 +21,12 @@ def comparison(policy: str = "dpo", scorer: str = "oracle", low: float | None = 
     rate = None if low is None else low + 0.1
     high = None if low is None else low + 0.2
     counts = {"prompts": 10, "seeds": 1, "wins": 7, "ties": 0, "losses": 3}
-    return Comparison(policy=policy, baseline="base", scorer=scorer, win_rate=rate, ci_low=low, ci_high=high, **counts)
+    bounds = {"win_rate": rate, "ci_low": low, "ci_high": high}
+    return Comparison.model_validate(evaluations.comparison(policy, scorer=scorer, **counts, **bounds))
 
 
 def figures(*rows: Comparison, alarms: dict[str, list[str]] | None = None) -> gate.Figures:
-    found = Evaluation(schema=2, comparisons=list(rows), head_to_heads=[], implicit_reward=[], rewards=[], images={})
+    found = Evaluation.model_validate(evaluations.evaluation(comparisons=list(rows)))
     return gate.Figures(found, alarms or {})
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from diffalign.core.errors import UserError
+from diffalign.core.files import sha256_bytes
 from diffalign.data.comparisons.writer import Writer
 from diffalign.evaluation import score_cache, scoring
 from diffalign.evaluation.score_cache import Key, ScoreCache
+from diffalign.generation.gallery import Entry, Gallery
 from diffalign.generation.pipeline import png
 
 SIZES = [(8, 8), (16, 8), (8, 8), (8, 8), (16, 8), (24, 24), (8, 8), (8, 8)]
@@ -149,3 +151,23 @@ def test_what_made_a_score_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for version, settings in (("1", {}), ("2", {}), ("1", {"path": "a"}), ("1", {"path": "a"}))
     ]
     assert len(set(named)) == 3 and named[2] == named[3]
+
+
+def test_images_are_scored_again_alone(tmp_path: Path) -> None:
+    """A score that is the batch's size plus the image's mean: 3 of 5 images, the first, middle and last, 4 apart."""
+    entries = []
+    for i in range(5):
+        data = png(np.full((2, 2, 3), i, np.uint8))
+        (tmp_path / f"{i}.png").write_bytes(data)
+        about = {"prompt": "x", "set": "s", "category": None, "prompt_index": i, "seed": 0}
+        entries.append(Entry.model_validate({"file": f"{i}.png", "sha256": sha256_bytes(data), **about}))
+    gallery = Gallery(tmp_path, {"policy": "base"}, tuple(entries))
+
+    def score(images: Sequence[np.ndarray], prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"x": np.array([image.mean() + len(images) for image in images])}
+
+    first = scoring.score_gallery(gallery, score, "x")["x"]
+    assert scoring.score_again(gallery, first, score, "x", 3) == [(5, 1), (7, 3), (9, 5)]
+    first[2] = np.nan
+    assert scoring.score_again(gallery, first, score, "x", 3) == [(5, 1), (9, 5)]
+    assert scoring.score_again(gallery, first, score, "x", 0) == []

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffalign.core.files import sha256_bytes, write_bytes, write_json, write_json_lines, write_text
 from diffalign.generation.pipeline import png
+from tests.helpers import evaluations
 from tests.helpers.world import CAPTIONS, HOSTILE
 
 POLICIES = {
@@ -95,7 +96,7 @@ def write_inputs(folder: Path, size: int = 64) -> None:
         ]
         write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
     write_json_lines(folder / SCORES, lines)
-    write_json(folder / "metrics/scores/oracle.json", {"schema": 2, "reward": ORACLE, "pairs": []})
+    write_json(folder / "metrics/scores/oracle.json", {"schema": 2, "reward": ORACLE, "pairs": [], "rescored": []})
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
     counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
@@ -105,29 +106,20 @@ def write_inputs(folder: Path, size: int = 64) -> None:
 def evaluation() -> dict[str, Any]:
     def row(policy: str, wins: int, ties: int, low: float, high: float) -> dict[str, Any]:
         n = len(CAPTIONS)
-        return {
-            "policy": policy,
-            "baseline": "base",
-            "scorer": "oracle",
-            "prompts": n,
-            "seeds": 1,
-            "wins": wins,
-            "ties": ties,
-            "losses": n - wins - ties,
-            "win_rate": (wins + ties / 2) / n,
-            "ci_low": low,
-            "ci_high": high,
-        }
+        rate = {"win_rate": (wins + ties / 2) / n, "ci_low": low, "ci_high": high}
+        counts = {"prompts": n, "wins": wins, "ties": ties, "losses": n - wins - ties}
+        return evaluations.comparison(policy, same_noise=policy != "base_again", **counts, **rate)
 
     rewards = [
         {"policy": p, "accuracy": a, "ci_low": a - 0.04, "ci_high": a + 0.04, "pairs": 420, "ceiling": 0.7512}
         for p, a in (("dpo", 0.661), ("sft", 0.52))
     ]
     comparisons = [row("base_again", 6, 0, 0.3, 0.7), row("dpo", 10, 1, 0.71, 0.98), row("sft", 7, 0, 0.4, 0.8)]
-    judge = {**ORACLE, "accuracy": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "pairs": 420}
+    judge = {**ORACLE, "accuracy": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "pairs": 420, "tie_band": 0.0}
     heads = [{**row("dpo", 10, 1, 0.7, 0.97), "baseline": "sft"}]
-    results = {"comparisons": comparisons, "head_to_heads": heads, "implicit_reward": rewards, "rewards": [judge]}
-    return {"schema": 2, **results, "images": {}}
+    return evaluations.evaluation(
+        comparisons=comparisons, head_to_heads=heads, implicit_reward=rewards, rewards=[judge]
+    )
 
 
 class Page(HTMLParser):

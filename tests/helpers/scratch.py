@@ -67,11 +67,14 @@ def run(params, policy):
 """,
     "evaluate": """
 def run(params):
-    row = {"policy": "dpo", "baseline": "base", "scorer": "oracle", "prompts": 320, "seeds": 1, "wins": 280, "ties": 8,
-           "losses": 32, "win_rate": 0.8875, "ci_low": 0.85, "ci_high": 0.92}
+    row = {"policy": "dpo", "baseline": "base", "scorer": "oracle", "set": "test", "prompts": 320, "seeds": 1,
+           "wins": 280, "ties": 8, "losses": 32, "win_rate": 0.8875, "ci_low": 0.85, "ci_high": 0.92, "p": 0.001,
+           "p_holm": 0.001, "effect": 0.5, "effect_low": 0.4, "effect_high": 0.6, "same_noise": True, "differs": [],
+           "in_family": True}
     reward = {"policy": "dpo", "accuracy": 0.66, "ci_low": 0.62, "ci_high": 0.70, "pairs": 420, "ceiling": 0.76}
-    results = {"schema": 2, "comparisons": [row], "head_to_heads": [], "implicit_reward": [reward]}
-    write("metrics/evaluate.json", json.dumps({**results, "rewards": [], "images": {}}))
+    lists = dict.fromkeys(("head_to_heads", "categories", "over_seeds", "rewards", "alarms"), [])
+    results = {"schema": 3, **lists, "comparisons": [row], "implicit_reward": [reward], "policies": {}, "images": {}}
+    write("metrics/evaluate.json", json.dumps(results))
     write("reports/report.html", "<p>a report</p>")
 """,
 }

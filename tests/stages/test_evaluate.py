@@ -17,6 +17,7 @@ from diffalign.data.comparisons import table as comparisons
 from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import accuracies, policy_rewards, statistics
 from diffalign.evaluation import implicit_reward as implicit
+from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Scored
 from diffalign.rewards import oracle
 from stages import evaluate, generate, precompute, score, train
@@ -30,7 +31,7 @@ POLICIES = {
     "dpo": {"method": "dpo"},
     "sft": {"method": "sft"},
 }
-ROWS = {"policy", "baseline", "scorer", "prompts", "seeds", "wins", "ties", "losses", "win_rate", "ci_low", "ci_high"}
+ROWS = set(Comparison.model_fields)
 REWARDS = {"policy", "accuracy", "ci_low", "ci_high", "pairs", "ceiling"}
 
 
@@ -127,8 +128,8 @@ def test_scoring_again_scores_nothing_and_writes_the_same_bytes(
 
 def test_the_schema(project: Params) -> None:
     found = results()
-    assert set(found) == {"schema", "comparisons", "head_to_heads", "implicit_reward", "rewards", "skills", "images"}
-    assert found["schema"] == 2
+    assert set(found) == {field.alias or name for name, field in Evaluation.model_fields.items()}
+    assert found["schema"] == 3
     assert [(r["policy"], r["baseline"], r["scorer"]) for r in found["comparisons"]] == [
         (name, "base", "oracle") for name in ("twin", "again", "dpo", "sft")
     ]

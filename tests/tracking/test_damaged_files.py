@@ -12,6 +12,7 @@ from diffalign.data.hub import fetch
 from diffalign.runtime import timings
 from diffalign.tracking import artifacts, run_records, summary
 from studies import run as study
+from tests.helpers import evaluations
 
 RECORD = dict.fromkeys(run_records.KEYS, "x")
 READERS: dict[str, tuple[Callable[[], Any], Any, str]] = {
@@ -20,7 +21,7 @@ READERS: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "metrics/ingest.json": (lambda: artifacts.points(["metrics/ingest.json"]), None, "dvc stage list"),
     "metrics/evaluate.json": (
         lambda: artifacts.points(["metrics/evaluate.json"]),
-        {"schema": 2, "comparisons": [], "head_to_heads": [], "implicit_reward": [], "rewards": [], "images": {}},
+        evaluations.evaluation(),
         "--single-item evaluate`",
     ),
     "curves/dpo.jsonl": (lambda: artifacts.points(["curves/dpo.jsonl"]), {"step": 1}, "--single-item train@dpo`"),
