@@ -10,7 +10,7 @@ from diffalign.core import records
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import accuracies, policy_rewards, results, scores, skills, win_rates
+from diffalign.evaluation import accuracies, alarm_figures, policy_rewards, results, scores, skills, win_rates
 from diffalign.evaluation.bootstrap import Floats
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.policy_rewards import Setting
@@ -53,6 +53,11 @@ def run(params: "Params") -> None:
     groups = win_rates.same_but_seed({name: params.policies[name].model_dump() for name in trained})
     for row in compared:
         win_rates.say_missing(row, judged)
+    seen = alarm_figures.see(
+        settings.alarms, shown, COMPARISONS, settings.split, params.precompute.resolution, params.data.max_image_pixels
+    )
+    alarms = alarm_figures.listed(settings.alarms, settings.baseline, judged, compared, scored, seen)
+    alarm_figures.say(alarms)
     top, prompts = accuracies.ceiling(scored.get("oracle")), [pair.prompt for pair in pairs]
     records.write(
         results.FILE,
@@ -68,7 +73,7 @@ def run(params: "Params") -> None:
             ],
             rewards=[accuracies.judge_accuracy(one, interval) for one in scored.values()],
             skills=tuple(skills.rates(shown, judged.scores, interval)),
-            alarms=[],
+            alarms=alarms,
             policies=dict(judged.policies),
             images={name: galleries.how_made(gallery) for name, gallery in shown.items()},
         ),

@@ -39,9 +39,15 @@ def run(params: "Params", reward: str | None = None) -> None:
     lines = [line for name, gallery in shown.items() for line in scoring.image_lines(gallery, columns[name])]
     base = settings.baseline
     again = scoring.score_again(shown[base], columns[base][reward], score, reward, settings.rescored, cache)
+    count = settings.alarms.shuffled
+    others = [
+        line
+        for name, gallery in shown.items()
+        for line in scoring.score_for_others(gallery, columns[name][reward], score, reward, count, cache)
+    ]
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
     if cache.hits:
         sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.kept.path}).\n")
-    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines, again)
+    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines, again, others)

@@ -27,6 +27,10 @@ def problems(params: Params) -> list[str]:
         )
     if unknown := [name for name in params.probe.rewards if name not in params.rewards]:
         lines.append(f"probe.rewards: expected some of rewards, {sorted(params.rewards)}, got {', '.join(unknown)}")
+    if unknown := [name for name in params.evaluate.alarms.held_out if name not in params.rewards]:
+        lines.append(
+            f"evaluate.alarms.held_out: expected some of rewards, {sorted(params.rewards)}, got {', '.join(unknown)}"
+        )
     lines += of_weights(params)
     lines += of_samplers(params)
     if params.reference.draws:

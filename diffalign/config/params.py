@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from diffalign.config.alarms import Alarms
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
 from diffalign.config.methods import dpo, kto, mapo, none, sft
@@ -96,6 +97,7 @@ class Evaluate(Model):
     seed: Whole
     rescored: Whole
     families: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]]
+    alarms: Alarms
 
 
 class Report(Model):

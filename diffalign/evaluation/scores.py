@@ -45,6 +45,15 @@ class PairScores(Record):
     loser: float | None
 
 
+class ForAnother(Record):
+    """One image's score for its own prompt, and for another image's."""
+
+    policy: str
+    prompt_index: int
+    own: float | None
+    other: float | None
+
+
 class Scored(Record):
     """A reward that scored, and its scores of the held-out pairs."""
 
@@ -53,6 +62,8 @@ class Scored(Record):
     pairs: list[PairScores]
     rescored: list[tuple[float, float]]
     """Two scores each of some images: as they were scored, and scored again, alone."""
+    shuffled: list[ForAnother]
+    """Of each policy the same prompts' images, scored for another one's prompt."""
 
     @property
     def tie_band(self) -> float:
@@ -71,10 +82,11 @@ def write(
     images: Iterable[ImageScores],
     pairs: Sequence[PairScores],
     rescored: Sequence[tuple[float, float]],
+    shuffled: Sequence[ForAnother],
 ) -> None:
     """Writes both files of a reward."""
     records.write_lines(FOLDER / f"{judge.name}.jsonl", images)
-    scored = Scored(schema=2, reward=judge, pairs=list(pairs), rescored=list(rescored))
+    scored = Scored(schema=2, reward=judge, pairs=list(pairs), rescored=list(rescored), shuffled=list(shuffled))
     records.write(FOLDER / f"{judge.name}.json", scored)
 
 

@@ -15,7 +15,7 @@ from diffalign.data import images
 from diffalign.data.batches.pairs import Pair
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation.score_cache import Key, ScoreCache
-from diffalign.evaluation.scores import Floats, ImageScores, PairScores, as_values
+from diffalign.evaluation.scores import Floats, ForAnother, ImageScores, PairScores, as_values
 from diffalign.generation.gallery import Gallery
 
 CHUNK = 64
@@ -71,6 +71,30 @@ def score_again(
         found.append(columns[reward][0])
     both = ((float(first[i]), float(value)) for i, value in zip(chosen, found, strict=True))
     return [(a, b) for a, b in both if not (math.isnan(a) or math.isnan(b))]
+
+
+def score_for_others(
+    gallery: Gallery, own: Floats, score: Score, reward: str, count: int, cache: ScoreCache | None = None
+) -> list[ForAnother]:
+    """Scores some of a policy's images for another one's prompt, half of them further on; `own` are their scores.
+
+    At most `count`, spread over the gallery, the same of each policy, but for those whose other prompt is their own.
+    """
+    chosen = np.unique(np.linspace(0, len(own) - 1, min(count, len(own))).round().astype(int)).tolist()
+    moved = chosen[len(chosen) // 2 :] + chosen[: len(chosen) // 2]
+    pairs = [(i, gallery.entries[i], gallery.entries[j].prompt) for i, j in zip(chosen, moved, strict=True)]
+    pairs = [(i, entry, prompt) for i, entry, prompt in pairs if prompt != entry.prompt]
+    found: list[float | None] = []
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        keys = [(entry.sha256, prompt) for _, entry, prompt in chunk]
+        known = cache.get(keys) if cache else None
+        pixels = [gallery.pixels(entry) for _, entry, _ in chunk] if known is None else []
+        found += as_values((known or scored(pixels, keys, score, cache))[reward])
+    return [
+        ForAnother(policy=gallery.about["policy"], prompt_index=entry.prompt_index, own=first, other=value)
+        for (_, entry, _), first, value in zip(pairs, as_values(own[[i for i, *_ in pairs]]), found, strict=True)
+    ]
 
 
 def image_lines(gallery: Gallery, scores: Mapping[str, Floats]) -> Iterator[ImageScores]:

@@ -96,7 +96,10 @@ def write_inputs(folder: Path, size: int = 64) -> None:
         ]
         write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
     write_json_lines(folder / SCORES, lines)
-    write_json(folder / "metrics/scores/oracle.json", {"schema": 2, "reward": ORACLE, "pairs": [], "rescored": []})
+    write_json(
+        folder / "metrics/scores/oracle.json",
+        {"schema": 2, "reward": ORACLE, "pairs": [], "rescored": [], "shuffled": []},
+    )
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
     counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
