@@ -33,7 +33,7 @@ class ScoreCache:
             return None
         try:
             columns = {name: as_column([scores[name] for scores in found]) for name in found[0]}
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise UserError(f"{self.kept.path} has something else than scores ({error!r}): remove it.") from error
         self.hits += len(keys)
         return columns
