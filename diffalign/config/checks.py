@@ -35,6 +35,8 @@ def problems(params: Params) -> list[str]:
     lines += of_samplers(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
+    for name, model in params.reward_models.items():
+        lines += [f"reward_models.{name}.{line}" for line in model.problems()]
     for name, policy in params.policies.items():
         if policy.method != "none":
             lines += [f"policies.{name}.{line}" for line in of_trained(params, policy)]

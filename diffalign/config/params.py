@@ -12,6 +12,7 @@ from diffalign.config.methods import dpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
+from diffalign.config.reward_models import RewardModel
 from diffalign.config.rewards import (
     aesthetic_v2,
     clip_score_h14,
@@ -22,6 +23,7 @@ from diffalign.config.rewards import (
     imagereward,
     jpeg_compressibility,
     jpeg_incompressibility,
+    learned,
     oracle,
     pickscore,
     vlm,
@@ -79,6 +81,7 @@ class Rewards(TypedDict, total=False):
     imagereward: imagereward.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
+    learned: learned.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
     vlm: vlm.Settings
@@ -124,14 +127,17 @@ class Params(Model):
     """Each with all its values, those of `training` too."""
     probe: Probe
     generate: Generate
+    reward_models: dict[Name, RewardModel]
+    """Those that this project trains; the folder `models/rewards/NAME` of one is a reward's `path`."""
     rewards: Rewards
     evaluate: Evaluate
     gate: Gate
     report: Report
 
     def inputs(self) -> list[str]:
-        """Lists the folders that must be there before the first stage: data, model, what policies begin from."""
-        return [self.data.path, self.model.path, *(policy.init for policy in self.policies.values())]
+        """Lists the folders that must be there before the first stage: data, models, where trainings begin."""
+        began = [one.init for one in (*self.policies.values(), *self.reward_models.values())]
+        return [self.data.path, self.model.path, *began]
 
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns how a policy's images are to be made: `sampler`, `steps`, `guidance` and `resolution`."""

@@ -90,13 +90,14 @@ def lock() -> dict[str, dict[str, Any]]:
     return _yaml(path)["stages"] if path.exists() else {}
 
 
-def check_leftovers(policies: Collection[str], rewards: Collection[str]) -> None:
-    """Raises UserError where outs of policies or rewards that params.yaml no longer has are left.
+def check_leftovers(policies: Collection[str], rewards: Collection[str], reward_models: Collection[str] = ()) -> None:
+    """Raises UserError where outs of policies, rewards or reward models that params.yaml no longer has are left.
 
     Evaluate and report would depend on them, and have other inputs in another clone. DVC itself doesn't delete what
     left its graph.
     """
-    folders = {"models/policies": policies, "images": policies, "curves": policies, "metrics/scores": rewards}
+    folders = {"models/policies": policies, "images": policies, "curves": [*policies, "rewards"]}
+    folders |= {"metrics/scores": rewards, "curves/rewards": reward_models, "metrics/rewards": reward_models}
     left = [
         path
         for folder, names in folders.items()
@@ -105,8 +106,9 @@ def check_leftovers(policies: Collection[str], rewards: Collection[str]) -> None
     ]
     if left:
         raise UserError(
-            "Outs of policies or rewards that aren't in params.yaml (any more): score, evaluate and report read whole "
-            f"folders. Remove them; DVC's cache keeps them:\n  rm -r {' '.join(shlex.quote(str(p)) for p in left)}"
+            "Outs of policies, rewards or reward models that aren't in params.yaml (any more): score, evaluate and "
+            "report read whole folders. Remove them; DVC's cache keeps them:\n"
+            f"  rm -r {' '.join(shlex.quote(str(p)) for p in left)}"
         )
 
 

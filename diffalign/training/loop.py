@@ -35,6 +35,7 @@ from diffalign.runtime.parallel import clip_gradients
 from diffalign.runtime.processes import die_with_parent
 from diffalign.training import checkpoints, monitor
 from diffalign.training.checkpoints import Checkpoint
+from diffalign.training.curve_file import LOGGED_STEPS
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import (
     Learner,
@@ -47,7 +48,7 @@ from diffalign.training.learner import (
     published_weights,
     state_tensors,
 )
-from diffalign.training.resume import LOGGED_STEPS, RATE, agreed, resume, say
+from diffalign.training.resume import RATE, agreed, resume, say
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
 

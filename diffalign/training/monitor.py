@@ -188,7 +188,7 @@ def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> 
 
 
 def read_lines(path: Path) -> list[dict[str, float]]:
-    """Reads the lines of a curve, which `resume.cut` has checked."""
+    """Reads the lines of a curve, which `curve_file.cut` has checked."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

@@ -5,14 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import write_bytes
-from diffalign.core.records import shortened
 from diffalign.methods import method as methods
-from diffalign.monitoring.curve import Line
 from diffalign.training import checkpoints
+from diffalign.training.curve_file import LOGGED_STEPS, cut
 from diffalign.training.learner import Learner, restore
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
@@ -20,8 +17,8 @@ from diffalign.training.spec import read as read_spec
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOGGED_STEPS, RATE = "curve.jsonl", "rate.json"
-"""Files of a run's work folder: its curve as it grows, and how fast it was."""
+RATE = "rate.json"
+"""The file of a run's work folder that says how fast it was."""
 
 
 def agreed(spec: Spec, work: Path, accelerator: "Accelerator") -> Spec:
@@ -86,32 +83,6 @@ def continued(
         text = "each step's batch stays the same, but the result isn't promised bit for bit"
         say(accelerator, f"train {spec.name}: from step {step} on another environment ({', '.join(changes)}): {text}")
     return [*environments, {"from_step": step, **present}]
-
-
-def cut(curve: Path, step: int) -> None:
-    """Leaves a curve's lines up to a step; a checkpoint of that step was saved after they were on the disk.
-
-    A crash may have left anything after them. UserError where one of them is damaged.
-    """
-    lines = curve.read_bytes().splitlines(keepends=True) if curve.exists() else []
-    steps = [step_of(line) for line in lines]
-    count = max((number for number, found in enumerate(steps, 1) if found is not None and found <= step), default=0)
-    if None in steps[:count]:
-        at = steps.index(None)
-        raise UserError(
-            f"{curve}: line {at + 1}: expected a JSON object with a step and figures, found "
-            f"{shortened(lines[at].rstrip())}: the file was damaged or edited. Remove {curve.parent} and run the same "
-            "command again: the training starts anew."
-        )
-    write_bytes(curve, b"".join(lines[:count]))
-
-
-def step_of(line: bytes) -> int | None:
-    """Returns the step of a curve's line; None for one that is cut short or damaged."""
-    try:
-        return Line.model_validate_json(line).step if line.endswith(b"\n") else None
-    except ValidationError:
-        return None
 
 
 def say(accelerator: "Accelerator", text: str) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from diffalign.core.files import RUNS, lock, write_text
+from diffalign.core.files import lock, write_text
 from diffalign.core.publishing import publish
 from diffalign.runtime import environment, external, timings
 from diffalign.runtime.launch import launch
 from diffalign.training import checkpoints
-from diffalign.training.resume import LOGGED_STEPS, RATE
+from diffalign.training.curve_file import LOGGED_STEPS, show_live
+from diffalign.training.resume import RATE
 from diffalign.training.spec import Machine, Spec
 
 WORKER = "diffalign.training.loop"
@@ -35,7 +36,7 @@ def this_machine() -> Machine:
 def train(spec: Spec, work: Path, held: int) -> None:
     """Runs the workers of a run in its work folder, whose lock is `held`, to their end."""
     spec.write(work / "spec.json")
-    show_live(work, spec.name)
+    show_live(work, f"train@{spec.name}")
     launch(WORKER, [str(work / "spec.json")], spec.machine.processes, work / "error.txt", held)
 
 
@@ -73,14 +74,6 @@ def compiled_before(work: Path) -> bool | None:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             continue  # a broken one, which `checkpoints.newest` reports
     return None
-
-
-def show_live(work: Path, policy: str) -> None:
-    """Links runs/live/train@POLICY.jsonl to the curve as it grows, for whoever watches."""
-    live = RUNS / "live" / f"train@{policy}.jsonl"
-    live.parent.mkdir(parents=True, exist_ok=True)
-    live.unlink(missing_ok=True)
-    live.symlink_to((work / LOGGED_STEPS).resolve())
 
 
 def record_rate(spec: Spec, resolution: int, path: Path) -> None:

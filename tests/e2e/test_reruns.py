@@ -26,8 +26,13 @@ class Project:
             shutil.copytree(repo / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copy(repo / name, folder / name)
-        for name in ("assets/comparisons/rows.parquet", "assets/tiny-sd/scheduler/scheduler_config.json"):
+        for name in (
+            "assets/comparisons/rows.parquet",
+            "assets/tiny-sd/scheduler/scheduler_config.json",
+            "assets/tiny-clip/config.json",
+        ):
             self.write(name, "stand-in")
+        (folder / "metrics/rewards").mkdir(parents=True)  # git has it, with a .gitkeep
         Repo.init(str(folder), no_scm=True).close()
         with self.dvc() as dvc:
             for out in (out for stage in dvc.index.stages for out in stage.outs):

@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any]) -> Params:
     """The default params.yaml with small sizes, the given policies, and `section={key: value}` changes;
-    the section `rewards` is replaced.
+    the sections `rewards` and `reward_models` are replaced; the oracle judges, and there are no reward models.
 
     A policy is given as its method and what differs from METHODS and SMALL.
     """
@@ -32,8 +32,9 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw["generate"] |= {"prompts": 4, "steps": 2}
     raw["probe"] |= {"every": 0, **LIMITS}
     raw["evaluate"] |= {"bootstrap": 100, "draws": 2}
+    raw |= {"reward_models": {}, "rewards": {"oracle": {}}}
     for section, values in changes.items():
-        raw[section] = values if section == "rewards" else raw[section] | values
+        raw[section] = values if section in ("rewards", "reward_models") else raw[section] | values
     if raw["model"]["family"] == "sd3" and not raw["generate"]["sampler"]["name"].startswith("flow_"):
         raw["generate"]["sampler"] = {"name": "flow_euler"}
     (folder / "params.yaml").write_text(yaml_file.dump(raw), "utf-8")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffalign.core import records
 from diffalign.core.files import sha256_file
-from diffalign.rewards.parts import blip, clip, convert, head
+from diffalign.rewards.parts import blip, card, clip, convert, head
 from tests.helpers import open_blip, open_clip
 from tests.helpers.tiny import write_vocabulary
 
@@ -19,9 +20,27 @@ BACKBONES = {
     "hpsv2": "ViT-H/14",
     "hpsv2_1": "ViT-H/14",
     "imagereward": "BLIP",
+    "learned": "ViT-H/14",
     "pickscore": "ViT-H/14",
 }
 """Of each reward with weights."""
+UNKNOWN = card.Accuracy(accuracy=None, ci_low=None, ci_high=None, pairs=0)
+CARD = card.Card(
+    name="mine",
+    preferences=2,
+    ties=0,
+    prompts=1,
+    images=3,
+    raters=[],
+    sha256="0",
+    step=1,
+    before=UNKNOWN,
+    validation=UNKNOWN,
+    settings={"init": "clip"},
+    init_fingerprint="0",
+    environments=[],
+)
+"""What a reward model that was trained here says of itself."""
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
@@ -43,6 +62,8 @@ def make(name: str, folder: Path, seed: int = 1) -> Path:
         converted(name, {"epoch": 1, "state_dict": state}, folder)
     else:
         open_clip.make_folder(folder, state, ACTIVATIONS[BACKBONES[name]])
+    if name == "learned":
+        records.write(folder / card.FILE, CARD)
     if name == "aesthetic_v2":
         converted(name, random_head(seed), folder)
     return folder

@@ -40,7 +40,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obj
         tiny_rewards.shrink(patch)
         folders = {name: tiny_rewards.make(name, tmp_path_factory.mktemp(name)) for name in tiny_rewards.BACKBONES}
         yield {name: {} for name in PROGRAMS} | {
-            name: {"path": str(folder), "batch_size": 2, "sha256": None} for name, folder in folders.items()
+            name: {"path": str(folder), "batch_size": 2} | ({} if name == "learned" else {"sha256": None})
+            for name, folder in folders.items()
         }
 
 

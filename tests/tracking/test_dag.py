@@ -74,11 +74,17 @@ def test_outs_of_policies_that_left_are_pointed_out(tmp_path, monkeypatch):
         "metrics/scores/oracle.json",
         "metrics/scores/oracle.jsonl",
         "metrics/scores/other.json",
+        "curves/rewards/mine.jsonl",
+        "metrics/rewards/mine.json",
+        "metrics/rewards/gone.json",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    with pytest.raises(UserError, match=r"rm -r 'images/old one' curves/gone\.jsonl metrics/scores/other\.json$"):
-        dag.check_leftovers(["base"], ["oracle"])
+    with pytest.raises(
+        UserError,
+        match=r"rm -r 'images/old one' curves/gone\.jsonl metrics/scores/other\.json metrics/rewards/gone\.json$",
+    ):
+        dag.check_leftovers(["base"], ["oracle"], ["mine"])
 
 
 def test_dvc_reads_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from diffalign.core.errors import UserError
+from diffalign.training.curve_file import cut
 from diffalign.training.monitor import read_lines
-from diffalign.training.resume import cut
 
 LINES = [b'{"step": %d, "loss": 0.5, "probe/se": NaN}\n' % step for step in (2, 4, 6)]
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from diffalign.core import yaml_file
 from diffalign.runtime.signals import noted
-from diffalign.training import resume
+from diffalign.training import curve_file
 from tests.helpers.checkout import make_trainable
 from tests.helpers.pids import gone
 
@@ -154,7 +154,7 @@ def test_a_curve_is_cut_to_a_step(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step}) + "\n" for step in (1, 2, 3)]
     for tail in ("", '{"step": 4}\n', '{"st', "\0" * 9, "\0\n"):
         curve.write_text("".join(lines) + tail)
-        resume.cut(curve, 2)
+        curve_file.cut(curve, 2)
         assert curve.read_text() == "".join(lines[:2])
-    resume.cut(tmp_path / "none.jsonl", 0)
+    curve_file.cut(tmp_path / "none.jsonl", 0)
     assert (tmp_path / "none.jsonl").read_text() == ""

@@ -101,8 +101,11 @@ def embedded(model: Any, square: Square, pixels: Tensor) -> Tensor:
     return normalize(model.get_image_features(pixel_values=images.to(model.dtype)).pooler_output.float(), dim=1)
 
 
-def load(folder: Path, backbone: str, square: Square, batch_size: int, device: torch.device | str) -> Clip:
-    """Loads both towers of a CLIP and its tokenizer; UserError if the folder holds another kind of CLIP."""
+def load(folder: Path, backbone: str | None, square: Square, batch_size: int, device: torch.device | str) -> Clip:
+    """Loads both towers of a CLIP and its tokenizer; UserError if the folder holds another kind of CLIP.
+
+    `backbone` is the kind, None: any.
+    """
     from transformers import CLIPTokenizer
 
     model = load_model(folder, backbone, device)
@@ -118,12 +121,12 @@ def load(folder: Path, backbone: str, square: Square, batch_size: int, device: t
     return Clip(model.to(precision(device)), tokenizer, square, batch_size, scale)
 
 
-def load_model(folder: Path, backbone: str, device: torch.device | str) -> Any:
-    """Loads both towers of a CLIP, in float32; UserError unless it's one of the kind `backbone`."""
+def load_model(folder: Path, backbone: str | None, device: torch.device | str) -> Any:
+    """Loads both towers of a CLIP, in float32; UserError unless it's one of the kind `backbone`, None: any."""
     from transformers import CLIPModel
 
     model = load_part(CLIPModel, folder, torch.device(device), torch.float32)
-    for section, values in BACKBONES[backbone].items():
+    for section, values in (BACKBONES[backbone] if backbone else {}).items():
         for key, expected in values.items():
             found = getattr(getattr(model.config, section), key)
             if found != expected:

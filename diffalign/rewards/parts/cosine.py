@@ -58,7 +58,7 @@ def load(
     settings: WeightsFolder,
     device: torch.device | str,
     *,
-    backbone: str,
+    backbone: str | None,
     square: clip.Square,
     trained_on: str,
     families: tuple[str, ...],
@@ -66,7 +66,8 @@ def load(
 ) -> CosineReward:
     """Loads a reward's CLIP from its folder, whose files have been checked; the first version of its code.
 
-    The factor is 1, or the one that CLIP's training learnt. UserError where the folder holds another kind of CLIP.
+    `backbone` is the kind of CLIP, None: any. The factor is 1, or the one that CLIP's training learnt. UserError where
+    the folder holds another kind of CLIP.
     """
     folder = Path(settings.path)
     towers = clip.load(folder, backbone, square, settings.batch_size, device)
