@@ -19,8 +19,10 @@ from diffalign.config.rewards import (
     clip_score_l14,
     hpsv2,
     hpsv2_1,
+    hpsv3,
     http,
     imagereward,
+    implicit,
     jpeg_compressibility,
     jpeg_incompressibility,
     learned,
@@ -77,8 +79,10 @@ class Rewards(TypedDict, total=False):
     clip_score_l14: clip_score_l14.Settings
     hpsv2: hpsv2.Settings
     hpsv2_1: hpsv2_1.Settings
+    hpsv3: hpsv3.Settings
     http: http.Settings
     imagereward: imagereward.Settings
+    implicit: implicit.Settings
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     learned: learned.Settings

@@ -21,7 +21,7 @@ from diffalign.data.batches.pairs import Pair
 from diffalign.data.shards.reader import image_cond, prompt_key, stacked
 from diffalign.diffusion.losses import errors as denoising_errors
 from diffalign.diffusion.process import Denoise
-from diffalign.diffusion.rng import REWARD, generator, normal, text_seed
+from diffalign.diffusion.reward_draws import reward_draw
 from diffalign.diffusion.timesteps import Times
 
 Floats = NDArray[np.float64]
@@ -32,12 +32,6 @@ class Store(Protocol):
 
     def get(self, key: str) -> dict[str, Tensor]:
         """Returns the tensors of one sample, without a batch dimension."""
-
-
-def reward_draw(seed: int, pair_id: str, k: int, shape: tuple[int, ...], times: Times) -> tuple[int | float, Tensor]:
-    """Returns (t, eps [C, h, w]) of a pair's k-th draw: a function of the arguments, shared by both images."""
-    rng = generator(REWARD, seed, text_seed(pair_id), k)
-    return times.draw(rng), normal(rng, shape)
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ from diffalign.rewards.reward import Detailed
 from diffalign.shapes import oracle, scenes
 from tests.helpers import tiny_rewards
 
-SERVICES = ("http", "vlm")
-"""Rewards that need a server: their own tests have one."""
-NAMES = [name for name in axes.names("diffalign.rewards") if name not in SERVICES]
+APART = ("hpsv3", "http", "implicit", "vlm")
+"""Rewards that need a server, a policy or a large text: their own tests have them."""
+NAMES = [name for name in axes.names("diffalign.rewards") if name not in APART]
 PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle")
 """Rewards without settings; the others take a folder of weights, here a tiny one."""
 RED, BLUE = "a large red circle on a white background", "a large blue square on a black background"

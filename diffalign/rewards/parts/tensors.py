@@ -13,10 +13,13 @@ from diffalign.models.parts.weights import finite, not_finite
 Shapes = Mapping[str, Sequence[int]]
 
 
-def read(file: Path, expected: Shapes) -> dict[str, Tensor]:
-    """Reads a file's tensors; UserError unless they are exactly those expected, of their shapes, and finite."""
+def read(file: Path, expected: Shapes, unused: str = "") -> dict[str, Tensor]:
+    """Reads a file's tensors; UserError unless they are exactly those expected, of their shapes, and finite.
+
+    Tensors whose names begin with `unused` are left out.
+    """
     try:
-        state = load_file(file)
+        state = {name: value for name, value in load_file(file).items() if not unused or not name.startswith(unused)}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} can't be read: expected safetensors, found {error}. Convert it again.") from error
     check(str(file), state, expected)
