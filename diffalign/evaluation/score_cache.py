@@ -11,6 +11,8 @@ from diffalign.core.kept import Kept
 from diffalign.evaluation.scores import Floats, as_column, as_values
 
 FOLDER = files.RUNS / "scores"
+HOW = ("parallel", "per_minute", "retries", "timeout", "token_variable")
+"""Settings that say how a service is asked, and change no score."""
 Key = tuple[str, str]
 """An image, by the SHA-256 of its file's bytes, and the prompt that it is scored for."""
 
@@ -52,6 +54,7 @@ class ScoreCache:
 
 def opened(reward: str, version: str, settings: Mapping[str, Any], lasting: bool = True) -> ScoreCache:
     """Opens a reward's cache: another version, other settings or other code of score@NAME finds nothing there."""
-    parts = {"version": version, "settings": settings, "code": code_hash("score", {"key": reward})}
+    own = {key: value for key, value in settings.items() if key not in HOW}
+    parts = {"version": version, "settings": own, "code": code_hash("score", {"key": reward})}
     made_by = files.sha256_bytes(files.canonical_json(parts).encode())
     return ScoreCache(FOLDER / f"{reward}.sqlite", reward, made_by, lasting)

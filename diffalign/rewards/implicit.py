@@ -83,21 +83,16 @@ class Implicit:
         return torch.cat(found)
 
 
-def check(settings: "Settings") -> None:
-    """Raises UserError unless the folder is a policy's."""
-    if not (Path(settings.policy) / "policy.json").is_file():
-        raise UserError(
-            f"rewards.implicit.policy: expected a trained policy's folder, found no policy.json in {settings.policy}. "
-            "Train it first: `dvc repro train@NAME`."
-        )
-
-
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads the policy and its reference; UserError where a folder isn't what it should be."""
-    check(settings)
+    folder = Path(settings.policy)
+    if not (folder / "policy.json").is_file():
+        raise UserError(
+            f"rewards.implicit.policy: expected a trained policy's folder, found no policy.json in {folder}. "
+            "Train it first: `dvc repro train@NAME`."
+        )
     model = networks.load(settings.family, settings.model, ("vae", "text"), device)
     model.load_denoiser(Path(settings.init))
-    folder = Path(settings.policy)
     policy = policies.load_policy(settings.family, settings.model, folder, device, ())
     denoiser = networks.denoiser_folder(settings.family, settings.init)
     parts = (folder, denoiser, Path(settings.model) / "vae")

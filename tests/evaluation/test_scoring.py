@@ -148,7 +148,7 @@ def test_what_made_a_score_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(score_cache, "code_hash", lambda stage, chosen: f"{stage} {chosen['key']}")
     named = [
         score_cache.opened("judge", version, settings).made_by
-        for version, settings in (("1", {}), ("2", {}), ("1", {"path": "a"}), ("1", {"path": "a"}))
+        for version, settings in (("1", {}), ("2", {}), ("1", {"path": "a"}), ("1", {"path": "a", "parallel": 9}))
     ]
     assert len(set(named)) == 3 and named[2] == named[3]
 

@@ -69,7 +69,7 @@ def bring(reward: str, folder: Path, sources: Iterable[Published]) -> None:
         if source.checkpoint:
             converted(reward, folder, source)
         else:
-            hub.bring(*pinned(reward, source, folder, source.files))
+            as_published(reward, folder, source)
         names += source.files
     weights.note(folder, {name: weights.digest(folder / name, "sha256") for name in names})
 
@@ -77,6 +77,18 @@ def bring(reward: str, folder: Path, sources: Iterable[Published]) -> None:
 def pinned(reward: str, source: Published, folder: Path, files: tuple[str, ...]) -> tuple[str, Pinned]:
     """Returns the name that the lock file has for some files of a reward, and what the hub is asked for."""
     return f"{reward}: {source.repo}", Pinned(source.repo, "model", source.revision or "main", folder, files, flat=True)
+
+
+def as_published(reward: str, folder: Path, source: Published) -> None:
+    """Downloads files as they are; UserError where their repository lacks one."""
+    asked = pinned(reward, source, folder, source.files)
+    found = {remote.target.name for remote in hub.listed(*asked)}
+    if lacking := [name for name in source.files if name not in found]:
+        raise UserError(
+            f"{source.repo} has no {', '.join(lacking)} at {asked[1].revision}: bring it yourself into {folder}, or "
+            "correct SOURCES of the reward."
+        )
+    hub.bring(*asked)
 
 
 def converted(reward: str, folder: Path, source: Published) -> None:

@@ -69,6 +69,8 @@ class Service:
     def __init__(self, reward: str, settings: Settings, path: str = "") -> None:
         self.reward, self.url, self.retries = reward, settings.url.rstrip("/") + path, settings.retries
         self.token = read_token(reward, settings.token_variable)
+        if self.token and self.url.startswith("http://") and urlsplit(self.url).hostname not in LOOPBACK:
+            sys.stderr.write(f"rewards.{reward}.url: {self.url} isn't https: the token goes there in plain sight.\n")
         self.pace, self.parallel = Pace(settings.per_minute), settings.parallel
         self.lock, self.in_a_row, self.timeout = threading.Lock(), 0, settings.timeout
         self.stopped = threading.Event()

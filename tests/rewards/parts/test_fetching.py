@@ -161,6 +161,13 @@ def test_a_folder_of_ones_own(hub: Hub, capsys: pytest.CaptureFixture[str]) -> N
     assert Path("elsewhere/pick/vocab.json").exists()
 
 
+def test_a_repository_without_a_file_is_told(hub: Hub) -> None:
+    del hub.repositories["model", PICK][REVISIONS[PICK]]["config.json"]
+    with pytest.raises(UserError, match=rf"{PICK} has no config\.json at {REVISIONS[PICK]}"):
+        fetching.run(["pickscore"], {})
+    assert not asked_files(hub)
+
+
 def test_what_has_no_weights_is_told() -> None:
     with pytest.raises(UserError, match=r"expected some of aesthetic_v2, .*; oracle has no published weights"):
         fetching.run(["oracle"], {})
