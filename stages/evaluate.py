@@ -10,7 +10,16 @@ from diffalign.core import records
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import accuracies, alarm_figures, policy_rewards, results, scores, skills, win_rates
+from diffalign.evaluation import (
+    accuracies,
+    alarm_figures,
+    pair_rewards,
+    policy_rewards,
+    results,
+    scores,
+    skills,
+    win_rates,
+)
 from diffalign.evaluation.bootstrap import Floats
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.policy_rewards import Setting
@@ -27,7 +36,7 @@ COMPARISONS, SHARDS, POLICIES, IMAGES = map(Path, ("data/comparisons", "data/sha
 
 
 def run(params: "Params") -> None:
-    """Writes `metrics/evaluate.json`.
+    """Writes `metrics/evaluate.json` and `metrics/implicit_reward.jsonl`.
 
     Raises UserError where scores or policies are of other images than those that are there.
     """
@@ -58,6 +67,8 @@ def run(params: "Params") -> None:
     )
     alarms = alarm_figures.listed(settings.alarms, settings.baseline, judged, compared, scored, seen)
     alarm_figures.say(alarms)
+    implied = measured(params, pairs)
+    pair_rewards.write(pairs, implied)
     top, prompts = accuracies.ceiling(scored.get("oracle")), [pair.prompt for pair in pairs]
     records.write(
         results.FILE,
@@ -68,8 +79,7 @@ def run(params: "Params") -> None:
             categories=win_rates.by_category(settings.baseline, judged),
             over_seeds=win_rates.over_seeds(groups, settings.baseline, judged),
             implicit_reward=[
-                accuracies.implicit_accuracy(name, values, prompts, top, interval)
-                for name, values in measured(params, pairs).items()
+                accuracies.implicit_accuracy(name, values, prompts, top, interval) for name, values in implied.items()
             ],
             rewards=[accuracies.judge_accuracy(one, interval) for one in scored.values()],
             skills=tuple(skills.rates(shown, judged.scores, interval)),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffalign.core import records
 from diffalign.evaluation import gate, results, verdicts
+from diffalign.evaluation.audits import findings
 from diffalign.monitoring import alarms, curve
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ CURVES = Path("curves")
 
 def run(params: "Params") -> None:
     """Writes `metrics/gate.json` and prints a table; raises UserError where metrics are missing or damaged."""
-    figures = gate.Figures(evaluation=results.read(), training_alarms=raised(params))
+    figures = gate.Figures(results.read(), findings.read(), raised(params))
     found = gate.judge(params.gate.conditions, list(params.policies), params.evaluate.baseline, figures)
     records.write(verdicts.FILE, found)
     sys.stdout.write("".join(f"{verdicts.table(policy)}\n" for policy in found.policies))

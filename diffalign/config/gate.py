@@ -22,7 +22,30 @@ class TrainingAlarms(Model):
     allowed: list[str]
 
 
-Condition = Annotated[WinRate | TrainingAlarms, Field(discriminator="figure")]
+class Flagged(Model):
+    """The share of images that a filter flags: the upper bound of its rise over the baseline's, in each set."""
+
+    figure: Literal["flagged"]
+    filter: Name
+    at_most: Share
+
+
+class Shift(Model):
+    """The total variation from the baseline's images of an attribute that prompts leave open: its upper bound."""
+
+    figure: Literal["shift"]
+    attribute: Name
+    at_most: Share
+
+
+class RaterGap(Model):
+    """The gap between groups of raters in their agreement with the policy's implicit reward: its upper bound."""
+
+    figure: Literal["rater_gap"]
+    at_most: Share
+
+
+Condition = Annotated[WinRate | TrainingAlarms | Flagged | Shift | RaterGap, Field(discriminator="figure")]
 
 
 class Gate(Model):

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from diffalign.config.alarms import Alarms
+from diffalign.config.audit import Audit
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
 from diffalign.config.methods import dpo, kto, mapo, none, sft
@@ -135,6 +136,7 @@ class Params(Model):
     """Those that this project trains; the folder `models/rewards/NAME` of one is a reward's `path`."""
     rewards: Rewards
     evaluate: Evaluate
+    audit: Audit
     gate: Gate
     report: Report
 

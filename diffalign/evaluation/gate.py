@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffalign.evaluation.audits.findings import Audit, Estimated
 from diffalign.evaluation.results import Evaluation
 from diffalign.evaluation.verdicts import PolicyRulings, Ruling, Verdict, Verdicts, overall
 
 if TYPE_CHECKING:
-    from diffalign.config.gate import Condition, TrainingAlarms, WinRate
+    from diffalign.config.gate import Condition, Flagged, RaterGap, Shift, TrainingAlarms, WinRate
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Figures:
     """All that conditions may ask for."""
 
     evaluation: Evaluation
+    audit: Audit
     training_alarms: Mapping[str, Sequence[str]]
     """Of each policy that was trained and probed, the names of the alarms that were raised."""
 
@@ -57,11 +59,56 @@ def training_alarms(condition: "TrainingAlarms", policy: str, figures: Figures) 
     return [count(name, raised)]
 
 
+def flagged(condition: "Flagged", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that a filter flag no more of a policy's images than of the baseline's, but for a margin, in each set."""
+    rows = [r for r in figures.audit.safety if r.policy == policy and r.filter == condition.filter]
+    return estimates(
+        f"rise of images flagged by {condition.filter}, upper bound at most {condition.at_most:g}",
+        [(row.set, row.difference) for row in rows],
+        f"no such filter: is {condition.filter} in audit.filters?",
+        condition.at_most,
+    )
+
+
+def shift(condition: "Shift", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that an attribute's distribution have moved at most so far from the baseline's, in each set."""
+    rows = [r for r in figures.audit.shifts if r.policy == policy and r.audit == condition.attribute]
+    return estimates(
+        f"shift of {condition.attribute}, upper bound at most {condition.at_most:g}",
+        [(row.set, row.distance) for row in rows],
+        f"no open prompts, or {condition.attribute} isn't in audit.attributes",
+        condition.at_most,
+    )
+
+
+def rater_gap(condition: "RaterGap", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that groups of raters agree about as often with a policy's implicit reward."""
+    rows = [r for r in figures.audit.composition if r.kind == "policy" and r.name == policy]
+    return estimates(
+        f"gap between groups of raters, upper bound at most {condition.at_most:g}",
+        [("", row.gap) for row in rows],
+        "no groups: are there audit.rater_groups, and was the policy trained?",
+        condition.at_most,
+    )
+
+
 CONDITIONS: dict[str, Callable[[Any, str, Figures], list[Ruling]]] = {
     "win_rate": win_rate,
     "training_alarms": training_alarms,
+    "flagged": flagged,
+    "shift": shift,
+    "rater_gap": rater_gap,
 }
 """The function of each `figure` in params."""
+
+
+def estimates(name: str, found: Sequence[tuple[str, Estimated]], absent: str, most: float) -> list[Ruling]:
+    """Rules by the upper bound of each estimate, with its set; missing, for the reason given, without any."""
+    if not found:
+        return [missing(name, absent, most)]
+    return [
+        upper_bound(f"{name} ({group})" if group else name, one.value, one.low, one.high, most) for group, one in found
+    ]
 
 
 def lower_bound(name: str, figure: float | None, low: float | None, high: float | None, above: float) -> Ruling:

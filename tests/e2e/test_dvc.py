@@ -14,7 +14,7 @@ from tests.helpers.clone import POLICIES, clone, digest, edit, environment, ran,
 
 pytestmark = pytest.mark.slow
 
-STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "gate", "report"} | {
+STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "audit", "gate", "report"} | {
     f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES
 }
 
@@ -45,17 +45,17 @@ def test_an_edit_of_what_only_evaluation_needs_trains_nothing(project: Path) -> 
     before = digest(project)
     file = project / "diffalign/evaluation/win_rates.py"
     file.write_text(file.read_text() + "\n# changed\n")
-    assert ran(run("dvc", "repro", cwd=project)) <= {"evaluate", "gate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) <= {"evaluate", "audit", "gate", "report"}
     assert digest(project, ["models", "images", "metrics"]) == {
         name: value for name, value in before.items() if name.split("/")[0] in ("models", "images", "metrics")
     }
 
 
 def test_an_edit_of_a_reward_runs_its_own_scoring_only(project: Path) -> None:
-    """What comes out is the same, so that what reads it isn't run either."""
+    """What comes out is the same, so that what reads it isn't run either; an audit's filters may be of any reward."""
     file = project / "diffalign/rewards/oracle.py"
     file.write_text(file.read_text() + "\n# changed\n")
-    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle", "audit"}
 
 
 def test_without_rewards_the_rest_runs(project: Path) -> None:
@@ -67,7 +67,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
-    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "gate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "audit", "gate", "report"}
     params.write_text(before)
     run("dvc", "repro", cwd=project)
 
@@ -79,6 +79,7 @@ def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> Non
         "generate@dpo",
         "score@oracle",
         "evaluate",
+        "audit",
         "gate",
         "report",
     }

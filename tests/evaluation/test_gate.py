@@ -7,10 +7,11 @@ from pydantic import TypeAdapter
 
 from diffalign.config.gate import Condition
 from diffalign.evaluation import gate, verdicts
+from diffalign.evaluation.audits.findings import Audit, Estimated
 from diffalign.evaluation.results import Comparison, Evaluation
 from tests.helpers import evaluations
 
-NAMES = {"win_rate", "training_alarms"}
+NAMES = {"win_rate", "training_alarms", "flagged", "shift", "rater_gap"}
 
 
 def condition(**values: Any) -> Any:
@@ -27,7 +28,7 @@ def comparison(policy: str = "dpo", scorer: str = "oracle", low: float | None = 
 
 def figures(*rows: Comparison, alarms: dict[str, list[str]] | None = None) -> gate.Figures:
     found = Evaluation.model_validate(evaluations.evaluation(comparisons=list(rows)))
-    return gate.Figures(found, alarms or {})
+    return gate.Figures(found, Audit(schema=1, safety=[], shifts=[], composition=[], ungrouped=[]), alarms or {})
 
 
 def verdict(asked: dict[str, Any], found: gate.Figures, policy: str = "dpo") -> str:
@@ -59,6 +60,31 @@ def test_alarms_close_the_gate_unless_allowed() -> None:
     found = figures(alarms={"quiet": [], "loud": ["saturation", "divergence"], "tolerated": ["saturation"]})
     expected = {"quiet": "passed", "loud": "failed", "tolerated": "passed", "unprobed": "missing"}
     assert {name: verdict(asked, found, name) for name in expected} == expected
+
+
+def test_upper_bounds_decide_about_what_must_not_rise() -> None:
+    """A rise of 1 point that may be 4 doesn't pass a gate at 2; each set is a condition of its own."""
+    found = [
+        ("test", Estimated(value=0.01, low=-0.02, high=0.04)),
+        ("parti", Estimated(value=0.0, low=-0.01, high=0.01)),
+    ]
+    rulings = gate.estimates("rise", found, "no filter", 0.02)
+    assert [(r.name, r.verdict) for r in rulings] == [("rise (test)", "failed"), ("rise (parti)", "passed")]
+    (absent,) = gate.estimates("rise", [], "no filter", 0.02)
+    unknown = gate.estimates("rise", [("", Estimated(value=None, low=None, high=None))], "", 0.02)[0]
+    assert (absent.verdict, absent.note, unknown.verdict) == ("missing", "no filter", "missing")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"figure": "flagged", "filter": "nsfw", "at_most": 0.01},
+        {"figure": "shift", "attribute": "size", "at_most": 0.1},
+        {"figure": "rater_gap", "at_most": 0.1},
+    ],
+)
+def test_what_was_not_audited_is_missing(asked: dict[str, Any]) -> None:
+    assert verdict(asked, figures()) == "missing"
 
 
 def test_all_conditions_must_pass_and_missing_is_not_passed() -> None:

@@ -8,6 +8,7 @@ from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json_lines
 from diffalign.evaluation import results, verdicts
+from diffalign.evaluation.audits import findings
 from stages import gate
 from tests.evaluation.test_gate import comparison, figures
 from tests.helpers.project import make_params
@@ -20,10 +21,15 @@ def test_the_stage_rules_on_each_policy(
 ) -> None:
     """sft's winners got much worse in training: its win rate doesn't help it."""
     monkeypatch.chdir(tmp_path)
-    params = make_params(tmp_path, POLICIES)
+    conditions = [
+        {"figure": "win_rate", "judge": "oracle", "above": 0.5},
+        {"figure": "training_alarms", "allowed": []},
+    ]
+    params = make_params(tmp_path, POLICIES, gate={"conditions": conditions})
     with pytest.raises(UserError, match="dvc repro evaluate"):
         gate.run(params)
     records.write(results.FILE, figures(comparison("dpo"), comparison("sft")).evaluation)
+    records.write(findings.FILE, figures().audit)
     for name, risen in (("dpo", 0.0), ("sft", 9.0)):
         probe = {"winner_relative": risen, "winner_relative_se": 0.1, "loser_relative": 0.0, "broken": 0.0}
         line = {"step": 8} | {f"probe/{key}": value for key, value in probe.items()}

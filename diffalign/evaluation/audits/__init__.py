@@ -1,0 +1,1 @@
+"""Audits of policies: what became unsafe, and whose preference was learned."""

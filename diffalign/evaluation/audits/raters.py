@@ -1,0 +1,98 @@
+"""Whose preference was learned: how often a policy's implicit reward, or a judge, agrees with each group of raters."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import numpy as np
+
+from diffalign.evaluation import statistics
+from diffalign.evaluation.audits import differences
+from diffalign.evaluation.audits.attributes import Resampling
+from diffalign.evaluation.audits.differences import Floats
+from diffalign.evaluation.audits.findings import Agreement, Composition
+from diffalign.evaluation.audits.safety import estimated
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Held-out pairs [N] whose rater is known and in a group, and how many training pairs each rater answered."""
+
+    prompts: Sequence[str]
+    raters: Sequence[str]
+    groups: Sequence[str]
+    trained: Mapping[str, int]
+
+
+def group_of(rater: str, patterns: Mapping[str, Sequence[str]]) -> str | None:
+    """Returns the first group with a pattern, such as `1*`, that fits a rater's id; None without one."""
+    return next((name for name, own in patterns.items() if any(fnmatchcase(rater, one) for one in own)), None)
+
+
+def answers(
+    prompts: Sequence[str],
+    raters: Sequence[str | None],
+    trained: Mapping[str, int],
+    patterns: Mapping[str, Sequence[str]],
+) -> tuple[Answers, list[int], list[str]]:
+    """Returns the answers whose rater is in a group, which pairs these are, and the raters without a group."""
+    groups = [None if rater is None else group_of(rater, patterns) for rater in raters]
+    kept = [i for i, group in enumerate(groups) if group is not None]
+    without = sorted({str(rater) for rater, group in zip(raters, groups, strict=True) if group is None})
+    chosen = Answers(
+        [prompts[i] for i in kept], [str(raters[i]) for i in kept], [str(groups[i]) for i in kept], trained
+    )
+    return chosen, kept, without
+
+
+def compose(
+    name: str, kind: Literal["policy", "judge"], rewards: Floats, answers: Answers, how: Resampling
+) -> Composition:
+    """Says how often rewards [N, 2] (winner, loser) rank pairs as raters did, by group and by rater.
+
+    Pairs without a reward are left out. The gap needs two groups of two raters or more.
+    """
+    right = statistics.outcomes(rewards[:, 0], rewards[:, 1])
+    known = np.flatnonzero(~np.isnan(right)).tolist()
+    right, raters = right[known], [answers.raters[i] for i in known]
+    groups, prompts = [answers.groups[i] for i in known], [answers.prompts[i] for i in known]
+    member = dict(zip(raters, groups, strict=True))
+    counted = Counter(dict.fromkeys(groups, 0))
+    for rater, group in member.items():
+        counted[group] += answers.trained.get(rater, 0)
+    rates = differences.by_cluster(right, raters) if raters else np.empty(0)
+    own = [member[rater] for rater in dict.fromkeys(raters)]
+    testable = len(set(own)) > 1 and min(Counter(own).values()) > 1
+    return Composition(
+        name=name,
+        kind=kind,
+        groups=[
+            _agreement(group, sum(g == group for g in own), counted[group], right, groups, prompts, how)
+            for group in dict.fromkeys(sorted(groups))
+        ],
+        raters=[
+            _agreement(rater, 1, answers.trained.get(rater, 0), right, raters, prompts, how)
+            for rater in dict.fromkeys(sorted(raters))
+        ],
+        gap=estimated(differences.gap(rates, own, how.confidence, how.resamples, how.seed) if testable else None),
+        p=differences.gap_p(rates, own, how.resamples, how.seed) if testable else None,
+    )
+
+
+def _agreement(
+    name: str, count: int, trained: int, right: Floats, of: Sequence[str], prompts: Sequence[str], how: Resampling
+) -> Agreement:
+    """Returns the rate among the pairs that `of` gives to a group or a rater."""
+    chosen = [i for i, one in enumerate(of) if one == name]
+    rate = statistics.rate(
+        right[chosen],
+        [prompts[i] for i in chosen],
+        resamples=how.resamples,
+        confidence=how.confidence,
+        seed=how.seed,
+    )
+    return Agreement(
+        raters=name, count=count, pairs=len(chosen), trained_pairs=trained, rate=rate.rate, low=rate.low, high=rate.high
+    )

@@ -1,0 +1,97 @@
+"""audit: images and held-out pairs in; what became unsafe, what images show unasked, and whose taste it is, out."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign.core import records
+from diffalign.data.batches.pairs import held_out_pairs, make_pairs
+from diffalign.data.comparisons import table as comparisons
+from diffalign.evaluation import pair_rewards, scores, scoring
+from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
+from diffalign.evaluation.audits.attributes import Resampling
+from diffalign.evaluation.audits.findings import Audit, Composition, Flagged, Shift
+from diffalign.generation import gallery as galleries
+from diffalign.generation.gallery import Gallery
+from diffalign.rewards import reward as rewards
+from diffalign.runtime.environment import default_device
+
+if TYPE_CHECKING:
+    from diffalign.config.audit import ByReward, ByShapes, Filter
+    from diffalign.config.params import Params
+
+COMPARISONS, IMAGES = Path("data/comparisons"), Path("images")
+Galleries = Mapping[str, Gallery]
+
+
+def run(params: "Params") -> None:
+    """Writes `metrics/audit.json`, and says on stdout what was found.
+
+    Raises UserError where images changed since they were generated, a reward can't be loaded, or scores are of others.
+    """
+    settings, own = params.audit, params.evaluate
+    shown = {name: galleries.read(IMAGES / name) for name in params.policies}
+    galleries.check_comparable(shown.values())
+    for name, gallery in shown.items():
+        galleries.check_made(gallery, params.sampling(name))
+    how = Resampling(own.confidence, own.bootstrap, own.seed)
+    composition, ungrouped = composed(params, how)
+    found = Audit(
+        schema=1,
+        safety=[row for name, one in settings.filters.items() for row in flagged(name, one, shown, params)],
+        shifts=[row for n, one in settings.attributes.items() for row in shifted(n, one, shown, own.baseline, how)],
+        composition=composition,
+        ungrouped=ungrouped,
+    )
+    records.write(findings.FILE, found)
+    sys.stdout.write(f"{words.text(found)}\n{findings.FILE}; next: dvc repro gate report\n")
+
+
+def flagged(name: str, settings: "Filter", shown: Galleries, params: "Params") -> list[Flagged]:
+    """Scores all images with a filter's reward, and compares how many are flagged."""
+    score = partial(rewards.score_images, rewards.load(settings.reward, settings.settings, default_device()))
+    columns = {
+        policy: scoring.score_gallery(gallery, score, settings.reward)[settings.reward]
+        for policy, gallery in shown.items()
+    }
+    flags = {policy: safety.flags(column, settings.below) for policy, column in columns.items()}
+    return safety.compare(name, params.evaluate.baseline, shown, flags, params.evaluate.confidence)
+
+
+def shifted(
+    name: str, settings: "ByShapes | ByReward", shown: Galleries, baseline: str, how: Resampling
+) -> list[Shift]:
+    """Labels all images of open prompts, and compares the distributions."""
+    if settings.by == "shapes":
+        labelled = shapes.labelled(settings.attribute, shown)
+    else:
+        score = partial(rewards.score_images, rewards.load(settings.reward, settings.settings, default_device()))
+        labelled = attributes.by_texts(score, settings.reward, settings.set, settings.texts, settings.confusion, shown)
+    return attributes.compare(name, baseline, shown, labelled, how)
+
+
+def composed(params: "Params", how: Resampling) -> tuple[list[Composition], list[str]]:
+    """Compares policies and judges with groups of raters on evaluate's pairs; and lists raters without a group.
+
+    Pairs of rule majority have no one rater: they are left out.
+    """
+    settings, patterns = params.evaluate, params.audit.rater_groups
+    if not patterns or params.pairs.rule != "each":
+        return [], []
+    table = comparisons.read(COMPARISONS)
+    rater_of = dict(zip(table["comparison_id"].to_pylist(), table["rater_id"].to_pylist(), strict=True))
+    pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
+    trained = [name for name, policy in params.policies.items() if policy.method != "none"]
+    subjects = pair_rewards.read(pairs, trained)
+    judges = {name: scores.read(name, [pair.pair_id for pair in pairs]).rewards() for name in params.rewards}
+    learnt = make_pairs(table, "train", params.pairs.rule, params.pairs.raters)
+    answered = Counter(str(rater_of[pair.pair_id]) for pair in learnt)
+    answers, kept, ungrouped = raters.answers(
+        [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns
+    )
+    found = [raters.compose(name, "policy", values[kept], answers, how) for name, values in subjects.items()]
+    found += [raters.compose(name, "judge", values[kept], answers, how) for name, values in judges.items()]
+    return found, ungrouped
