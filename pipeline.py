@@ -261,7 +261,7 @@ def fetch(
         if files or repo or revision:
             raise UserError("fetch --rewards: expected names of rewards alone, got --files, --repo or --revision too")
         settings = params.model_dump()["rewards"]
-        fetching.run(names or settings, settings)
+        fetching.run(names or fetching.needed(settings), settings)
         return
     from diffalign.data.hub import fetch  # after params were read: their errors don't wait for it
 

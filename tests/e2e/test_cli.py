@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
 from diffalign.runtime import timings
 from diffalign.tracking import summary
@@ -58,6 +59,19 @@ def test_a_stage_writes_its_time(project: Path) -> None:
     assert set(line) == {"stage", "seconds", "cached", "at"}
     assert line["stage"] == "ingest"
     assert not line["cached"]
+
+
+def test_a_judge_without_its_weights_is_told_before_anything_runs(tmp_path: Path) -> None:
+    """run refuses; a training goes on, and says that its images won't be scored."""
+    project = make(tmp_path / "project")
+    params = yaml_file.read(project / "params.yaml")
+    params["rewards"]["pickscore"] = {"path": "models/rewards/pickscore", "batch_size": 1, "sha256": None}
+    (project / "params.yaml").write_text(yaml_file.dump(params))
+    done = cli(project, "run")
+    assert done.returncode == 2 and "python pipeline.py fetch --rewards pickscore" in done.stderr
+    assert not (project / "data").exists()
+    told = cli(project, "stage", "train@dpo").stderr
+    assert "stage train@dpo: later score@REWARD will fail: rewards.pickscore.path" in told
 
 
 def test_an_unknown_stage(project: Path) -> None:

@@ -47,6 +47,17 @@ def run(names: Iterable[str], settings: Mapping[str, Mapping[str, Any]]) -> None
         )
 
 
+def needed(settings: Iterable[str]) -> list[str]:
+    """Returns those of params' rewards that have published weights; UserError where none has."""
+    found = [name for name in settings if hasattr(axes.load("diffalign.rewards", name), "SOURCES")]
+    if not found:
+        raise UserError(
+            "fetch --rewards: expected rewards with published weights in params.yaml, found none: name them, such as "
+            "`python pipeline.py fetch --rewards pickscore`"
+        )
+    return found
+
+
 def published(reward: str) -> tuple[Published, ...]:
     """Returns where a reward's files are published; UserError where it has none, or there is no such reward."""
     module = axes.load("diffalign.rewards", reward)

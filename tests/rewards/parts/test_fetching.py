@@ -161,6 +161,12 @@ def test_a_folder_of_ones_own(hub: Hub, capsys: pytest.CaptureFixture[str]) -> N
     assert Path("elsewhere/pick/vocab.json").exists()
 
 
+def test_without_names_those_of_params_are_brought() -> None:
+    assert fetching.needed({"oracle": {}, "hpsv2": {}, "http": {}, "pickscore": {}}) == ["hpsv2", "pickscore"]
+    with pytest.raises(UserError, match="found none: name them"):
+        fetching.needed({"oracle": {}})
+
+
 def test_a_repository_without_a_file_is_told(hub: Hub) -> None:
     del hub.repositories["model", PICK][REVISIONS[PICK]]["config.json"]
     with pytest.raises(UserError, match=rf"{PICK} has no config\.json at {REVISIONS[PICK]}"):
