@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -54,19 +55,27 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """Returns the tables."""
-    params, losses, flop = found["params"], found["losses"], found["flop"]
-    command = " ".join(f"--{name.replace('_', '-')} {shown(value)}".strip() for name, value in given(params).items())
-    unet = flop["unet"]
-    settings = "".join(f"{name}={value} " for name, value in found["environment"].items())
-    lines = [
-        f"`{settings}python -m benchmarks.train {command}`",
+def heading(name: str, found: dict[str, Any]) -> list[str]:
+    """Returns the lines that begin a benchmark's tables: the command again, the hardware, the commit."""
+    params = found["params"]
+    command = " ".join(f"--{key.replace('_', '-')} {shown(value)}".strip() for key, value in given(params).items())
+    settings = "".join(f"{key}={value} " for key, value in found["environment"].items())
+    return [
+        f"`{settings}python -m benchmarks.{name} {command}`",
         "",
         f"{found['hardware']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}; commit "
         f"{found['commit']}, {found['at']}. Matrix products in {params['precision']}: "
         f"{found['matmul_flop_per_second'] / 1e12:.3g} TFLOP/s.",
         "",
+    ]
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Returns the tables of benchmarks/train.py."""
+    params, losses, flop = found["params"], found["losses"], found["flop"]
+    unet = flop["unet"]
+    lines = [
+        *heading("train", found),
         f"One forward: UNet {unet / 1e9:.4g} GFLOP an image, VAE encoder {flop['vae_encode'] / unet:.3f} times that an "
         f"image, text encoder {flop['text'] / unet:.4f} times that a prompt.",
         "",
@@ -109,9 +118,9 @@ def shown(value: Any) -> str:
     return " ".join(f"'{item}'" for item in value) if isinstance(value, list) else str(value)
 
 
-def write(found: dict[str, Any], name: str) -> Path:
-    """Writes NAME.json and NAME.md into benchmarks/results; returns the JSON's path."""
+def write(found: dict[str, Any], name: str, tables: Callable[[dict[str, Any]], str] = markdown) -> Path:
+    """Writes NAME.json and NAME.md, a benchmark's `tables`, into benchmarks/results; returns the JSON's path."""
     FOLDER.mkdir(exist_ok=True)
-    write_text(FOLDER / f"{name}.md", markdown(found))
+    write_text(FOLDER / f"{name}.md", tables(found))
     write_json(FOLDER / f"{name}.json", found)
     return FOLDER / f"{name}.json"

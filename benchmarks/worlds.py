@@ -15,9 +15,10 @@ from PIL import Image
 
 from diffalign.config.load import load, parse
 from diffalign.config.params import Params
+from diffalign.rewards.parts.clip import BACKBONES
 from stages import ingest, precompute, reference
 from tests.helpers import pickapic
-from tests.helpers.tiny import make_tokenizer
+from tests.helpers.tiny import make_tokenizer, write_vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
@@ -161,6 +162,22 @@ def make_model(architecture: Architecture, folder: Path, seed: int = 0) -> None:
         none = dict.fromkeys(("safety_checker", "feature_extractor"))
         pipeline = StableDiffusionPipeline(**parts, **none, requires_safety_checker=False)
     pipeline.save_pretrained(folder)
+
+
+def make_clip(folder: Path) -> Path:
+    """Writes a CLIP ViT-H/14, PickScore's backbone, of random weights, with a small vocabulary; returns the folder."""
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = BACKBONES["ViT-H/14"]
+    tokenizer = make_tokenizer(int(sizes["text_config"]["max_position_embeddings"]))
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        width = sizes["text_config"]["projection_dim"]
+        parts = {**sizes, "text_config": {**sizes["text_config"], **ends}}
+        CLIPModel(CLIPConfig(projection_dim=width, **parts)).save_pretrained(folder)
+    write_vocabulary(folder)
+    return folder
 
 
 def photograph(seed: int, side: int) -> bytes:
