@@ -7,6 +7,7 @@ from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
 from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
+from diffalign.reporting.sections import gate
 
 
 def context(report: Material) -> dict[str, Any]:
@@ -38,7 +39,9 @@ def headline(report: Material) -> dict[str, Any]:
         if other.scorer == row.scorer and other.win_rate is not None
     ]
     heads = [f"Head to head: {'; '.join(rivals)}."] if rivals else []
-    return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": [*heads, note]}
+    ruled = gate.summary(report.gate, row.policy) if report.gate else ""
+    notes = [text for text in (*heads, ruled, note) if text]
+    return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": notes}
 
 
 def verb(row: Comparison) -> str:

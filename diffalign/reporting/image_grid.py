@@ -4,7 +4,6 @@ Prompts are drawn at random, or are those with the largest gain and the largest 
 """
 
 import io
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 from diffalign.generation.gallery import Entry, Gallery
 
 LONGEST = 400  # characters of a caption that are looked at
-LARGEST = 256  # pixels a side of an image in the report; larger ones are shrunk
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,6 @@ def _distinct(order: Sequence[int], prompts: Sequence[int], count: int) -> tuple
             break
         seen.setdefault(prompts[i], i)
     return tuple(seen.values())
-
-
-def data_uri(data: bytes, largest: int = LARGEST) -> str:
-    """Returns an image's bytes as a data URI: as they are up to `largest` px a side, else shrunk to that as JPEG."""
-    image = Image.open(io.BytesIO(data))
-    kind = "png"
-    if max(image.size) > largest:
-        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=90)
-        data, kind = buffer.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{b64encode(data).decode()}"
 
 
 def picture(

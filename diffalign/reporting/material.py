@@ -8,15 +8,17 @@ from typing import Any
 
 from diffalign.config.methods import none
 from diffalign.config.training import Trained
-from diffalign.evaluation import results, scores
+from diffalign.evaluation import results, scores, verdicts
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Columns
+from diffalign.evaluation.verdicts import Verdicts
 from diffalign.generation import gallery
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring import curve
-from diffalign.reporting import study_file
+from diffalign.reporting import policy_file, study_file
 from diffalign.reporting.ingested import Ingested, read_ingested
+from diffalign.reporting.policy_file import PolicyWork
 from diffalign.reporting.study_file import Study
 
 METRICS, CURVES, IMAGES, POLICIES = map(Path, ("metrics", "curves", "images", "models/policies"))
@@ -74,6 +76,10 @@ class Material:
     """Of each policy's images, by the names of rewards and of their parts."""
     curves: Mapping[str, list[dict[str, float]]]
     """The lines of each trained policy's curve."""
+    work: Mapping[str, PolicyWork]
+    """Of each trained policy what its training took."""
+    gate: Verdicts | None
+    """The gate's verdicts, where it was asked."""
     study: Study | None
     """The study's results, where one was made."""
 
@@ -119,6 +125,8 @@ def read(settings: Settings) -> Material:
         galleries=galleries,
         scores=columns,
         curves={name: curve.read(CURVES / f"{name}.jsonl", name) for name in trained},
+        work={name: policy_file.read(POLICIES / name) for name in trained},
+        gate=verdicts.read() if verdicts.FILE.exists() else None,
         study=study_file.read() if study_file.FILE.exists() else None,
     )
 

@@ -1,5 +1,6 @@
-"""The report as one HTML file: the head, and the sections in their order. All text is escaped but what is Markup."""
+"""The report as one HTML file: the head, the contents, the sections in their order. All text but Markup is escaped."""
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,9 @@ from diffalign.reporting.material import Material
 from diffalign.reporting.sections import (
     before_after,
     caveats,
+    cost,
     data,
+    gate,
     implicit_reward,
     made_with,
     study,
@@ -33,8 +36,10 @@ class Section(Protocol):
 SECTIONS: tuple[Section, ...] = (
     before_after,
     win_rates,
+    gate,
     implicit_reward,
     training,
+    cost,
     study,
     data,
     caveats,
@@ -59,4 +64,13 @@ def render(report: Material) -> str:
         if shown is not None:
             template = environment.get_template(f"sections/{section.__name__.rpartition('.')[2]}.html")
             sections.append(Markup(template.render(shown)))
-    return environment.get_template("report.html").render(head.context(report), sections=sections)
+    contents = [heading(section) for section in sections]
+    return environment.get_template("report.html").render(head.context(report), contents=contents, sections=sections)
+
+
+def heading(section: Markup) -> tuple[str, Markup]:
+    """Returns the id and the title that a section's template begins with; ValueError where it doesn't."""
+    found = re.match(r'\s*<section id="([\w-]+)">\s*<h2>(.*?)</h2>', section)
+    if found is None:
+        raise ValueError(f'expected a template that begins with <section id="..."> and <h2>, got {section[:80]!r}')
+    return found[1], Markup(found[2])

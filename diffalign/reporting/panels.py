@@ -9,7 +9,7 @@ import numpy as np
 from diffalign.monitoring import alarms
 from diffalign.monitoring.alarms import Thresholds
 from diffalign.monitoring.curve import BINS, Point
-from diffalign.reporting import charts, image_grid
+from diffalign.reporting import charts, thumbnails
 from diffalign.reporting.charts import Series
 
 Z = 1.96
@@ -104,14 +104,17 @@ def chosen(choose: str, points: Sequence[Point], thresholds: Thresholds) -> str:
     return f"Published: step {step}, {why}."
 
 
-def pictures(folder: Path) -> list[dict[str, str]]:
-    """Returns the pictures made while a policy trained, `step-XXXXXX.png` in a folder that needn't be there."""
+def pictures(folder: Path, limit: int) -> list[dict[str, str]]:
+    """Returns the pictures made while a policy trained, `step-XXXXXX.png` in a folder that needn't be there.
+
+    Each has at most `limit` bytes.
+    """
     found = sorted(folder.glob("step-*.png"))
     places = np.linspace(len(found) - 1, 0, min(len(found), PICTURES)).round().astype(int)[::-1]
     return [
         {
             "title": f"step {int(path.stem.removeprefix('step-'))}",
-            "uri": image_grid.data_uri(path.read_bytes(), LARGEST),
+            "uri": thumbnails.data_uri(path.read_bytes(), limit, LARGEST),
         }
         for path in (found[i] for i in places)
     ]

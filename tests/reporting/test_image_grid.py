@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from diffalign.core.files import sha256_bytes
@@ -83,13 +82,3 @@ def test_the_picture_has_each_pair_side_by_side_and_survives_any_caption(tmp_pat
     assert (pixels[-20:] == 255).all()  # nothing is cut off below
     rows = np.flatnonzero((np.abs(pixels - np.array((255, 0, 0))).sum(axis=2) < 3).any(axis=1))
     assert rows.max() < image.height - 28
-
-
-@pytest.mark.parametrize(("size", "kind", "shown"), [(64, "PNG", 64), (256, "PNG", 256), (512, "JPEG", 256)])
-def test_large_images_are_shrunk_for_the_report(size: int, kind: str, shown: int) -> None:
-    import base64
-
-    uri = image_grid.data_uri(png(np.zeros((size, size, 3), np.uint8)))
-    image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
-    assert (image.format, image.size) == (kind, (shown, shown))
-    assert uri.startswith(f"data:image/{kind.lower()};base64,")

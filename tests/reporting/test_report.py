@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from diffalign.config.load import load
@@ -139,7 +140,19 @@ def test_every_section_has_a_template_and_a_heading(project: Params) -> None:
     html = written(project)
     templates = {path.stem for path in Path(page.__file__).parent.glob("templates/sections/*.html")}
     assert templates == {section.__name__.rpartition(".")[2] for section in page.SECTIONS}
-    assert html.count("<section id=") == html.count("<h2>") == len(page.SECTIONS) - 1, "no study was made"
+    assert html.count("<section id=") == html.count("<h2>") == len(page.SECTIONS) - 2, "no study, and no gate"
+
+
+def test_the_contents_lead_to_every_section(project: Params) -> None:
+    html = written(project)
+    contents = re.findall(r'<li><a href="#([\w-]+)">(.*?)</a></li>', html.split("<nav")[1].split("</nav>")[0])
+    assert contents == re.findall(r'<section id="([\w-]+)">\s*<h2>(.*?)</h2>', html) and len(contents) > 5
+    assert len(set(contents)) == len(contents)
+
+
+def test_a_template_without_a_heading_is_refused() -> None:
+    with pytest.raises(ValueError, match="begins with <section"):
+        page.heading(Markup("<h2>Title</h2>"))
 
 
 def test_a_control_that_misses_a_half_is_pointed_out(project: Params) -> None:
@@ -166,7 +179,9 @@ def test_nothing_is_loaded(project: Params) -> None:
     html = written(project)
     page = Page(html)
     loaded = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "poster", "action", "data") if key in a]
-    assert loaded and all(url and url.startswith("data:") for url in loaded)
+    assert loaded and all(url and url.startswith(("data:", "#")) for url in loaded)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert images and all((a["loading"], a["decoding"]) == ("lazy", "async") for a in images)
     assert not re.findall(r"url\(|@import|//[a-z]", html.split("<style>")[1].split("</style>")[0])
     assert any("default-src 'none'" in (a.get("content") or "") for tag, a in page.tags if tag == "meta")
 

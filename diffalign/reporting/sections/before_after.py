@@ -1,10 +1,14 @@
 """The report's section of images before and after: random prompts, the largest gains, the largest losses."""
 
+import io
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from diffalign.reporting import image_grid
+from diffalign.core.progress import Progress
+from diffalign.evaluation.scores import Floats
+from diffalign.reporting import image_grid, thumbnails
 from diffalign.reporting.image_grid import Group
 from diffalign.reporting.material import Material
 
@@ -16,30 +20,47 @@ SHOTS = 4
 
 def context(report: Material) -> dict[str, Any]:
     """Returns the cards: for each prompt the baseline, the hero, and other trained policies of the same noise."""
-    names, captions = shown(report), report.galleries[report.roles.baseline].entries
-    groups = [
-        {
-            "title": group.title,
-            "note": group.note,
-            "cards": [
-                {"caption": cut(captions[i].prompt), "shots": [shot(report, name, i) for name in names]}
-                for i in group.slots
-            ],
-        }
-        for group in chosen(report)
-    ]
-    return {"groups": groups, "note": note(report, names), "card": 2 + 5.8 * len(names)}
+    names, groups = shown(report), chosen(report)
+    count = len(names) * sum(len(group.slots) for group in groups)
+    limit, progress = thumbnails.share(thumbnails.CARDS, count), Progress("report: images", count)
+
+    def card(slot: int) -> dict[str, Any]:
+        shots = [shot(report, name, slot, limit) for name in names]
+        progress.update(len(shots))
+        return {"caption": caption(report, slot), "shots": shots}
+
+    return {
+        "groups": [
+            {"title": group.title, "note": group.note, "cards": [card(i) for i in group.slots]} for group in groups
+        ],
+        "note": note(report, names),
+        "card": 2 + 5.8 * len(names),
+    }
 
 
 def chosen(report: Material) -> list[Group]:
     """Chooses the prompts by the hero's gain over the baseline in the headline judge's score."""
-    who, settings = report.roles, report.settings
-    entries = report.galleries[who.baseline].entries
-    gains = np.full(len(entries), np.nan)
-    if who.hero and report.judge:
-        gains = report.scores[who.hero][report.judge] - report.scores[who.baseline][report.judge]
-    prompts = [entry.prompt_index for entry in entries]
-    return image_grid.choose(gains, prompts, settings.best, settings.worst, settings.random, settings.seed)
+    settings = report.settings
+    prompts = [entry.prompt_index for entry in report.galleries[report.roles.baseline].entries]
+    return image_grid.choose(gains(report), prompts, settings.best, settings.worst, settings.random, settings.seed)
+
+
+def gains(report: Material) -> Floats:
+    """Returns by how much the hero's images score above the baseline's [N]; NaN where a judge is missing."""
+    who, judge = report.roles, report.judge
+    if who.hero is None or judge is None:
+        return np.full(len(report.galleries[who.baseline].entries), np.nan)
+    difference: Floats = report.scores[who.hero][judge] - report.scores[who.baseline][judge]
+    return difference
+
+
+def caption(report: Material, slot: int) -> str:
+    """Returns the prompt of a slot as far as it's shown, and its set and seed where there are several."""
+    gallery = report.galleries[report.roles.baseline]
+    entry, sets = gallery.entries[slot], {entry.set for entry in gallery.entries}
+    told = [entry.set] if len(sets) > 1 else []
+    told += [f"seed {entry.seed}"] if gallery.about["seeds"] > 1 else []
+    return cut(entry.prompt) + (f" ({', '.join(told)})" if told else "")
 
 
 def picture(report: Material) -> bytes | None:
@@ -71,15 +92,15 @@ def note(report: Material, names: list[str]) -> str:
     return text + (f" Beside the names: the {report.judge} score." if report.judge else "")
 
 
-def shot(report: Material, name: str, slot: int) -> dict[str, Any]:
-    """Returns one image as the template wants it, with its score."""
+def shot(report: Material, name: str, slot: int, limit: int) -> dict[str, Any]:
+    """Returns one image of at most `limit` bytes as the template wants it, with its score."""
     gallery = report.galleries[name]
-    entry = gallery.entries[slot]
-    height, width = gallery.pixels(entry).shape[:2]
+    data = gallery.data(gallery.entries[slot])
+    width, height = Image.open(io.BytesIO(data)).size
     value = report.scores[name][report.judge][slot] if report.judge else np.nan
     return {
         "name": name,
-        "uri": image_grid.data_uri(gallery.data(entry)),
+        "uri": thumbnails.data_uri(data, limit),
         "width": width,
         "height": height,
         "score": "" if np.isnan(value) else f"{value:.2f}",

@@ -4,7 +4,7 @@ from typing import Any
 
 from diffalign.config.training import Trained
 from diffalign.monitoring.curve import points
-from diffalign.reporting import panels
+from diffalign.reporting import panels, thumbnails
 from diffalign.reporting.material import POLICIES, Material
 
 LABELS = {"beta": "β"}
@@ -13,11 +13,13 @@ LABELS = {"beta": "β"}
 
 def context(report: Material) -> dict[str, Any]:
     """Returns the panels, alarms and pictures of each trained policy."""
-    return {"curves": [of_policy(report, name) for name in report.roles.trained]}
+    trained = report.roles.trained
+    limit = thumbnails.share(thumbnails.STRIPS, len(trained) * panels.PICTURES)
+    return {"curves": [of_policy(report, name, limit) for name in trained]}
 
 
-def of_policy(report: Material, name: str) -> dict[str, Any]:
-    """Returns what is shown of one training."""
+def of_policy(report: Material, name: str, limit: int) -> dict[str, Any]:
+    """Returns what is shown of one training; a picture has at most `limit` bytes."""
     policy, lines, thresholds = report.settings.policies[name], report.curves[name], report.settings.thresholds
     assert isinstance(policy, Trained)
     probes = points(lines)
@@ -28,7 +30,7 @@ def of_policy(report: Material, name: str) -> dict[str, Any]:
         "probes": panels.probe_panels(probes),
         "alarms": panels.raised(probes, thresholds),
         "chosen": panels.chosen(policy.choose, probes, thresholds),
-        "pictures": panels.pictures(POLICIES / name / "probe"),
+        "pictures": panels.pictures(POLICIES / name / "probe", limit),
     }
 
 

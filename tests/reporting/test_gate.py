@@ -1,0 +1,59 @@
+"""The report's section on the gate shows each condition's figure and verdict, and the head says who passes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffalign.config.params import Params
+from diffalign.core.files import write_json
+from diffalign.evaluation.verdicts import Verdicts
+from diffalign.reporting.sections import gate
+from stages import report
+from tests.helpers.project import make_params
+from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return make_params(tmp_path, POLICIES, report=SETTINGS)
+
+
+def ruling(verdict: str, figure: float | None, note: str = "") -> dict[str, Any]:
+    ends = {"low": None, "high": None} if figure is None else {"low": figure - 0.05, "high": figure + 0.05}
+    return {"name": "win rate by oracle", "figure": figure, **ends, "threshold": 0.5, "verdict": verdict, "note": note}
+
+
+def verdicts(*rulings: dict[str, Any], verdict: str) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "baseline": "base",
+        "policies": [{"policy": "dpo", "verdict": verdict, "rulings": list(rulings)}],
+    }
+
+
+def test_every_condition_has_its_row(project: Params) -> None:
+    found = verdicts(ruling("failed", 0.831), ruling("missing", None, "<b>never</b> judged"), verdict="failed")
+    write_json(Path("metrics/gate.json"), found)
+    report.run(project)
+    html = Path("reports/report.html").read_text()
+    section = html.split('<section id="gate">')[1].split("</section>")[0]
+    text = " ".join(Page(section).text.split())
+    assert "0.831 (0.781–0.881)" in text
+    assert "&lt;b&gt;never&lt;/b&gt; judged" in section and ">–<" in section
+    assert section.count('class="verdict failed"') == 2 and section.count('class="verdict missing"') == 1
+    assert "The gate doesn't let dpo pass: 1 failed and 1 missing of 2 conditions." in Page(html).text
+
+
+def test_without_a_gate_there_is_no_section(project: Params) -> None:
+    report.run(project)
+    html = Path("reports/report.html").read_text()
+    assert 'id="gate"' not in html and "The gate" not in html
+
+
+def test_the_heads_line_by_hand() -> None:
+    passed = Verdicts.model_validate(verdicts(ruling("passed", 0.8), ruling("passed", 0.7), verdict="passed"))
+    assert gate.summary(passed, "dpo") == "The gate lets dpo pass: all 2 conditions hold."
+    assert gate.summary(passed, "sft") == ""
