@@ -32,16 +32,20 @@ class Series:
 
 
 def interval_bar(
-    value: float | None, low: float | None, high: float | None, style: str = "c0", mark: float | None = None
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    style: str = "c0",
+    mark: float | None = None,
+    half: bool = True,
 ) -> Markup:
-    """Draws a share on a line from 0 to 1: its dot and interval, a thin line at one half, and a tick at `mark`.
+    """Draws a share on a line from 0 to 1: its dot and interval, a tick at `mark`, a thin line at one `half`.
 
     As wide as its place (x is in percent), 26 px high. Nothing but the line where the value is missing.
     """
-    parts = [
-        '<line class="axis" x1="0" x2="100%" y1="13" y2="13"/>',
-        '<line class="half" x1="50%" x2="50%" y1="2" y2="24"/>',
-    ]
+    parts = ['<line class="axis" x1="0" x2="100%" y1="13" y2="13"/>']
+    if half:
+        parts.append('<line class="half" x1="50%" x2="50%" y1="2" y2="24"/>')
     if mark is not None:
         parts.append(f'<line class="mark" x1="{_percent(mark)}" x2="{_percent(mark)}" y1="3" y2="23"/>')
     if low is not None and high is not None:

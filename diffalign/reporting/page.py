@@ -18,6 +18,7 @@ from diffalign.reporting.sections import (
     gate,
     implicit_reward,
     made_with,
+    skills,
     study,
     training,
     win_rates,
@@ -36,6 +37,7 @@ class Section(Protocol):
 SECTIONS: tuple[Section, ...] = (
     before_after,
     win_rates,
+    skills,
     gate,
     implicit_reward,
     training,

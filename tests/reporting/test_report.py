@@ -140,7 +140,7 @@ def test_every_section_has_a_template_and_a_heading(project: Params) -> None:
     html = written(project)
     templates = {path.stem for path in Path(page.__file__).parent.glob("templates/sections/*.html")}
     assert templates == {section.__name__.rpartition(".")[2] for section in page.SECTIONS}
-    assert html.count("<section id=") == html.count("<h2>") == len(page.SECTIONS) - 2, "no study, and no gate"
+    assert html.count("<section id=") == html.count("<h2>") == len(page.SECTIONS) - 3, "no study, no gate, no skills"
 
 
 def test_the_contents_lead_to_every_section(project: Params) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffalign.evaluation.scores import Columns
+from diffalign.evaluation.skills import SKILLS
 from diffalign.reporting import charts
 from diffalign.reporting.material import Material
 
@@ -50,12 +51,13 @@ def how(made: Mapping[str, Any]) -> str:
 
 
 def mean_scores(scores: Mapping[str, Columns]) -> dict[str, Any]:
-    """Returns each policy's mean of each score, and of how many images where some are missing."""
-    columns = list(dict.fromkeys(name for of_policy in scores.values() for name in of_policy))
+    """Returns each policy's mean of each score but skills, and of how many images where some are missing."""
+    names = dict.fromkeys(name for of_policy in scores.values() for name in of_policy)
+    columns = [name for name in names if name.rpartition("_")[2] not in SKILLS]
     rows = []
     for policy, of_policy in scores.items():
         cells = []
-        for values in of_policy.values():
+        for values in (of_policy[name] for name in columns):
             known = values[~np.isnan(values)]
             some = "" if len(known) == len(values) else f" ({len(known):,} of {len(values):,})"
             cells.append(f"{known.mean():.3f}{some}" if len(known) else "–")
