@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import ConfigDict, Field, WrapValidator, with_config
 from typing_extensions import TypedDict
 
 from diffalign.config.alarms import Alarms
@@ -92,6 +92,12 @@ class Rewards(TypedDict, total=False):
     vlm: vlm.Settings
 
 
+def in_order(value: Any, validate: Any) -> Any:
+    """Validates a section and keeps the order of its keys, which pydantic would make the fields'."""
+    found = validate(value)
+    return {name: found[name] for name in value}
+
+
 class Evaluate(Model):
     """The comparison of policies: its baseline, its held-out pairs, its intervals."""
 
@@ -134,7 +140,7 @@ class Params(Model):
     generate: Generate
     reward_models: dict[Name, RewardModel]
     """Those that this project trains; the folder `models/rewards/NAME` of one is a reward's `path`."""
-    rewards: Rewards
+    rewards: Annotated[Rewards, WrapValidator(in_order)]
     evaluate: Evaluate
     audit: Audit
     gate: Gate

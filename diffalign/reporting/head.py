@@ -7,7 +7,7 @@ from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
 from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
-from diffalign.reporting.sections import gate
+from diffalign.reporting.sections import gate, image_alarms
 
 
 def context(report: Material) -> dict[str, Any]:
@@ -16,7 +16,13 @@ def context(report: Material) -> dict[str, Any]:
         "title": report.settings.title,
         "headline": headline(report),
         "facts": facts(report),
-        "warnings": [*of_images(report), *of_comparisons(report), *of_noise(report), *of_training(report)],
+        "warnings": [
+            *of_images(report),
+            *of_comparisons(report),
+            *of_noise(report),
+            *of_training(report),
+            *of_evaluation(report),
+        ],
     }
 
 
@@ -128,4 +134,14 @@ def of_training(report: Material) -> list[str]:
         f"training {name} raised {', '.join(alarm.name for alarm in raised)}: see Training."
         for name, raised in found.items()
         if raised
+    ]
+
+
+def of_evaluation(report: Material) -> list[str]:
+    """Says which policies' images raised alarms."""
+    found: dict[str, list[str]] = {}
+    for alarm in image_alarms.raised(report):
+        found.setdefault(alarm.policy, []).append(alarm.name)
+    return [
+        f"the images of {name} raised {', '.join(names)}: see Alarms about the images." for name, names in found.items()
     ]

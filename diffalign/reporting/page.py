@@ -12,12 +12,16 @@ from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
 from diffalign.reporting.sections import (
     before_after,
+    categories,
     caveats,
     cost,
     data,
     gate,
+    image_alarms,
     implicit_reward,
+    judges,
     made_with,
+    matrix,
     skills,
     study,
     training,
@@ -37,7 +41,11 @@ class Section(Protocol):
 SECTIONS: tuple[Section, ...] = (
     before_after,
     win_rates,
+    matrix,
+    categories,
     skills,
+    image_alarms,
+    judges,
     gate,
     implicit_reward,
     training,

@@ -11,8 +11,14 @@ CARDS, STRIPS = 9_000_000, 3_000_000
 """Bytes of all images before and after together, and of all pictures of trainings, as data URIs: a page of any number
 of prompts and policies stays under 15 MB.
 """
-LADDER = ((1024, 85), (768, 85), (512, 85), (256, 85), (192, 80), (128, 75), (96, 70), (64, 60), (48, 45), (32, 30))
+LADDER = (
+    *((1024, 85), (768, 85), (512, 85), (256, 85), (192, 80), (128, 75)),
+    *((96, 70), (96, 50), (64, 60), (64, 40), (48, 50), (48, 30), (32, 40)),
+)
 """Pixels a side and WebP's quality, tried in this order; the last is taken whatever its bytes."""
+
+PIXELS = 60
+"""Of a byte, at most, in any but a flat image: larger rungs than that aren't tried."""
 
 
 def share(of: int, images: int) -> int:
@@ -34,13 +40,11 @@ def data_uri(data: bytes, limit: int, largest: int = LARGEST) -> str:
 
 def shrunk(image: Image.Image, limit: int, largest: int) -> bytes:
     """Returns an image as WebP: the first rung of the LADDER within the limits, else the last."""
-    data = b""
-    for side, quality in LADDER:
-        if side > largest:
-            continue
+    data, fits = b"", [rung for rung in LADDER if rung[0] <= largest and rung[0] ** 2 <= PIXELS * limit]
+    for side, quality in fits or LADDER[-1:]:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)  # from the rung before: as good, and faster
         buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=quality, method=4)
+        image.save(buffer, "WEBP", quality=quality, method=4 if side < 128 else 2)
         data = buffer.getvalue()
         if len(data) <= limit:
             break

@@ -45,7 +45,10 @@ def test_a_reward_with_weights_needs_its_folder_and_its_batch_size(raw: dict[str
     assert "rewards.pickscore.batch_size: expected greater than or equal to 1, got 0" in text
     assert "rewards.pickscore.dtype: unknown key (misspelt?), got 'bf16'" in text
     raw["rewards"]["pickscore"] = {"path": "models/rewards/pickscore", "batch_size": 16, "sha256": None}
-    assert list(parse(raw).rewards) == ["oracle", "pickscore"]
+    raw["rewards"]["jpeg_compressibility"] = {}
+    expected = ["oracle", "pickscore", "jpeg_compressibility"]
+    assert list(parse(raw).rewards) == expected, "the first one judges the headline"
+    assert list(parse(parse(raw).model_dump()).rewards) == expected
     raw["rewards"]["pickscore"]["sha256"] = "not hex"
     assert "rewards.pickscore.sha256: expected" in message(raw)
 

@@ -119,9 +119,9 @@ def test_the_cells_of_a_heat_strip() -> None:
 def test_pictures_are_spread_and_end_with_the_last(tmp_path: Path) -> None:
     for step in range(10, 210, 10):
         write_bytes(tmp_path / f"step-{step:06d}.png", png(np.zeros((8, 8, 3), np.uint8)))
-    shown = [picture["title"] for picture in panels.pictures(tmp_path)]
+    shown = [picture["title"] for picture in panels.pictures(tmp_path, 100_000)]
     assert len(shown) == 6 and shown[-1] == "step 200" and shown == sorted(shown, key=lambda text: int(text[5:]))
-    assert panels.pictures(tmp_path / "nothing") == []
+    assert panels.pictures(tmp_path / "nothing", 100_000) == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The report's section on what is simulated, who judged, and what the figures don't say."""
+"""The report's section on what is simulated, and what the figures don't say."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +8,8 @@ from diffalign.reporting.material import Material
 
 
 def context(report: Material) -> dict[str, Any]:
-    """Returns the caveats, and the judges with what they were trained on."""
-    judges = report.results.rewards
-    rows = [judge.model_dump() for judge in judges]
-    return {"caveats": caveats(judges, report.ingested.simulated), "judges": rows}
+    """Returns the caveats."""
+    return {"caveats": caveats(report.results.rewards, report.ingested.simulated)}
 
 
 def caveats(judges: Sequence[Judge], simulated: bool) -> list[str]:

@@ -5,26 +5,25 @@ from typing import Any
 
 import numpy as np
 
+from diffalign.evaluation.results import Comparison, OverSeeds
 from diffalign.evaluation.scores import Columns
 from diffalign.evaluation.skills import SKILLS
 from diffalign.reporting import charts
 from diffalign.reporting.material import Material
 
+MOST_BARS = 24
+"""Comparisons beyond which only the headline's judge has bars; the table has all."""
+
 
 def context(report: Material) -> dict[str, Any]:
-    """Returns the comparisons with their bars, and each policy's mean scores."""
-    interval = report.settings.interval
+    """Returns the comparisons with their bars, trainings over several seeds, and each policy's mean scores."""
+    interval, rows = report.settings.interval, report.comparisons
+    barred = rows if len(rows) <= MOST_BARS else [row for row in rows if row.scorer == report.judge]
     return {
-        "wins": [
-            {
-                **row.model_dump(),
-                "rate": row.win_rate,
-                "missing": report.missing(row),
-                "control": report.is_control(row),
-                "bar": charts.interval_bar(row.win_rate, row.ci_low, row.ci_high, report.roles.style[row.policy]),
-            }
-            for row in report.comparisons
-        ],
+        "wins": [of_comparison(report, row) for row in rows],
+        "bars": [of_comparison(report, row) for row in barred],
+        "several": len({row.set for row in rows}) > 1,
+        "over_seeds": [of_seeds(row) for row in report.results.over_seeds],
         "controls": report.roles.controls,
         "confidence": f"{interval.confidence:.0%}",
         "bootstrap": f"{interval.resamples:,}",
@@ -32,6 +31,30 @@ def context(report: Material) -> dict[str, Any]:
         "made": made(report),
         "means": mean_scores(report.scores),
     }
+
+
+def of_comparison(report: Material, row: Comparison) -> dict[str, Any]:
+    """Returns a comparison with its bar, its test and its effect size as text."""
+    return {
+        **row.model_dump(),
+        "rate": row.win_rate,
+        "missing": report.missing(row),
+        "control": report.is_control(row),
+        "p": chance(row.p_holm),
+        "effect": "–" if row.effect is None else f"{row.effect:+.2f}",
+        "bar": charts.interval_bar(row.win_rate, row.ci_low, row.ci_high, report.roles.style[row.policy]),
+    }
+
+
+def of_seeds(row: OverSeeds) -> dict[str, Any]:
+    """Returns trainings that differ in their seed only, with their bar."""
+    bar = charts.interval_bar(row.win_rate, row.ci_low, row.ci_high)
+    return {**row.model_dump(), "names": ", ".join(row.policies), "p": chance(row.p), "bar": bar}
+
+
+def chance(p: float | None) -> str:
+    """Returns a p value for reading: two figures, `< 0.001` below that, a dash where there's none."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def made(report: Material) -> str:
