@@ -10,6 +10,7 @@ from diffalign.core import records
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.families import OWN
 from diffalign.evaluation import (
     accuracies,
     alarm_figures,
@@ -26,7 +27,6 @@ from diffalign.evaluation.policy_rewards import Setting
 from diffalign.evaluation.results import Evaluation, Learnt
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
-from diffalign.rewards.reward import OWN
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:

@@ -18,19 +18,24 @@ class Judge(Record):
     """A reward, as a reader must know it to trust its scores."""
 
     name: str
+    """Its name in params.yaml."""
     version: str
+    """Another version would score the same image otherwise."""
     range: tuple[float | None, float | None]
     """The lowest and the highest score; None where there is no bound."""
     trained_on: str
+    """What it learnt from, in words."""
     families: tuple[str, ...]
     """Tags of what it learnt from; a policy that shares one is in-family."""
     differentiable: bool
+    """Whether gradients reach the pixels."""
 
 
 class Counts(Record):
     """Images of a policy against a baseline's by one judge; rates and bounds are None where no image was judged."""
 
     baseline: str
+    """The policy that is compared with."""
     scorer: str
     """The judge's name."""
     set: str
@@ -38,12 +43,17 @@ class Counts(Record):
     prompts: Count
     """Prompts whose images were judged."""
     wins: Count
+    """Images that scored higher than the baseline's."""
     ties: Count
+    """Images whose scores differ by no more than the judge's `tie_band`."""
     losses: Count
+    """Images that scored lower."""
     win_rate: Share | None
     """(wins + ties / 2) / (wins + ties + losses)."""
     ci_low: Share | None
+    """The lower bound of the interval, at `evaluate.confidence`, over whole prompts."""
     ci_high: Share | None
+    """The upper bound."""
 
     @property
     def judged(self) -> int:
@@ -55,6 +65,7 @@ class Comparison(Counts):
     """One policy's images against another's by one judge over one set of prompts."""
 
     policy: str
+    """The policy whose images win or lose."""
     seeds: Count
     """Images a prompt."""
     p: Share | None
@@ -64,7 +75,9 @@ class Comparison(Counts):
     effect: float | None
     """Glass's delta: the difference of the mean scores in standard deviations of the baseline's."""
     effect_low: float | None
+    """The lower bound of the effect's interval."""
     effect_high: float | None
+    """The upper bound."""
     same_noise: bool
     """Whether both policies' images began from the same noise."""
     differs: tuple[str, ...]
@@ -77,36 +90,46 @@ class CategoryRate(Counts):
     """A comparison's share of one category of prompts."""
 
     policy: str
+    """The policy whose images win or lose."""
     category: str
+    """The category, as the prompt set names it."""
 
 
 class OverSeeds(Counts):
     """Several trainings that differ in their seed only against one baseline; seeds are in the interval."""
 
     policies: tuple[str, ...]
+    """The trainings."""
     p: Share | None
+    """Of the two-sided test of a win rate of 1/2, by Student's t over prompts and seeds."""
 
 
 class Alarm(Record):
     """A figure of one policy's images that was held against a threshold; its words are in alarm_words.py."""
 
     name: str
+    """The alarm; docs/evaluation.md has the list."""
     policy: str
+    """The policy whose images were measured."""
     by: str
     """The judges or the features that it was measured with."""
     figure: float | None
+    """None where it couldn't be measured, or where there is nothing to alarm about."""
     low: float | None
-    """The bound or bounds of the figure's interval, where it has one."""
+    """The lower bound of the figure's interval, where it has one."""
     high: float | None
+    """The upper bound."""
     threshold: float
+    """Of `evaluate.alarms`."""
     verdict: Literal["raised", "quiet", "missing"]
-    """missing: it couldn't be measured."""
+    """raised: all of the interval lies beyond the threshold; missing: it couldn't be measured."""
 
 
 class Learnt(Record):
     """What a policy learnt from: 'aligned by'."""
 
     method: str
+    """The method in params.yaml; none: it wasn't trained."""
     seed: int | None
     """Of its training; None without one."""
     families: tuple[str, ...]
@@ -117,10 +140,15 @@ class Accuracy(Record):
     """How often a policy's implicit reward ranks a held-out pair as its rater did."""
 
     policy: str
+    """The policy whose implicit reward it is."""
     accuracy: Share | None
+    """The share of pairs that are ranked as their rater ranked them; ties count half."""
     ci_low: Share | None
+    """The lower bound of the interval, over whole prompts."""
     ci_high: Share | None
+    """The upper bound."""
     pairs: Count
+    """Held-out pairs."""
     ceiling: Share | None
     """How often the oracle that the simulated raters' answers were drawn from does; None without one."""
 
@@ -129,8 +157,11 @@ class JudgeAccuracy(Judge):
     """A reward that judged, and how often it ranks a held-out pair as its rater did."""
 
     accuracy: Share | None
+    """The share of pairs that are ranked as their rater ranked them; ties count half."""
     ci_low: Share | None
+    """The lower bound of the interval, over whole prompts."""
     ci_high: Share | None
+    """The upper bound."""
     pairs: Count
     """Pairs that it could score."""
     tie_band: Annotated[float, Field(ge=0)]
@@ -141,20 +172,28 @@ class Skill(Record):
     """How often a policy's images show what a skill's questions ask for, by one judge."""
 
     policy: str
+    """The policy whose images were asked about."""
     scorer: str
+    """The judge that answers."""
     skill: str
+    """The kind of question."""
     share: Share
     """The mean, over images with such a question, of the share of them that is answered right."""
     ci_low: Share
+    """The lower bound of the interval, over whole prompts."""
     ci_high: Share
+    """The upper bound."""
     images: Count
+    """Images that such a question was asked of."""
     prompts: Count
+    """Their prompts."""
 
 
 class Evaluation(Record):
     """The whole file."""
 
     version: Literal[3] = Field(alias="schema")
+    """Of this file."""
     comparisons: list[Comparison]
     """Every policy over the baseline, by every judge over every set of prompts."""
     head_to_heads: list[Comparison]
@@ -164,11 +203,15 @@ class Evaluation(Record):
     over_seeds: list[OverSeeds]
     """Trainings that differ in their seed only, over the baseline."""
     implicit_reward: list[Accuracy]
+    """Of every trained policy."""
     rewards: list[JudgeAccuracy]
+    """The judges."""
     skills: tuple[Skill, ...] = ()
     """Empty where no judge asks questions by skill."""
     alarms: list[Alarm]
+    """Of every policy beside the baseline."""
     policies: dict[str, Learnt]
+    """What each policy learnt from."""
     images: dict[str, dict[str, Any]]
     """Of each policy how its images were made: sampler, steps, guidance, resolution, noise_seed, ..."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from diffalign.core.errors import UserError
+from diffalign.data.families import OWN
 from diffalign.data.shards.encode import image_cond
 from diffalign.diffusion.losses import errors
 from diffalign.diffusion.process import Cond
@@ -29,7 +30,7 @@ from diffalign.models.family import Family
 from diffalign.models.parts import weights
 from diffalign.rewards.parts.encoded import finite
 from diffalign.rewards.parts.pixels import clip_square, unit
-from diffalign.rewards.reward import OWN, Reward
+from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from diffalign.config.rewards.implicit import Settings

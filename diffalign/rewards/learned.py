@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign.core.errors import UserError
+from diffalign.data.families import OWN
 from diffalign.models.parts import weights
 from diffalign.rewards.parts import card, cosine, folders
 from diffalign.rewards.parts.card import Card
 from diffalign.rewards.parts.pixels import clip_square
-from diffalign.rewards.reward import OWN, Reward
+from diffalign.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from diffalign.config.rewards.learned import Settings

@@ -20,9 +20,6 @@ from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.data.pixels import from_uint8
 
-OWN = "own"
-"""The family of the comparisons in data/comparisons, whatever they are: of a reward that was trained on them here."""
-
 
 class Reward(Protocol):
     """Scores images for prompts, and says of itself what a reader must know to trust its scores."""
@@ -45,7 +42,7 @@ class Reward(Protocol):
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Returns tags of what it learnt from: preference data by name, a backbone; `OWN` for this project's own pairs.
+        """Returns tags of what it learnt from: preference data by name, a backbone; data.families' OWN for our pairs.
 
         A policy that learnt from one of them is in-family: judge and policy share a taste, and so mistakes.
         """

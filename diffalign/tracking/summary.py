@@ -41,10 +41,16 @@ def tables() -> list[Table]:
         [stage, f"{row['seconds']:.1f}", "from the cache since" if row["cached"] else ""]
         for stage, row in timings.newest().items()
     ]
+    alarms = [
+        [alarm.name, alarm.policy, f"{alarm.figure:.3g}", f"{alarm.threshold:g}", alarm.by]
+        for alarm in found.alarms
+        if alarm.verdict == "raised" and alarm.figure is not None
+    ]
     wins_header = ["policy", "scorer", "win rate", "interval", "W / T / L", "prompts × seeds"]
     implicit_header = ["policy", "accuracy", "interval", "ceiling", "pairs"]
     return [
         ("Win rates on held-out prompts", wins_header, wins),
+        ("Alarms that the images raised", ["alarm", "policy", "figure", "threshold", "measured by"], alarms),
         ("Implicit-reward accuracy on held-out pairs", implicit_header, implicit),
         ("Wall time of each stage when it last ran", ["stage", "seconds", ""], times),
     ]

@@ -50,9 +50,10 @@ def test_bca_pays_where_losses_are_rare() -> None:
     assert above[0] / 400 > 0.04 and above[1] / 400 < 0.025
 
 
-def test_the_percentile_interval_is_kept_where_both_outcomes_are_frequent() -> None:
-    """The demo's 54 of 320 prompts lost."""
-    results = np.repeat([1.0, 0.0], [266, 54])
+@pytest.mark.parametrize("losses", [54, 47])
+def test_the_percentile_interval_is_kept_where_both_outcomes_are_frequent(losses: int) -> None:
+    """The demo's 54 and 47 of 320 prompts lost."""
+    results = np.repeat([1.0, 0.0], [320 - losses, losses])
     assert INTERVAL.rate(results, range(320)) == statistics.rate(results, range(320), **INTERVAL.how)
 
 

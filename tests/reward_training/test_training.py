@@ -127,7 +127,7 @@ def test_what_is_published(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "dvc repro score@learned" in capsys.readouterr().err
 
     reward = rewards.load("learned", {"path": str(folder), "batch_size": 4}, "cpu")
-    assert reward.differentiable and reward.families == (rewards.OWN,) and "60 comparisons" in reward.trained_on
+    assert reward.differentiable and reward.families == ("own",) and "60 comparisons" in reward.trained_on
     pixels = torch.rand(3, 3, open_clip.SIDE, open_clip.SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     prompts = ["grey 1", "grey 2", "a"]
     mean, std = (
