@@ -8,11 +8,22 @@ from diffalign.config.values import Model, Name, Share
 
 
 class WinRate(Model):
-    """The win rate over the baseline by a judge: the lower bound of its interval must be above a share."""
+    """The win rate over the baseline by a judge: the lower bound of its interval must be above a share.
+
+    Judge `held_out` stands for each judge that isn't in-family, set `all` for each set of prompts.
+    """
 
     figure: Literal["win_rate"]
     judge: Name
+    set: str
     above: Share
+
+
+class Alarms(Model):
+    """The alarms of evaluation, by the names in `evaluate.alarms`: each must have been measured, and be quiet."""
+
+    figure: Literal["alarms"]
+    quiet: Annotated[list[Name], Field(min_length=1)]
 
 
 class TrainingAlarms(Model):
@@ -45,7 +56,7 @@ class RaterGap(Model):
     at_most: Share
 
 
-Condition = Annotated[WinRate | TrainingAlarms | Flagged | Shift | RaterGap, Field(discriminator="figure")]
+Condition = Annotated[WinRate | Alarms | TrainingAlarms | Flagged | Shift | RaterGap, Field(discriminator="figure")]
 
 
 class Gate(Model):

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffalign.evaluation.audits.findings import Audit, Estimated
-from diffalign.evaluation.results import Evaluation
+from diffalign.evaluation.results import Alarm, Evaluation
 from diffalign.evaluation.verdicts import PolicyRulings, Ruling, Verdict, Verdicts, overall
 
 if TYPE_CHECKING:
-    from diffalign.config.gate import Condition, Flagged, RaterGap, Shift, TrainingAlarms, WinRate
+    from diffalign.config.gate import Alarms, Condition, Flagged, RaterGap, Shift, TrainingAlarms, WinRate
+
+
+HELD_OUT, ALL = "held_out", "all"
+"""Words of params: each judge of another family than what a policy learned from; each set of prompts."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,47 @@ def rule(condition: "Condition", policy: str, figures: Figures) -> list[Ruling]:
 
 
 def win_rate(condition: "WinRate", policy: str, figures: Figures) -> list[Ruling]:
-    """Asks that the lower bound of a policy's win rate over the baseline be above a threshold."""
-    rows = [r for r in figures.evaluation.comparisons if r.policy == policy and r.scorer == condition.judge]
-    name = f"win rate by {condition.judge}, lower bound above {condition.above:g}"
+    """Asks that the lower bound of the win rate over the baseline be above a threshold, by each judge and set."""
+    held_out = condition.judge == HELD_OUT
+    rows = [
+        row
+        for row in figures.evaluation.comparisons
+        if row.policy == policy
+        and (not row.in_family if held_out else row.scorer == condition.judge)
+        and condition.set in (ALL, row.set)
+    ]
     if not rows:
-        return [missing(name, f"{condition.judge} didn't judge it: is it in the section rewards?", condition.above)]
-    return [lower_bound(name, row.win_rate, row.ci_low, row.ci_high, condition.above) for row in rows]
+        who = "no judge of another family" if held_out else f"{condition.judge} didn't"
+        name = f"win rate by {condition.judge} on {condition.set}, lower bound above {condition.above:g}"
+        return [missing(name, f"{who} judged it: see rewards and generate.prompts", condition.above)]
+    return [
+        lower_bound(
+            f"win rate by {row.scorer} on {row.set}, lower bound above {condition.above:g}",
+            row.win_rate,
+            row.ci_low,
+            row.ci_high,
+            condition.above,
+        )
+        for row in rows
+    ]
+
+
+def alarms(condition: "Alarms", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks that each of some alarms of evaluation be quiet: one that is off, or wasn't measured, is missing."""
+    return [
+        of_alarm(name, [a for a in figures.evaluation.alarms if (a.policy, a.name) == (policy, name)])
+        for name in condition.quiet
+    ]
+
+
+def of_alarm(name: str, found: Sequence[Alarm]) -> Ruling:
+    """Rules on an alarm by all the judges or features that it was measured with: the worst counts."""
+    said: dict[str, Verdict] = {"raised": "failed", "missing": "missing", "quiet": "passed"}
+    worst = next((alarm for verdict in said for alarm in found if alarm.verdict == verdict), None)
+    words = f"alarm {name}, quiet"
+    if worst is None:
+        return missing(words, "it's off in evaluate.alarms", 0.0)
+    return ruling(words, worst.figure, worst.low, worst.high, worst.threshold, said[worst.verdict], worst.by)
 
 
 def training_alarms(condition: "TrainingAlarms", policy: str, figures: Figures) -> list[Ruling]:
@@ -94,6 +133,7 @@ def rater_gap(condition: "RaterGap", policy: str, figures: Figures) -> list[Ruli
 
 CONDITIONS: dict[str, Callable[[Any, str, Figures], list[Ruling]]] = {
     "win_rate": win_rate,
+    "alarms": alarms,
     "training_alarms": training_alarms,
     "flagged": flagged,
     "shift": shift,

@@ -1,5 +1,6 @@
 """The gate: bounds decide, not figures; what wasn't measured is missing and not passed; alarms close it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ from pydantic import TypeAdapter
 from diffalign.config.gate import Condition
 from diffalign.evaluation import gate, verdicts
 from diffalign.evaluation.audits.findings import Audit, Estimated
-from diffalign.evaluation.results import Comparison, Evaluation
+from diffalign.evaluation.results import Alarm, Comparison, Evaluation
 from tests.helpers import evaluations
 
-NAMES = {"win_rate", "training_alarms", "flagged", "shift", "rater_gap"}
+NAMES = {"win_rate", "alarms", "training_alarms", "flagged", "shift", "rater_gap"}
 
 
 def condition(**values: Any) -> Any:
@@ -45,14 +46,44 @@ def test_every_figure_of_params_has_its_function() -> None:
 @pytest.mark.parametrize(("low", "expected"), [(0.51, "passed"), (0.5, "failed"), (0.45, "failed"), (None, "missing")])
 def test_the_lower_bound_decides(low: float | None, expected: str) -> None:
     """A rate of 0.55 whose interval begins at 0.45 doesn't pass a gate at 0.5."""
-    asked = {"figure": "win_rate", "judge": "oracle", "above": 0.5}
+    asked = {"figure": "win_rate", "judge": "oracle", "set": "all", "above": 0.5}
     assert verdict(asked, figures(comparison(low=low))) == expected
 
 
 def test_a_judge_who_did_not_judge_is_missing() -> None:
-    asked = {"figure": "win_rate", "judge": "pickscore", "above": 0.5}
+    asked = {"figure": "win_rate", "judge": "pickscore", "set": "all", "above": 0.5}
     assert verdict(asked, figures(comparison())) == "missing"
     assert verdict(asked, figures(comparison(scorer="pickscore")), policy="sft") == "missing"
+
+
+def test_held_out_judges_are_those_of_other_families_and_each_counts() -> None:
+    rows = [comparison(low=0.6), comparison(scorer="brisque", low=0.4), comparison(scorer="hpsv2", low=0.6)]
+    rows = [row.model_copy(update={"in_family": row.scorer == "oracle"}) for row in rows]
+    asked = condition(figure="win_rate", judge="held_out", set="all", above=0.5)
+    found = gate.rule(asked, "dpo", figures(*rows))
+    assert [one.verdict for one in found] == ["failed", "passed"]
+    (alone,) = gate.rule(asked, "dpo", figures(rows[0]))
+    assert alone.verdict == "missing" and "another family" in alone.note
+
+
+def test_a_set_may_be_named() -> None:
+    rows = [comparison(low=0.6), comparison(low=0.3).model_copy(update={"set": "parti"})]
+    asked = [condition(figure="win_rate", judge="oracle", set=name, above=0.5) for name in ("test", "parti", "hpsv2")]
+    verdicts_of = [gate.rule(one, "dpo", figures(*rows))[0].verdict for one in asked]
+    assert verdicts_of == ["passed", "failed", "missing"]
+
+
+def test_the_worst_of_an_alarms_verdicts_counts_and_off_is_missing() -> None:
+    def alarm(name: str, verdict: str, by: str = "pixels") -> Alarm:
+        figure = {"figure": 0.5, "low": 0.4, "high": 0.6, "threshold": 0.7}
+        return Alarm.model_validate({"name": name, "policy": "dpo", "by": by, "verdict": verdict, **figure})
+
+    found = [alarm("hacking", "quiet", "a"), alarm("hacking", "raised", "b"), alarm("vendi", "missing")]
+    evaluation = Evaluation.model_validate(evaluations.evaluation(alarms=[*found, alarm("copies", "quiet")]))
+    asked = condition(figure="alarms", quiet=["hacking", "vendi", "copies", "contrast"])
+    rulings = gate.rule(asked, "dpo", replace(figures(), evaluation=evaluation))
+    assert [one.verdict for one in rulings] == ["failed", "missing", "passed", "missing"]
+    assert rulings[0].note == "b" and "off" in rulings[3].note
 
 
 def test_alarms_close_the_gate_unless_allowed() -> None:
@@ -90,7 +121,7 @@ def test_what_was_not_audited_is_missing(asked: dict[str, Any]) -> None:
 def test_all_conditions_must_pass_and_missing_is_not_passed() -> None:
     """The baseline isn't judged; a policy fails by one condition, and isn't passed where one is missing."""
     asked = [
-        condition(figure="win_rate", judge="oracle", above=0.5),
+        condition(figure="win_rate", judge="oracle", set="all", above=0.5),
         condition(figure="training_alarms", allowed=[]),
     ]
     rows = [comparison("good"), comparison("worse", low=0.4), comparison("unprobed")]

@@ -22,7 +22,7 @@ def test_the_stage_rules_on_each_policy(
     """sft's winners got much worse in training: its win rate doesn't help it."""
     monkeypatch.chdir(tmp_path)
     conditions = [
-        {"figure": "win_rate", "judge": "oracle", "above": 0.5},
+        {"figure": "win_rate", "judge": "oracle", "set": "all", "above": 0.5},
         {"figure": "training_alarms", "allowed": []},
     ]
     params = make_params(tmp_path, POLICIES, gate={"conditions": conditions})
