@@ -145,7 +145,8 @@ class _Representer(SafeRepresenter):
 
     def represent_str(self, data: str) -> Any:
         """Represents text, in quotes where a reader might take it for something else."""
-        style = '"' if data.lower() in OLD_BOOLEANS else None
+        # A list on one line with a ? in it is another thing to the parser that DVC uses.
+        style = '"' if data.lower() in OLD_BOOLEANS or "?" in data else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 

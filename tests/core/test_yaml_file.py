@@ -117,6 +117,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     [
         {"b": [1, [0.4, 1.0]], "a": {"c": 1e-5, "d": None}, "e": [], "f": {}},
         {"on": "off", "true": "0300", "x": "~", "colon": "a: b # c", "long": "x " * 300, "lines": "a\nb\n", "é": "≥"},
+        {"groups": {"large": ["1??", "?", "a ? b"], "x": "2??"}},
     ],
 )
 def test_what_is_written_is_read_again(value: Any) -> None:
