@@ -1,15 +1,18 @@
 """generate@POLICY: images of one policy for held-out prompts, from noise that doesn't depend on the policy."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign.core import files, publishing, records
 from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.prompts.prompt_set import Prompt
 from diffalign.generation.gallery import DTYPE, Manifest
 from diffalign.generation.pipeline import sampling_of
-from diffalign.generation.writer import Prompt, chosen_prompts, entries, jobs_of, write_images
+from diffalign.generation.prompts import chosen, counted
+from diffalign.generation.writer import entries, jobs_of, write_images
 from diffalign.models import policies
 from diffalign.models.family import Family
 from diffalign.runtime.environment import default_device
@@ -24,21 +27,19 @@ COMPARISONS, POLICIES, OUT = Path("data/comparisons"), Path("models/policies"), 
 def run(params: "Params", policy: str | None = None) -> None:
     """Writes `images/POLICY/`: PNGs and, last, a manifest with their checksums; goes on where a killed attempt stopped.
 
-    Raises UserError where the split has no prompts, the policy can't be loaded, or it gives values that aren't finite.
+    Raises UserError where a set has no prompts, the policy can't be loaded, or it gives values that aren't finite.
     """
     if policy is None or policy not in params.policies:
         raise UserError(f"generate@{policy}: expected one of the policies {sorted(params.policies)}")
     publishing.check_target(OUT / policy)
     settings = params.generate
     made = params.sampling(policy)
-    prompts = of_split(params)
-    jobs = jobs_of(prompts, settings.seeds)
+    table = comparisons.read(COMPARISONS)
+    prompts = with_kinds(chosen(table, settings.prompts))
+    jobs, sets = jobs_of(prompts, settings.seeds), counted(prompts, settings.prompts, table)
     about = {
         "policy": policy,
         "noise_seed": params.policies[policy].noise_seed,
-        "split": settings.split,
-        "prompts": len(prompts),
-        "prompts_asked": settings.prompts,
         "seeds": settings.seeds,
         **made,
         "dtype": DTYPE,
@@ -63,17 +64,15 @@ def run(params: "Params", policy: str | None = None) -> None:
             batch_size=settings.batch_size,
             what=f"generate {policy}",
         )
-        records.write(out / "manifest.json", Manifest(**about, images=tuple(entries(jobs, out))))
+        records.write(out / "manifest.json", Manifest(**about, sets=tuple(sets), images=tuple(entries(jobs, out))))
         publishing.publish(out, OUT / policy)
         shutil.rmtree(work)
 
 
-def of_split(params: "Params") -> list[Prompt]:
-    """Returns the first prompts of the params' split; captions of the shapes world with their kind of scene."""
-    texts = chosen_prompts(COMPARISONS, params.generate.split, params.generate.prompts)
-    scenes = [parse_caption(text) for text in texts]
-    kinds = [None if scene is None else scene.kind for scene in scenes]
-    return [Prompt(text, params.generate.split, kind) for text, kind in zip(texts, kinds, strict=True)]
+def with_kinds(prompts: list[Prompt]) -> list[Prompt]:
+    """Returns the prompts with a category each: its set's, else the kind of scene of a caption of the shapes world."""
+    scenes = {prompt.text: parse_caption(prompt.text) for prompt in prompts if prompt.category is None}
+    return [replace(p, category=scene.kind) if p.category is None and (scene := scenes[p.text]) else p for p in prompts]
 
 
 def load(params: "Params", policy: str) -> Family:

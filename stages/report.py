@@ -42,7 +42,6 @@ def settings(params: "Params") -> Settings:
         baseline=evaluate.baseline,
         rewards=list(params.rewards),
         interval=Interval(evaluate.bootstrap, evaluate.confidence, evaluate.seed),
-        split=params.generate.split,
         sampling={name: params.sampling(name) for name in params.policies},
         draws=evaluate.draws,
         thresholds=params.probe.model_dump(),

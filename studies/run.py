@@ -106,7 +106,7 @@ class Study:
         """Returns the project's params with some runs, and the base, for policies."""
         raw = self.values.model_dump(mode="json")
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
-        raw["generate"] |= {"split": "test", "prompts": self.prompts, "seeds": 1, "overrides": {}}
+        raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1, "overrides": {}}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
         raw["rewards"] = {JUDGE: {}}
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result

@@ -28,6 +28,7 @@ MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 """A string that is a module's name is an import too: workers and axes are named by strings."""
 
 AXES = {
+    "diffalign.data.prompts": None,
     "diffalign.data.sources": "${data.source}",
     "diffalign.diffusion.samplers": None,
     "diffalign.methods": "${item.method}",

@@ -32,7 +32,7 @@ def problems(params: Params) -> list[str]:
             f"evaluate.alarms.held_out: expected some of rewards, {sorted(params.rewards)}, got {', '.join(unknown)}"
         )
     lines += of_weights(params)
-    lines += of_samplers(params)
+    lines += of_images(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
     for name, model in params.reward_models.items():
@@ -43,10 +43,11 @@ def problems(params: Params) -> list[str]:
     return lines
 
 
-def of_samplers(params: Params) -> list[str]:
-    """Lists samplers that don't suit the model's family, and overrides for policies that there aren't."""
+def of_images(params: Params) -> list[str]:
+    """Lists prompts that there aren't, samplers that don't suit the model's family, overrides for unknown policies."""
     settings = params.generate
-    lines = [
+    lines = [f"generate.{line}" for line in settings.problems()]
+    lines += [
         f"generate.overrides.{name}: expected one of the policies {sorted(params.policies)}, got {name!r}"
         for name in settings.overrides
         if name not in params.policies

@@ -1,14 +1,37 @@
 """Settings of each policy's images: the section `generate` of params.yaml."""
 
-from typing import Annotated, Any
+from pathlib import PurePosixPath
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from diffalign.config.samplers import Sampler
-from diffalign.config.values import Count, HeldOut, Model, Name
+from diffalign.config.values import Count, HeldOut, Model, Name, PromptSet
+from diffalign.core.errors import UserError
 
 Steps = Annotated[int, Field(ge=1, le=500)]
 Guidance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+HELD_OUT, NAMED = get_args(HeldOut), get_args(PromptSet)
+SIZES = {"parti": 1632, "hpsv2": 3200, "pickapic_test": 500, "drawbench": 200, "geneval": 553}
+"""The prompts of the published sets."""
+OWN = ("prompts", (".txt", ".tsv"))
+"""The folder of files of one's own, which DVC watches, and their suffixes."""
+
+
+def spelled_out(prompts: Any) -> Any:
+    """Returns `prompts` as a mapping: a name alone is a whole set, a number alone so many of the test split."""
+    if isinstance(prompts, str):
+        return {prompts: None}
+    return {"test": prompts} if isinstance(prompts, int) and not isinstance(prompts, bool) else prompts
+
+
+def number(count: Any) -> Any:
+    """Returns None for the word all."""
+    return None if count == "all" else count
+
+
+HowMany = Annotated[Count | None, BeforeValidator(number)]
+Prompts = Annotated[dict[str, HowMany], BeforeValidator(spelled_out), Field(min_length=1)]
 
 
 class Override(Model):
@@ -20,10 +43,9 @@ class Override(Model):
 
 
 class Generate(Model):
-    """Images of each policy for held-out prompts."""
+    """Images of each policy for held-out prompts, some of each set; None: all of it."""
 
-    split: HeldOut
-    prompts: Count
+    prompts: Prompts
     seeds: Count
     sampler: Sampler
     steps: Steps
@@ -31,9 +53,37 @@ class Generate(Model):
     overrides: dict[Name, Override]
     batch_size: Count
 
+    @property
+    def fetched(self) -> list[str]:
+        """Returns the published prompt sets among `prompts`."""
+        return [name for name in self.prompts if name in NAMED]
+
+    def count(self) -> int:
+        """Returns how many prompts are asked for; UserError for all of a set whose size isn't known unread."""
+        counts = {name: SIZES.get(name) if count is None else count for name, count in self.prompts.items()}
+        if unknown := [name for name, count in counts.items() if count is None]:
+            raise UserError(f"generate.prompts: expected a number of {', '.join(unknown)}, found all. Say how many.")
+        return sum(count for count in counts.values() if count is not None)
+
+    def problems(self) -> list[str]:
+        """Lists the prompt sets that there aren't, as `prompts.NAME: what`."""
+        known = f"{', '.join((*HELD_OUT, *NAMED))}, or a file {OWN[0]}/NAME.txt or .tsv"
+        return [
+            f"prompts.{name}: expected {known}, got {name!r}"
+            + (". Images of training prompts would flatter: they are for held-out ones" if name == "train" else "")
+            for name in self.prompts
+            if name not in HELD_OUT and name not in NAMED and not is_own(name)
+        ]
+
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns a policy's `sampler` (its name and settings), `steps` and `guidance`, for its images."""
         shared = {key: getattr(self, key) for key in ("sampler", "steps", "guidance")}
         own = self.overrides.get(policy, Override())
         chosen = shared | {key: value for key in shared if (value := getattr(own, key)) is not None}
         return chosen | {"sampler": chosen["sampler"].model_dump()}
+
+
+def is_own(name: str) -> bool:
+    """Tells whether a name is that of a file of prompts in the folder for one's own."""
+    path = PurePosixPath(name)
+    return path.suffix in OWN[1] and path.parts[0] == OWN[0] and ".." not in path.parts

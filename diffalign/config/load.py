@@ -22,6 +22,7 @@ MOVED = {
     "log_every": "it's `runtime.log_every` now, for all policies",
     "checkpoint_every": "it's `runtime.checkpoint_every` now, for all policies",
     "keep_checkpoints": "it's `runtime.keep_checkpoints` now, for all policies",
+    "split": "it's in `generate.prompts` now: {validation: 100} for 100 prompts of that split",
     "scorers": "it's `rewards` now: under `probe` a list of names, for all images a section of its own",
 }
 """Keys of version 0.1, and where they went."""

@@ -33,7 +33,7 @@ from diffalign.config.rewards import (
 )
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
-from diffalign.config.values import Count, Flag, HeldOut, Model, Name, Share, Whole
+from diffalign.config.values import Count, Flag, HeldOut, Model, Name, PromptSet, Share, Whole
 
 
 class Data(Model):
@@ -44,6 +44,7 @@ class Data(Model):
     validation: Share
     test: Share
     repeats: Literal["first", "all"]
+    drop_prompts_of: list[PromptSet]
     max_image_pixels: Count
     max_image_bytes: Count
     settings: dict[str, Any]
@@ -147,9 +148,10 @@ class Params(Model):
     report: Report
 
     def inputs(self) -> list[str]:
-        """Lists the folders that must be there before the first stage: data, models, where trainings begin."""
+        """Lists the folders that must be there before the first stage: data, models, where trainings begin, prompts."""
         began = [one.init for one in (*self.policies.values(), *self.reward_models.values())]
-        return [self.data.path, self.model.path, *began]
+        sets = dict.fromkeys([*self.generate.fetched, *self.data.drop_prompts_of])
+        return [self.data.path, self.model.path, *began, *(f"data/raw/prompts/{name}" for name in sets)]
 
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns how a policy's images are to be made: `sampler`, `steps`, `guidance` and `resolution`."""

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 HeldOut = Literal["validation", "test"]
+PromptSet = Literal["parti", "hpsv2", "pickapic_test", "drawbench", "geneval"]
+"""The published sets of prompts, each a module of `diffalign/data/prompts/`."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]

@@ -10,6 +10,7 @@ from diffalign.data.sources.source import Candidate
 
 REASONS = {
     "prompt_in_other_split": "the source has this prompt also in a split held out from this row's",
+    "prompt_of_evaluation_set": "the prompt is one of an evaluation set, kept out of training by data.drop_prompts_of",
     "image_in_other_split": "one of its images is also in a split held out from this row's, under another prompt",
 }
 """Reject codes of this module. Of the splits test is held out from the others, validation from train."""
@@ -19,10 +20,18 @@ class PromptSplits:
     """Assigns each prompt to one split, whatever its case and spacing.
 
     The source's own splits win; where it has a prompt in several, test before validation before train. Other prompts
-    go by their hash, in the shares `validation` and `test`.
+    go by their hash, in the shares `validation` and `test`. `dropped` are prompts that no training row may have, each
+    with the name of the set that it's of.
     """
 
-    def __init__(self, claims: Iterable[tuple[str, Split]], validation: float, test: float) -> None:
+    def __init__(
+        self,
+        claims: Iterable[tuple[str, Split]],
+        validation: float,
+        test: float,
+        dropped: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.dropped = {normalised(prompt): name for prompt, name in dropped}
         self.validation, self.test = validation, test
         self.owners: dict[bytes, int] = {}
         for prompt, split in claims:
@@ -38,11 +47,13 @@ class PromptSplits:
         return "test" if share < self.test else "validation" if share < self.test + self.validation else "train"
 
     def screen(self, record: Candidate | Reject) -> Candidate | Reject:
-        """Returns the record, or a reject if the source has it in another split than its prompt."""
-        if isinstance(record, Reject) or record.split is None:
+        """Returns the record, or a reject: the source has its prompt in another split, or it's kept out of training."""
+        if isinstance(record, Reject):
             return record
         owner = self.of(record.prompt)
-        if owner == record.split:
+        if self.dropped and owner == "train" and (name := self.dropped.get(normalised(record.prompt))):
+            return Reject(record.file, record.row, "prompt_of_evaluation_set", f"it's one of {name}")
+        if record.split in (None, owner):
             return record
         detail = f"this is {record.split}, the prompt is in {owner}"
         return Reject(record.file, record.row, "prompt_in_other_split", detail)

@@ -41,15 +41,23 @@ class Entry(Record):
         return self.prompt_index, self.seed
 
 
+class PromptCount(Record):
+    """A set of prompts that images were made for: how many it has here, were asked for (None: all), were trained on."""
+
+    name: str
+    prompts: int
+    asked: int | None
+    in_training: int
+    """Prompts that the training split repeats, whatever their case and spacing."""
+
+
 class Manifest(Record):
     """The manifest that generate writes beside a policy's images."""
 
     version: Literal[3] = Field(default=3, alias="schema")
     policy: str
     noise_seed: int
-    split: str
-    prompts: int
-    prompts_asked: int
+    sets: tuple[PromptCount, ...]
     seeds: int
     sampler: dict[str, Any]
     """Its name and its settings."""

@@ -1,6 +1,5 @@
-"""Writes a policy's images: the prompts, the noise of each image, files that a killed run leaves whole."""
+"""Writes a policy's images: the noise of each image, files that a killed run leaves whole."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +7,11 @@ from pathlib import Path
 import torch
 
 from diffalign.core import files
-from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
-from diffalign.data.comparisons import table as comparisons
+from diffalign.data.prompts.prompt_set import Prompt
 from diffalign.generation.gallery import Entry
 from diffalign.generation.pipeline import Sampling, image_maker, initial_noise, latent_shape, png, step_noise
 from diffalign.models.family import Family
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt to make images for, the name of its set, and its category there, None without one."""
-
-    text: str
-    set: str
-    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,24 +64,6 @@ def write_images(
         for job, image in zip(batch, make_images(prompts, noise, added), strict=True):
             files.write_bytes(folder / job.file, png(image))
         progress.update(len(batch))
-
-
-def chosen_prompts(folder: Path, split: comparisons.Split, count: int) -> list[str]:
-    """Returns the first `count` distinct prompts of a split by hash; all, said on stderr, where there are fewer.
-
-    `folder` has the comparisons. Raises UserError where the split has no prompts.
-    """
-    found = comparisons.prompts(comparisons.read(folder), split)[:count]
-    if not found:
-        raise UserError(
-            f"{folder} has no prompts in the {split} split (generate.split): nothing to make images for. "
-            "Raise data.test or data.validation, or name a file so; see metrics/ingest.json."
-        )
-    if len(found) < count:
-        sys.stderr.write(
-            f"generate: the {split} split has {len(found)} prompts, {count} were asked for: all are used\n"
-        )
-    return found
 
 
 def unfinished(jobs: Sequence[Job], size: int, folder: Path) -> list[Sequence[Job]]:

@@ -1,7 +1,9 @@
 """The head of the report: the headline, the figures beneath it, and what to know before believing them."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from diffalign.data.comparisons.table import SPLITS
 from diffalign.evaluation.results import Comparison
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
@@ -37,7 +39,7 @@ def headline(report: Material) -> dict[str, Any]:
     images = "images" if row.seeds == 1 else f"images ({row.seeds} a prompt)"
     note = (
         f"{settings.interval.confidence:.0%} interval {interval(row.model_dump())}; ties count half; {row.judged:,} "
-        f"{images} for {row.prompts:,} prompts of the {settings.split} split, which no policy was trained on."
+        f"{images} for {row.prompts:,} prompts {origin(report.galleries[who.baseline].about)}."
     )
     rivals = [
         f"{other.policy} {verb(other)} {other.baseline}, {percent(other.win_rate)} ({interval(other.model_dump())})"
@@ -48,6 +50,14 @@ def headline(report: Material) -> dict[str, Any]:
     ruled = gate.summary(report.gate, row.policy) if report.gate else ""
     notes = [text for text in (*heads, ruled, note) if text]
     return {"sentence": f"{row.policy} {verb(row)} {row.baseline}: {won}", "notes": notes}
+
+
+def origin(about: Mapping[str, Any]) -> str:
+    """Says which sets the prompts of images are of, as their manifest tells, and whether no policy learnt from them."""
+    sets = about["sets"]
+    names = [f"the {one['name']} split" if one["name"] in SPLITS else one["name"] for one in sets]
+    trained = any(one["in_training"] for one in sets)
+    return f"of {' and '.join(names)}" + ("" if trained else ", which no policy was trained on")
 
 
 def verb(row: Comparison) -> str:
@@ -83,14 +93,16 @@ def facts(report: Material) -> list[dict[str, str]]:
 
 
 def of_images(report: Material) -> list[str]:
-    """Says whether the prompts are of another split than the test's, or fewer than were asked for."""
-    base, found = report.galleries[report.roles.baseline].about, []
-    if base["split"] != "test":
-        found.append(f"these are prompts of the {base['split']} split; where choices were made on it, results flatter.")
-    if base["prompts"] < base["prompts_asked"]:
-        found.append(
-            f"{base['prompts_asked']:,} prompts were asked for, the {base['split']} split has {base['prompts']:,}."
-        )
+    """Says whether prompts are of the validation split, fewer than were asked for, or were trained on."""
+    found = []
+    for one in report.galleries[report.roles.baseline].about["sets"]:
+        name, count = one["name"], one["prompts"]
+        if name == "validation":
+            found.append(f"prompts of the {name} split are among these: where choices were made on it, it flatters.")
+        if one["asked"] is not None and count < one["asked"]:
+            found.append(f"{one['asked']:,} prompts of {name} were asked for, there are {count:,}.")
+        if one["in_training"]:
+            found.append(f"{one['in_training']:,} of {count:,} prompts of {name} were trained on, too: that flatters.")
     return found
 
 

@@ -40,8 +40,6 @@ class Settings:
     rewards: Sequence[str]
     """The judges, the headline's first."""
     interval: Interval
-    split: str
-    """The split of the images' prompts."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Of each policy how its images are to be made."""
     draws: int

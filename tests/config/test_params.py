@@ -63,19 +63,26 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
     raw["precompute"]["resolutoin"] = raw["precompute"].pop("resolution")  # a key misspelt: one unknown, one missing
     raw["policies"]["dpo"]["beta"] = -1
     raw["rewards"]["clip"] = {}
-    raw["generate"]["split"] = "tset"
+    raw["generate"]["prompts"] = {"test": "many"}
     text = message(raw)
     assert text.startswith("params.yaml has 5 errors:")
     assert "precompute.resolutoin: unknown key (misspelt?), got 64" in text
     assert "precompute.resolution: missing" in text
     assert "policies.dpo.beta: expected greater than 0, got -1" in text
     assert "rewards.clip: unknown key (misspelt?), got {}" in text
-    assert "generate.split: expected 'validation' or 'test', got 'tset'" in text
+    assert "generate.prompts.test: expected a valid integer, unable to parse string as an integer, got 'many'" in text
 
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
+        ("generate.prompts", {"train": 5}, "generate.prompts.train: expected validation, test, parti, hpsv2, "),
+        ("generate.prompts", "mine.txt", "or a file prompts/NAME.txt or .tsv, got 'mine.txt'"),
+        ("generate.prompts", "prompts/../../x.txt", "got 'prompts/../../x.txt'"),
+        ("generate.prompts", {}, "generate.prompts: "),
+        ("generate.prompts.test", 0, "generate.prompts.test: expected greater than or equal to 1, got 0"),
+        ("generate.split", "test", "generate.split: this key moved: it's in `generate.prompts` now"),
+        ("data.drop_prompts_of", ["test"], "data.drop_prompts_of.0: "),
         ("policies.dpo.lr", "3e-5x", "policies.dpo.lr: "),
         ("policies.dpo.lr", float("nan"), "policies.dpo.lr: "),
         ("policies.dpo.steps", 0, "policies.dpo.steps: "),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from diffalign.config.load import load
+from diffalign.config.load import load, parse, read
 from diffalign.core.errors import UserError
 from diffalign.data.hub.fetch import PINNED, fetch, read_lock, run, wanted
 from tests.helpers.hub import Hub
@@ -207,7 +207,7 @@ def test_a_copy_elsewhere(hub: Hub, here: Path) -> None:
         (("sd15", None, "nobody/nothing"), "isn't there, or isn't public"),
         (("pickapic_v2", None, None, "abcdef0"), "expected one commit that begins with abcdef0, found 0"),
         (("pickapic_v2", None, None, "f" * 40), "has no file like"),
-        (("laion",), "expected one of sd15, sdxl, sd3, pickapic_v2, pickapic_v1, got 'laion'"),
+        (("laion",), "expected one of sd15, sdxl, sd3, pickapic_v2, pickapic_v1, parti.*, got 'laion'"),
     ],
 )
 def test_what_the_user_can_mend_is_said(hub: Hub, here: Path, arguments: tuple[Any, ...], expected: str) -> None:
@@ -235,6 +235,10 @@ def test_what_params_need(repo: Path) -> None:
         assert wanted(load(repo / "presets" / f"{name}.yaml").inputs()) == [name, "pickapic_v2"]
     with pytest.raises(UserError, match="needs nothing that is fetched"):
         wanted(load(repo / "params.yaml").inputs())
+    raw = read(repo / "params.yaml")
+    raw["generate"]["prompts"] = {"test": 4, "parti": "all"}
+    raw["data"]["drop_prompts_of"] = ["parti", "hpsv2"]
+    assert wanted(parse(raw).inputs()) == ["parti", "hpsv2_prompts"]
 
 
 def test_one_source_for_one_repository() -> None:

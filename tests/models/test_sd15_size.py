@@ -94,7 +94,7 @@ def test_the_preset_fits_together(
     }
     raw["policies"] = {"base": {"method": "none", "init": "sd15", "noise_seed": 0}, "dpo": policy}
     raw["data"]["path"], raw["model"]["path"] = "raw", "sd15"
-    raw["generate"] |= {"prompts": 1, "seeds": 1, "steps": 1, "split": "test"}
+    raw["generate"] |= {"prompts": 1, "seeds": 1, "steps": 1}
     raw["precompute"] |= {"batch_size": 2, "resolution": SIDE}
     values = parse(raw)
     make_sd15(tmp_path / "sd15")

@@ -43,7 +43,7 @@ def test_without_scores_only_random_ones_are_shown() -> None:
 
 
 MADE = {"sampler": {"name": "ddim"}, "steps": 2, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
-ABOUT = MADE | {"schema": 3, "noise_seed": 0, "split": "test", "prompts": 1, "prompts_asked": 1, "seeds": 1}
+ABOUT = MADE | {"schema": 3, "noise_seed": 0, "sets": [], "seeds": 1}
 
 
 def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> galleries.Gallery:

@@ -17,9 +17,10 @@ from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import files
 from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
 from diffalign.data.pixels import to_uint8
 from diffalign.generation import gallery, pipeline
-from diffalign.generation.writer import chosen_prompts
+from diffalign.generation.prompts import chosen
 from stages import evaluate, generate, score, train
 from stages.generate import COMPARISONS
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world
@@ -66,7 +67,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_every_prompt_and_seed_has_an_image_and_the_manifest_says_so() -> None:
     about = manifest("base")
     assert (about["schema"], about["policy"], about["noise_seed"]) == (3, "base", 0)
-    assert (about["prompts"], about["prompts_asked"], about["seeds"]) == (len(ALL), 100, 2)
+    assert about["sets"] == [{"name": "test", "prompts": len(ALL), "asked": 100, "in_training": 0}]
+    assert about["seeds"] == 2
     assert about["sampler"] == {"name": "dpmpp_2m", "spacing": "trailing"}
     assert (about["steps"], about["guidance"], about["resolution"], about["dtype"]) == (2, 4.0, 64, "float32")
     assert {(line["prompt"], line["seed"]) for line in about["images"]} == {(text, s) for text in ALL for s in (0, 1)}
@@ -170,14 +172,40 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_fewer_prompts_than_asked_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(chosen_prompts(COMPARISONS, "test", 100)) == len(ALL)
+    table = comparisons.read(COMPARISONS)
+    assert len(chosen(table, {"test": 100})) == len(ALL)
     assert f"has {len(ALL)} prompts, 100 were asked for" in capsys.readouterr().err
-    assert chosen_prompts(COMPARISONS, "test", 2) == chosen_prompts(COMPARISONS, "test", 100)[:2]
+    assert chosen(table, {"test": 2}) == chosen(table, {"test": 100})[:2]
 
 
 def test_a_split_without_prompts_is_the_users_error() -> None:
     with pytest.raises(UserError, match="no prompts in the validation split"):
-        chosen_prompts(COMPARISONS, "validation", 4)
+        chosen(comparisons.read(COMPARISONS), {"validation": 4})
+
+
+def test_prompts_of_several_sets(
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of one's own beside the split: it's named, categories come from it, training prompts in it are counted."""
+    monkeypatch.setattr(generate, "OUT", Path("mixed"))
+    (seen, *_) = comparisons.prompts(comparisons.read(COMPARISONS), "train")
+    rows = [("Prompt", "Category"), ('a "fox"', "Animals"), (f"  {seen.upper()} ", "Old"), (CAPTIONS[0], "")]
+    files.write_text(Path("prompts/mine.tsv"), "".join("\t".join(row) + "\r\n" for row in rows))
+    generate.run(with_settings(world[1], prompts={"test": 1, "prompts/mine.tsv": "all"}, seeds=1), "base")
+    about = json.loads(Path("mixed/base/manifest.json").read_text())
+    assert about["sets"] == [
+        {"name": "test", "prompts": 1, "asked": 1, "in_training": 0},
+        {"name": "prompts/mine.tsv", "prompts": 3, "asked": None, "in_training": 1},
+    ]
+    assert [(line["set"], line["category"], line["prompt"]) for line in about["images"][1:]] == [
+        ("prompts/mine.tsv", "Animals", 'a "fox"'),
+        ("prompts/mine.tsv", "Old", seen.upper()),
+        ("prompts/mine.tsv", "single", CAPTIONS[0]),
+    ]
+    assert "1 of 3 prompts of prompts/mine.tsv are training prompts, too" in capsys.readouterr().err
+    # the noise of an image is a function of its prompt, not of its set or place
+    one = {line["prompt"]: line["sha256"] for line in manifest("base")["images"] if line["seed"] == 0}
+    assert about["images"][3]["sha256"] == one.get(CAPTIONS[0], about["images"][3]["sha256"])
 
 
 def test_an_unknown_policy_is_the_users_error(world: tuple[Path, Params]) -> None:

@@ -20,6 +20,7 @@ from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.ingest import REASONS
+from diffalign.data.prompts import drawbench, prompt_set
 from diffalign.data.sources import pickapic as source
 from diffalign.data.sources.source import MAX_PROMPT
 from stages import ingest
@@ -154,7 +155,7 @@ def test_every_row_has_one_disposition():
 
 def test_all_reasons_are_known_and_tried():
     tried = {reason for reason, _ in bad_rows()} | {"duplicate", "caption_not_text", "prompt_in_other_split"}
-    tried |= {"image_in_other_split", "repeated_answer", "contradicting_answer"}
+    tried |= {"image_in_other_split", "repeated_answer", "contradicting_answer", "prompt_of_evaluation_set"}
     assert tried == set(REASONS) | set(source.PickAPic.reasons)
 
 
@@ -473,3 +474,18 @@ def test_a_setting_that_the_source_does_not_know_is_named(split):
         run(settings={"splits": {"a": split}})
     with pytest.raises(UserError, match=r"data\.settings\.split: "):
         run(settings={"splits": {}, "split": {}})
+
+
+def test_prompts_of_an_evaluation_set_are_kept_out_of_training(monkeypatch):
+    """In the training split only, whatever their case; they're rejects with the set's name, and counted."""
+    (prompt_set.ROOT / "drawbench").mkdir(parents=True)
+    monkeypatch.setattr(drawbench, "COUNT", 1)
+    write("train-0.parquet", [pickapic.row(0, caption="A  red Car"), pickapic.row(1, caption="a red cart")])
+    write("test_unique-0.parquet", [pickapic.row(2, caption="a blue car")])
+    for prompts in (["a red car"], ["a blue car"]):
+        (prompt_set.ROOT / "drawbench/drawbench.json").write_text(json.dumps(prompts))
+        metrics = run(drop_prompts_of=["drawbench"])
+        dropped = prompts == ["a red car"]
+        assert metrics["rejects"] == ({"prompt_of_evaluation_set": 1} if dropped else {})
+        assert metrics["splits"] == {"train": 2 - dropped, "validation": 0, "test": 1}
+        assert list(rejects().values()) == [("prompt_of_evaluation_set", "it's one of drawbench")] * dropped

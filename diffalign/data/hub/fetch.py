@@ -103,6 +103,38 @@ PINNED = {
         limited="*train-*",
         flat=True,
     ),
+    # Prompt sets; diffalign/data/prompts/ reads them. GenEval's is on GitHub only.
+    "parti": Pinned(
+        repo="nateraw/parti-prompts",
+        kind="dataset",
+        revision="95bc9691e49f199d3e1be71c5bc50f4f299d089a",
+        folder=Path("data/raw/prompts/parti"),
+        patterns=("PartiPrompts.tsv",),
+    ),
+    "hpsv2_prompts": Pinned(
+        repo="ymhao/HPDv2",
+        kind="dataset",
+        revision="fd163b223b6faf112eccafeabe2e31a0e950f177",
+        folder=Path("data/raw/prompts/hpsv2"),
+        patterns=tuple(f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")),
+        flat=True,
+    ),
+    "drawbench": Pinned(
+        repo="ymhao/HPDv2",
+        kind="dataset",
+        revision="fd163b223b6faf112eccafeabe2e31a0e950f177",
+        folder=Path("data/raw/prompts/drawbench"),
+        patterns=("benchmark/drawbench.json",),
+        flat=True,
+    ),
+    "pickapic_test": Pinned(
+        repo="liuhuohuo2/pick-a-pic-v2",
+        kind="dataset",
+        revision="f602d48",
+        folder=Path("data/raw/prompts/pickapic_test"),
+        patterns=("*test_unique-*.parquet",),
+        flat=True,
+    ),
 }
 
 
