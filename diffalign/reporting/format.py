@@ -14,6 +14,11 @@ def interval(row: Mapping[str, Any]) -> str:
     return "–" if row["ci_low"] is None else f"{percent(row['ci_low'])[:-1]}–{percent(row['ci_high'])}"
 
 
+def chance(p: float | None) -> str:
+    """Returns a p value for reading: two figures, `< 0.001` below that, a dash where there's none."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def alarm_words(alarms: Sequence[Mapping[str, Any]] | None) -> str:
     """Says which alarms were raised in a training, each with its first step; or that there was none, or no probe."""
     if alarms is None:

@@ -68,9 +68,11 @@ def verb(row: Comparison) -> str:
 
 
 def facts(report: Material) -> list[dict[str, str]]:
-    """Returns the figures: win rates over the baseline, controls last; how well the hero agrees with raters."""
+    """Returns the figures: win rates over the baseline by the headline's judge, controls last; the hero's accuracy."""
     who = report.roles
-    rows = [row for row in report.comparisons if row.baseline == who.baseline and row.win_rate is not None]
+    rows = [row for row in report.results.comparisons if row.baseline == who.baseline and row.win_rate is not None]
+    first = next((row for row in rows if row.policy == who.hero), None)
+    rows = [row for row in rows if first and (row.scorer, row.set) == (first.scorer, first.set)]
     found = [
         {
             "value": percent(row.win_rate),

@@ -12,6 +12,7 @@ from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
 from diffalign.reporting.sections import (
     before_after,
+    bias,
     categories,
     caveats,
     cost,
@@ -22,6 +23,7 @@ from diffalign.reporting.sections import (
     judges,
     made_with,
     matrix,
+    safety,
     skills,
     study,
     training,
@@ -45,6 +47,8 @@ SECTIONS: tuple[Section, ...] = (
     categories,
     skills,
     image_alarms,
+    safety,
+    bias,
     judges,
     gate,
     implicit_reward,

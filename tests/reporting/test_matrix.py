@@ -8,7 +8,8 @@ import pytest
 
 from diffalign.config.params import Params
 from diffalign.core.files import write_json
-from diffalign.reporting.sections import judges, win_rates
+from diffalign.reporting.format import chance
+from diffalign.reporting.sections import judges
 from stages import report
 from tests.helpers import evaluations
 from tests.helpers.project import make_params
@@ -100,7 +101,7 @@ def test_trainings_over_seeds_stand_apart(project: Params) -> None:
 
 
 def test_p_values_in_words() -> None:
-    assert [win_rates.chance(p) for p in (None, 0.0, 0.00099, 0.0123, 0.5, 1.0)] == [
+    assert [chance(p) for p in (None, 0.0, 0.00099, 0.0123, 0.5, 1.0)] == [
         "–", "< 0.001", "< 0.001", "0.012", "0.5", "1",
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from diffalign.evaluation.results import Comparison, OverSeeds
 from diffalign.evaluation.scores import Columns
 from diffalign.evaluation.skills import SKILLS
 from diffalign.reporting import charts
+from diffalign.reporting.format import chance
 from diffalign.reporting.material import Material
 
 MOST_BARS = 24
@@ -50,11 +51,6 @@ def of_seeds(row: OverSeeds) -> dict[str, Any]:
     """Returns trainings that differ in their seed only, with their bar."""
     bar = charts.interval_bar(row.win_rate, row.ci_low, row.ci_high)
     return {**row.model_dump(), "names": ", ".join(row.policies), "p": chance(row.p), "bar": bar}
-
-
-def chance(p: float | None) -> str:
-    """Returns a p value for reading: two figures, `< 0.001` below that, a dash where there's none."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def made(report: Material) -> str:
