@@ -8,7 +8,7 @@ from diffalign.config.values import Count, Model, Name, Positive, Share, Whole
 class Alarms(Model):
     """What is measured, and the thresholds, by the names of the alarms in `diffalign/evaluation/alarms.py`."""
 
-    features: Literal["pixels"]
+    features: Literal["pixels", "efficientnet_lite0"]
     held_out: list[Name]
     shuffled: Whole
     training_images: Count

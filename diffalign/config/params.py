@@ -16,6 +16,7 @@ from diffalign.config.reference import Reference
 from diffalign.config.reward_models import RewardModel
 from diffalign.config.rewards import (
     aesthetic_v2,
+    brisque,
     clip_score_h14,
     clip_score_l14,
     hpsv2,
@@ -27,6 +28,8 @@ from diffalign.config.rewards import (
     jpeg_compressibility,
     jpeg_incompressibility,
     learned,
+    nsfw,
+    ocr,
     oracle,
     pickscore,
     vlm,
@@ -77,6 +80,7 @@ class Rewards(TypedDict, total=False):
     """The rewards that score the images, each with its settings; the first one is the headline's judge."""
 
     aesthetic_v2: aesthetic_v2.Settings
+    brisque: brisque.Settings
     clip_score_h14: clip_score_h14.Settings
     clip_score_l14: clip_score_l14.Settings
     hpsv2: hpsv2.Settings
@@ -88,6 +92,8 @@ class Rewards(TypedDict, total=False):
     jpeg_compressibility: jpeg_compressibility.Settings
     jpeg_incompressibility: jpeg_incompressibility.Settings
     learned: learned.Settings
+    nsfw: nsfw.Settings
+    ocr: ocr.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
     vlm: vlm.Settings

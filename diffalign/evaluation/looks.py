@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffalign.evaluation import imagenet
 from diffalign.evaluation.bootstrap import Floats
 
 Pixels = NDArray[np.uint8]
@@ -93,5 +94,5 @@ def nearest(a: Floats, b: Floats) -> Floats:
     return distances(a, b).min(axis=1) if len(b) else np.full(len(a), np.nan)
 
 
-FEATURES: dict[str, Features] = {"pixels": pixel_features}
+FEATURES: dict[str, Features] = {"pixels": pixel_features, "efficientnet_lite0": imagenet.features}
 """By their name in `evaluate.alarms.features`."""

@@ -22,7 +22,9 @@ APART = ("hpsv3", "http", "implicit", "vlm")
 """Rewards that need a server, a policy or a large text: their own tests have them."""
 NAMES = [name for name in axes.names("diffalign.rewards") if name not in APART]
 PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle")
-"""Rewards without settings; the others take a folder of weights, here a tiny one."""
+SHIPPED = ("brisque", "nsfw", "ocr")
+"""Rewards without settings; the others take a folder of weights, here a tiny one. SHIPPED have theirs from packages."""
+BUILT = [pytest.param(name, marks=pytest.mark.extra) if name in SHIPPED else name for name in NAMES]
 RED, BLUE = "a large red circle on a white background", "a large blue square on a black background"
 FOREIGN = "a painting of <b>spring</b>"
 
@@ -39,13 +41,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obj
     with pytest.MonkeyPatch.context() as patch:
         tiny_rewards.shrink(patch)
         folders = {name: tiny_rewards.make(name, tmp_path_factory.mktemp(name)) for name in tiny_rewards.BACKBONES}
-        yield {name: {} for name in PROGRAMS} | {
+        yield {name: {} for name in (*PROGRAMS, *SHIPPED)} | {
             name: {"path": str(folder), "batch_size": 2} | ({} if name == "learned" else {"sha256": None})
             for name, folder in folders.items()
         }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_reward_says_what_it_is(name: str, settings: dict[str, object]) -> None:
     reward = rewards.load(name, settings[name], "cpu")
     assert reward.name == name
@@ -56,13 +58,14 @@ def test_a_reward_says_what_it_is(name: str, settings: dict[str, object]) -> Non
     assert all(re.fullmatch(r"[a-z0-9_]+", tag) for tag in reward.families)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_reward_scores_a_batch_as_it_scores_its_images(name: str, settings: dict[str, object]) -> None:
     reward = rewards.load(name, settings[name], "cpu")
     pixels = from_uint8([rendered(RED), rendered(BLUE)])
-    found = reward(pixels, [RED, RED])
+    prompt = f'{RED} with the word "HELLO"' if name == "ocr" else RED
+    found = reward(pixels, [prompt, prompt])
     assert found.shape == (2,)
-    one_by_one = [float(reward(pixels[i : i + 1], [RED])) for i in range(2)]
+    one_by_one = [float(reward(pixels[i : i + 1], [prompt])) for i in range(2)]
     torch.testing.assert_close(found, torch.tensor(one_by_one, dtype=found.dtype))
     assert all(reward.range[0] <= value <= reward.range[1] for value in one_by_one)
 
