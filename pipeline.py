@@ -175,6 +175,36 @@ def study(
 
 
 @app.command()
+def arena(
+    policies: Annotated[list[str] | None, typer.Argument(help="Whose images are compared; all that have some.")] = None,
+    port: Port = 8600,
+    question: Annotated[list[str] | None, typer.Option(help="overall, appeal, alignment; repeatable; all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Pairs that a rater gets.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of order, sides, repeats and checks.")] = 0,
+    host: Annotated[str, typer.Option(help="Another address than loopback: others can reach it.")] = "127.0.0.1",
+    new_token: Annotated[bool, typer.Option("--new-token", help="Links that were sent before lose their use.")] = False,
+) -> None:
+    """Serve a page of blind votes on images until stopped."""
+    from arena.plan import Settings
+    from arena.server import serve as serve_votes
+    from diffalign.data.votes import QUESTIONS
+
+    asked = tuple(one for one in QUESTIONS if one in (question or QUESTIONS))
+    if unknown := set(question or ()).difference(QUESTIONS):
+        raise UserError(f"arena: --question: expected {', '.join(QUESTIONS)}, found {', '.join(sorted(unknown))}.")
+    typer.echo(serve_votes(policies or (), Settings(seed, asked, limit), host, port, new_token))
+
+
+@app.command()
+def collect() -> None:
+    """Write the arena's votes to data/votes. Stage people and the source arena read them there."""
+    from arena.export import export
+    from arena.server import COPIES, DATABASE
+
+    typer.echo(export(DATABASE, COPIES, Path("data/votes")))
+
+
+@app.command()
 def sync() -> None:
     """Bring MLflow up to date with dvc.lock. That is: what came from the cache, or was made while MLflow was away."""
     from diffalign.tracking.sync import sync

@@ -32,6 +32,7 @@ FIRST = [
     "dvc.yaml",
     "prefect.yaml",
     "presets/",
+    "arena/",
     "flows/",
     "studies/",
     "stages/",

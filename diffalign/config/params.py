@@ -42,7 +42,7 @@ from diffalign.config.values import Count, Flag, HeldOut, Model, Name, PromptSet
 class Data(Model):
     """The raw comparisons: their source, splits and limits; `settings` are the source's own, checked by its module."""
 
-    source: Literal["pickapic"]
+    source: Literal["pickapic", "arena"]
     path: str
     validation: Share
     test: Share

@@ -101,7 +101,7 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_environment_variables_are_documented() -> None:
-    folders = ("diffalign", "flows", "stages", "studies")
+    folders = ("arena", "diffalign", "flows", "stages", "studies")
     sources = [path.read_text() for name in folders for path in (REPO / name).rglob("*.py")]
     used = {name for text in sources for name in re.findall(r"\bDIFFALIGN_[A-Z_]+\b", text)}
     used -= {"DIFFALIGN_LAUNCH", "DIFFALIGN_UID"}  # a flow sets one for its stages, Docker's compose file the other

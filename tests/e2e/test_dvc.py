@@ -14,7 +14,7 @@ from tests.helpers.clone import POLICIES, clone, digest, edit, environment, ran,
 
 pytestmark = pytest.mark.slow
 
-STAGES = {"ingest", "precompute", "reference", "score@oracle", "evaluate", "audit", "gate", "report"} | {
+STAGES = {"ingest", "precompute", "reference", "score@oracle", "people", "evaluate", "audit", "gate", "report"} | {
     f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES
 }
 
@@ -78,6 +78,7 @@ def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> Non
         "train@dpo",
         "generate@dpo",
         "score@oracle",
+        "people",
         "evaluate",
         "audit",
         "gate",

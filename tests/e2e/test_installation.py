@@ -66,7 +66,7 @@ def test_the_environment_is_the_tested_one() -> None:
 
 def test_what_is_imported_is_asked_for() -> None:
     """Every third-party package that the code imports is asked for by itself, an extra counts, not by another."""
-    folders = ("diffalign", "flows", "stages", "studies")
+    folders = ("arena", "diffalign", "flows", "stages", "studies")
     sources = [ROOT / "pipeline.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

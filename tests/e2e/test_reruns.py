@@ -33,6 +33,7 @@ class Project:
         ):
             self.write(name, "stand-in")
         (folder / "metrics/rewards").mkdir(parents=True)  # git has it, with a .gitkeep
+        (folder / "data/votes").mkdir(parents=True)  # nobody has voted
         Repo.init(str(folder), no_scm=True).close()
         with self.dvc() as dvc:
             for out in (out for stage in dvc.index.stages for out in stage.outs):
@@ -167,7 +168,13 @@ def test_an_edit_of_a_family_runs_only_what_uses_it(project: Project) -> None:
 def test_a_new_policy_runs_its_own_stages_and_the_results(project: Project) -> None:
     policies = yaml.safe_load((project.folder / "params.yaml").read_text())["policies"]
     project.params(policies={"second": policies["sft"]})
-    assert stages(project.changed() - {"train@second", "generate@second"}) <= {"evaluate", "audit", "gate", "report"}
+    assert stages(project.changed() - {"train@second", "generate@second"}) <= {
+        "people",
+        "evaluate",
+        "audit",
+        "gate",
+        "report",
+    }
 
 
 def test_a_docstring_runs_its_stage_again_unless_dvc_is_told_that_nothing_changed(project: Project) -> None:

@@ -71,14 +71,16 @@ def test_a_cron_deployment_is_scheduled(project: Path) -> None:
 
 def test_what_is_served_is_what_is_deployed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
-    (entry,) = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
-    (served,) = deployments.make(Path("prefect.yaml"))
-    assert (served.name, served.flow_name, served.parameters) == (entry["name"], "align", entry["parameters"])
-    (schedule,) = served.schedules or []
-    assert schedule.active
-    assert getattr(schedule.schedule, "cron", None) == entry["schedules"][0]["cron"]
-    assert served.concurrency_options is not None
-    assert served.concurrency_options.collision_strategy == entry["concurrency_limit"]["collision_strategy"]
+    entries = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
+    made = deployments.make(Path("prefect.yaml"))
+    flows = {"nightly": ("align", True), "votes": ("collect", False)}
+    assert {one.name: (one.flow_name, one.schedules[0].active) for one in made if one.schedules} == flows
+    for entry, served in zip(entries, made, strict=True):
+        assert (served.name, served.parameters) == (entry["name"], entry.get("parameters", {}))
+        (schedule,) = served.schedules or []
+        assert getattr(schedule.schedule, "cron", None) == entry["schedules"][0]["cron"]
+        assert served.concurrency_options is not None
+        assert served.concurrency_options.collision_strategy == entry["concurrency_limit"]["collision_strategy"]
 
 
 def test_serving_where_a_server_is(monkeypatch: pytest.MonkeyPatch) -> None:

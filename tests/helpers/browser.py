@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,21 +66,34 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Shows a local file in a window of a size, in the light or the dark, and waits until it's loaded."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Shows a local file or an address in a window of a size, in the light or the dark; waits until it's loaded."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.requests.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while self.evaluate("document.readyState") != "complete":
             pass
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page; the page's own security policy doesn't bind it."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def press(self, key: str, repeat: bool = False) -> None:
+        """Presses a key, such as ArrowLeft or b; `repeat`: as one that is held down sends it again."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": key} if len(key) == 1 and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, autoRepeat=repeat and kind == "keyDown", **text)
+
+    def wait(self, expression: str) -> None:
+        """Waits until a JavaScript expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, expression
+            time.sleep(0.02)
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """Writes a PNG of the window, or of the whole page."""

@@ -108,7 +108,7 @@ def make(folder: Path, policies: tuple[str, ...] = ("base", "dpo")) -> Path:
     folder.mkdir(parents=True)
     for name in ("pipeline.py", "prefect.toml", "prefect.yaml", ".dvcignore"):
         shutil.copy(REPO / name, folder)
-    for name in ("diffalign", "flows", "studies"):
+    for name in ("arena", "diffalign", "flows", "studies"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "stages").mkdir()
     (folder / "stages/__init__.py").touch()

@@ -1,0 +1,49 @@
+"""Writes the votes of the arena's database to data/votes, where stage people and ingest read them."""
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from arena.store import Store
+from diffalign.core import files
+from diffalign.core.errors import UserError
+from diffalign.data import votes as records
+
+FILE = "arena.parquet"
+
+
+def export(database: Path, copies: Path, folder: Path) -> str:
+    """Writes all votes, equal ones to equal bytes, and the images that were voted on; returns what was done.
+
+    Without a database nothing is written. Raises UserError where an image's copy is gone.
+    """
+    if not database.exists():
+        return f"no votes: {database} isn't there. Hold a vote: python pipeline.py arena"
+    store = Store(database)
+    votes = list(store.votes())
+    store.close()
+    shown = [vote for vote in votes if vote.kind not in records.CHECKS]
+    for name in sorted({image for vote in shown for image in (vote.image_a, vote.image_b)}):
+        copy(copies / name, folder / records.IMAGES / name)
+    with files.writing(folder / FILE) as file:
+        pq.write_table(records.table(votes), file, write_page_checksum=True)
+    counts = Counter(vote.kind for vote in votes)
+    raters = len({vote.rater_id for vote in votes})
+    said = (
+        f"{counts['pair']} answers on pairs, {counts['repeat']} on repeats, {counts['noise'] + counts['prompt']} checks"
+    )
+    return f"{said}, of {raters} raters, are in {folder / FILE}. Next: dvc repro people report"
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies an image that isn't there yet; raises UserError unless its bytes are those of its name."""
+    if target.exists():
+        return
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    if files.sha256_bytes(data) != source.name:
+        raise UserError(f"{source}: expected the image that was voted on, found {len(data)} other bytes. Restore it.")
+    files.write_bytes(target, data)
