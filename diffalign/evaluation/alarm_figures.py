@@ -52,7 +52,7 @@ def see(
     settings: "Alarms", galleries: Mapping[str, Gallery], folder: Path, split: str, resolution: int, max_pixels: int
 ) -> Seen:
     """Measures every policy's images, and images of the comparisons in `folder`: training's and a held-out split's."""
-    features, most = looks.FEATURES[settings.features], settings.training_images
+    features, most = looks.FEATURES[settings.features], settings.training_images if settings.copies is not None else 0
     training, held_out = (
         of_comparisons(folder, one, most, features, resolution, max_pixels) for one in ("train", split)
     )

@@ -125,17 +125,21 @@ def drift(policy: Floats, base: Floats, prompts: Sequence[int], interval: Interv
     if not unit > 0:
         return None
     difference = (policy - base) / unit
-    order = {name: i for i, name in enumerate(dict.fromkeys(prompts))}
-    of_prompt = np.array([order[name] for name in prompts])
-    rows = [np.flatnonzero(of_prompt == i) for i in range(len(order))]
-    drawn = np.random.default_rng(interval.seed).integers(len(rows), size=(interval.resamples, len(rows)))
-    if len(difference) == len(rows):
-        found = np.median(difference[np.concatenate(rows)][drawn], axis=1)
-    else:
-        found = np.array([np.median(difference[np.concatenate([rows[i] for i in one])]) for one in drawn])
+    found = medians(difference, prompts, interval)
     tail = (1 - interval.confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(np.median(difference)), float(low), float(high)
+
+
+def medians(values: Floats, prompts: Sequence[int], interval: Interval) -> Floats:
+    """Returns the medians [R] of values [N] in resamples of whole prompts, which have equally many images each."""
+    table = values[np.argsort(prompts, kind="stable")].reshape(len(set(prompts)), -1)
+    K, rng, found = len(table), np.random.default_rng(interval.seed), np.empty(interval.resamples)
+    rows = max(bootstrap.CELLS // table.size, 1)
+    for start in range(0, interval.resamples, rows):
+        drawn = rng.integers(K, size=(min(rows, interval.resamples - start), K))
+        found[start : start + rows] = np.median(table[drawn].reshape(len(drawn), -1), axis=1)
+    return found
 
 
 def copies(

@@ -89,7 +89,7 @@ def make(folder: Path) -> tuple[Judged, dict[str, Scored], Seen]:
     shuffled = [
         line
         for name, one in galleries.items()
-        for line in scoring.score_for_others(one, columns[name]["oracle"], score, "oracle", PROMPTS)
+        for line in scoring.score_for_others(one, columns[name]["oracle"], score, "oracle", PROMPTS // 2)
     ]
     judge = Judge(**rewards.describe(oracle))
     scored = {"oracle": Scored(schema=2, reward=judge, pairs=[], rescored=[], shuffled=shuffled)}

@@ -15,7 +15,7 @@ from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.diffusion.timesteps import Times
-from diffalign.evaluation import accuracies, policy_rewards, statistics
+from diffalign.evaluation import accuracies, alarms, policy_rewards, statistics
 from diffalign.evaluation import implicit_reward as implicit
 from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Scored
@@ -136,6 +136,21 @@ def test_the_schema(project: Params) -> None:
     assert all(set(r) == ROWS for r in found["comparisons"])
     assert [r["policy"] for r in found["implicit_reward"]] == ["dpo", "sft"]
     assert all(set(r) == REWARDS for r in found["implicit_reward"])
+
+
+def test_alarms_hold_every_policys_images_against_the_baselines(project: Params) -> None:
+    """Twins are the baseline's images: nothing differs, so nothing is raised; thresholds of null are off."""
+    found = results()["alarms"]
+    assert {alarm["policy"] for alarm in found} == set(POLICIES) - {"base"}
+    twin = {(alarm["name"], alarm["by"]): alarm for alarm in found if alarm["policy"] == "twin"}
+    assert {name for name, _ in twin} == set(alarms.BEYOND) - {"hacking"}
+    assert all(alarm["verdict"] != "raised" for alarm in twin.values())
+    assert twin["diversity", "pixels, over prompts"]["figure"] == pytest.approx(1)
+    assert twin["diversity", "pixels, over images of a prompt"]["figure"] == pytest.approx(1)
+    assert twin["saturation", "pixels"]["figure"] == 0
+    off = project.evaluate.alarms.model_copy(update=dict.fromkeys(alarms.BEYOND))
+    evaluate.run(changed(project, alarms=off))
+    assert results()["alarms"] == []
 
 
 def test_counts_are_those_of_the_scores(project: Params) -> None:
