@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from diffalign.core import records
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.filters.flags import kept
 from diffalign.evaluation import pair_rewards, scores, scoring
 from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
 from diffalign.evaluation.audits.attributes import Resampling
@@ -20,7 +21,8 @@ from diffalign.rewards import reward as rewards
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
-    from diffalign.config.audit import ByReward, ByShapes, Filter
+    from diffalign.config.audit import ByReward, ByShapes
+    from diffalign.config.filters import Filter
     from diffalign.config.params import Params
 
 COMPARISONS, IMAGES = Path("data/comparisons"), Path("images")
@@ -87,11 +89,11 @@ def composed(params: "Params", how: Resampling) -> tuple[list[Composition], list
     trained = [name for name, policy in params.policies.items() if policy.method != "none"]
     subjects = pair_rewards.read(pairs, trained)
     judges = {name: scores.read(name, [pair.pair_id for pair in pairs]).rewards() for name in params.rewards}
-    learnt = make_pairs(table, "train", params.pairs.rule, params.pairs.raters)
+    learnt = make_pairs(kept(table, params.pairs.flagged), "train", params.pairs.rule, params.pairs.raters)
     answered = Counter(str(rater_of[pair.pair_id]) for pair in learnt)
-    answers, kept, ungrouped = raters.answers(
+    answers, chosen, ungrouped = raters.answers(
         [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns
     )
-    found = [raters.compose(name, "policy", values[kept], answers, how) for name, values in subjects.items()]
-    found += [raters.compose(name, "judge", values[kept], answers, how) for name, values in judges.items()]
+    found = [raters.compose(name, "policy", values[chosen], answers, how) for name, values in subjects.items()]
+    found += [raters.compose(name, "judge", values[chosen], answers, how) for name, values in judges.items()]
     return found, ungrouped

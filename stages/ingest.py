@@ -4,9 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.config.filters import Filter, Words
 from diffalign.core import files
 from diffalign.data import ingest, splits
 from diffalign.data.comparisons.writer import Writer
+from diffalign.data.filters import words
+from diffalign.data.filters.screen import ImageFilter, Screen
 from diffalign.data.ledger import Ledger
 from diffalign.data.prompts import prompt_set
 from diffalign.data.sources import source as sources
@@ -32,6 +38,29 @@ def run(params: "Params") -> None:
     work.mkdir(parents=True, exist_ok=True)
     with files.lock(work):
         with Writer(OUT) as writer:
-            ledger = Ledger(writer, data.source, prompts, data.repeats, ingest.REASONS | dict(source.reasons))
+            reasons = ingest.REASONS | dict(source.reasons)
+            ledger = Ledger(writer, data.source, prompts, data.repeats, reasons, screen(params))
             ingest.ingest(source, ledger, examine)
         files.write_json(METRICS, ledger.metrics() | source.about() | {"simulated": source.simulated})
+
+
+def screen(params: "Params") -> Screen:
+    """Returns the filters of `data.filters`: words of prompts, and rewards of images, which are given no prompt."""
+    asked = params.data.filters
+    by_words = {n: words.load(Path(one.words)) for n, one in asked.items() if isinstance(one, Words)}
+    by_reward = {n: image_filter(one) for n, one in asked.items() if isinstance(one, Filter)}
+    return Screen(params.data.max_image_pixels, by_words, by_reward)
+
+
+def image_filter(settings: Filter) -> ImageFilter:
+    """Loads a reward as a filter: an image with a score below the threshold is unsafe, one without unknown."""
+    from diffalign.rewards import reward as rewards  # PyTorch, which most ingests do without
+    from diffalign.runtime.environment import default_device
+
+    reward = rewards.load(settings.reward, settings.settings, default_device())
+
+    def unsafe(pixels: NDArray[np.uint8]) -> bool | None:
+        score = float(rewards.score_images(reward, [pixels], [""])[settings.reward][0])
+        return None if np.isnan(score) else score < settings.below
+
+    return unsafe

@@ -8,6 +8,9 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, lock, work_folder, write_text
 from diffalign.core.publishing import check_target
+from diffalign.data.batches.pairs import select
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.filters.flags import Flagged, kept
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.models.agreement import check_init
@@ -36,6 +39,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         publish_untrained(policy, settings.model_dump(), init, out)
         write_text(curve, "")
         return
+    say_flagged(policy, params.pairs.flagged)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine())
@@ -62,6 +66,15 @@ def run(params: "Params", policy: str | None = None) -> None:
         start.train(spec, work, held)
         start.finish(spec, work, out, curve, params.precompute.resolution)
     sys.stderr.write(f"train {policy}: {out}\n")
+
+
+def say_flagged(policy: str, flagged: Flagged) -> None:
+    """Says how many comparisons of the train split aren't learned from since a filter flagged them."""
+    if flagged == "keep":
+        return
+    table = select(comparisons.read(COMPARISONS), "train")
+    left_out = len(table) - len(kept(table, flagged))
+    sys.stderr.write(f"train {policy}: pairs.flagged {flagged}: {left_out:,} of {len(table):,} comparisons left out\n")
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:

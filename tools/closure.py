@@ -43,6 +43,7 @@ None: a name that dvc.yaml can't say, since a policy may have a sampler of its o
 FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
+    ("ingest", "diffalign.rewards"): "a filter's reward; after an edit of one: dvc repro --force --single-item ingest",
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
     ("train", "diffalign.diffusion.samplers"): "samplers make the pictures of probes: likewise",
 }

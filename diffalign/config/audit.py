@@ -4,15 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from diffalign.config.filters import Filter
 from diffalign.config.values import Model, Name
-
-
-class Filter(Model):
-    """A reward that tells safe images from others: one whose score is below the threshold is flagged."""
-
-    reward: Name
-    settings: dict[str, Any]
-    below: Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ByShapes(Model):

@@ -10,4 +10,5 @@ class Pairs(Model):
 
     rule: Literal["each", "majority"]
     raters: list[str]
+    flagged: Literal["keep", "drop", "losers"]
     weights: list[Literal["prompt", "strength", "rater"]]

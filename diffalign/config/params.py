@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from diffalign.config.alarms import Alarms
 from diffalign.config.audit import Audit
+from diffalign.config.filters import Filter, Words
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
 from diffalign.config.methods import dpo, kto, mapo, none, sft
@@ -32,6 +33,7 @@ from diffalign.config.rewards import (
     ocr,
     oracle,
     pickscore,
+    unmarked,
     vlm,
 )
 from diffalign.config.runtime import Runtime
@@ -50,6 +52,7 @@ class Data(Model):
     drop_prompts_of: list[PromptSet]
     max_image_pixels: Count
     max_image_bytes: Count
+    filters: dict[Name, Words | Filter]
     settings: dict[str, Any]
 
 
@@ -96,6 +99,7 @@ class Rewards(TypedDict, total=False):
     ocr: ocr.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
+    unmarked: unmarked.Settings
     vlm: vlm.Settings
 
 

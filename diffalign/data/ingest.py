@@ -31,6 +31,9 @@ def ingest(source: Source, ledger: Ledger, examine: Examine) -> None:
             digests = list(pool.map(_sha256, shown))
             fresh = {digest: data for digest, data in zip(digests, shown, strict=True) if digest not in ledger.images}
             ledger.images.update(zip(fresh, pool.map(examine, fresh.values()), strict=True))
+            for digest, data in fresh.items():
+                if isinstance(ledger.images[digest], images.Header):
+                    ledger.screen.look(digest, data)
             sides = iter(digests)
             for entry in entries:
                 if isinstance(entry, Candidate):

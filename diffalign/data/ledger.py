@@ -9,6 +9,7 @@ from diffalign.core.errors import UserError
 from diffalign.data import images
 from diffalign.data.comparisons.table import ANSWERS, SPLITS, Comparison, Split
 from diffalign.data.comparisons.writer import Reject, Writer
+from diffalign.data.filters.screen import Screen
 from diffalign.data.sources.source import Candidate
 from diffalign.data.splits import ImageSplits, PromptSplits, normalised
 
@@ -41,9 +42,17 @@ class Ledger:
     """
 
     def __init__(
-        self, writer: Writer, source: str, splits: PromptSplits, repeats: Repeats, reasons: Mapping[str, str]
+        self,
+        writer: Writer,
+        source: str,
+        splits: PromptSplits,
+        repeats: Repeats,
+        reasons: Mapping[str, str],
+        screen: Screen | None = None,
     ) -> None:
         self.writer, self.source, self.splits, self.repeats, self.reasons = writer, source, splits, repeats, reasons
+        self.screen = screen or Screen(0)
+        self.flags: Counter[str] = Counter()
         self.images: dict[bytes, images.Header | Refusal | None] = {}
         self.image_splits = ImageSplits()
         self.ids: set[str] = set()
@@ -82,7 +91,7 @@ class Ledger:
             model_b=candidate.model_b,
             created_at=candidate.created_at,
             split=self.splits.of(candidate.prompt),
-            flags=candidate.flags,
+            flags=(*candidate.flags, *self.screen.flags(candidate.prompt, a, b)),
         )
         self.image_splits.note(comparison.split, a, b)
         self.writer.defer(comparison, candidate.file, candidate.row)
@@ -126,6 +135,7 @@ class Ledger:
             "raters": len(self.raters),
             "images": self.stored,
             "image_bytes": self.stored_bytes,
+            **self.screen.metrics(self.flags),
         }
 
     def _refusal(self, candidate: Candidate, a: bytes, b: bytes) -> Refusal | None:
@@ -166,6 +176,7 @@ class Ledger:
     def _count(self, comparison: Comparison) -> None:
         self.answers[comparison.answer] += 1
         self.split_sizes[comparison.split] += 1
+        self.flags.update(comparison.flags)
         self.prompts[comparison.split].add(hashlib.sha256(comparison.prompt.encode()).digest())
         if comparison.rater_id is not None:
             self.raters.add(comparison.rater_id)

@@ -63,7 +63,7 @@ def made_compiled(folder: Path) -> bool:
 
 def which(pairs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the params that choose pairs; their weights don't affect the reference."""
-    return {"rule": pairs["rule"], "raters": pairs["raters"]}
+    return {key: pairs[key] for key in ("rule", "raters", "flagged")}
 
 
 def write(folder: Path, made_with: Mapping[str, Any], pair_ids: Sequence[str], errors: Errors) -> None:

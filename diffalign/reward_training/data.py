@@ -17,6 +17,7 @@ from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.batches.preferences import Preference, make_preferences
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.filters.flags import kept
 from diffalign.reward_training import squares
 from diffalign.reward_training.scorer import Scorer
 from diffalign.reward_training.squares import Squares
@@ -69,7 +70,12 @@ def read(
     """
     table = comparisons.read(folder)
     preferences = make_preferences(
-        table, "train", pairs.rule, pairs.raters, ties=settings.ties, by_prompt="prompt" in settings.weights
+        kept(table, pairs.flagged),
+        "train",
+        pairs.rule,
+        pairs.raters,
+        ties=settings.ties,
+        by_prompt="prompt" in settings.weights,
     )
     if all(one.share == 0.5 for one in preferences):
         raise UserError(

@@ -1,0 +1,1 @@
+"""Filters that flag comparisons whose prompt or images nobody should learn from."""
