@@ -262,6 +262,25 @@ def show(
     typer.echo(shown(path), nl=False)
 
 
+Rewards = Annotated[list[str] | None, typer.Option("--reward", help="A judge; repeatable; else params.yaml's.")]
+
+
+@app.command()
+def score(
+    path: Annotated[Path, typer.Argument(help="A folder of images, or Parquet with images and captions.")],
+    reward: Rewards = None,
+    prompts: Annotated[Path | None, typer.Option(help="CSV or TSV of files and captions; else .txt beside.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the scores go; else runs/score/NAME.jsonl.")] = None,
+) -> None:
+    """Score images with rewards. A JSON line an image; prints the means."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import score
+
+    typer.echo(score.run(params, path, reward or (), prompts, out))
+
+
 @app.command()
 def preset(
     name: Annotated[str, typer.Argument(help="A file in presets/, without .yaml.")],

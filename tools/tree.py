@@ -41,6 +41,7 @@ FIRST = [
 LAYERS = (
     *("core", "config", "runtime", "diffusion", "models", "data", "reference", "generation", "shapes", "rewards"),
     *("evaluation", "methods", "monitoring", "planning", "training", "reward_training", "reporting", "tracking"),
+    "commands",
 )
 """The library's packages from the ground up."""
 PROPER = ("Parquet", "Stable", "Diffusion-DPO", "Diffusion-KTO", "Prefect")
