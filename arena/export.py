@@ -1,6 +1,7 @@
 """Writes the votes of the arena's database to data/votes, where stage people and ingest read them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ from arena.store import Store
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data import votes as records
+from diffalign.data.votes import Vote
 
 FILE = "arena.parquet"
 
@@ -23,17 +25,22 @@ def export(database: Path, copies: Path, folder: Path) -> str:
     store = Store(database)
     votes = list(store.votes())
     store.close()
-    shown = [vote for vote in votes if vote.kind not in records.CHECKS]
-    for name in sorted({image for vote in shown for image in (vote.image_a, vote.image_b)}):
-        copy(copies / name, folder / records.IMAGES / name)
-    with files.writing(folder / FILE) as file:
-        pq.write_table(records.table(votes), file, write_page_checksum=True)
+    write(votes, copies, folder / FILE)
     counts = Counter(vote.kind for vote in votes)
     raters = len({vote.rater_id for vote in votes})
     said = (
         f"{counts['pair']} answers on pairs, {counts['repeat']} on repeats, {counts['noise'] + counts['prompt']} checks"
     )
     return f"{said}, of {raters} raters, are in {folder / FILE}. Next: dvc repro people report"
+
+
+def write(votes: Sequence[Vote], copies: Path, path: Path) -> None:
+    """Writes votes to a Parquet file, and beside it the images that were voted on, first those."""
+    shown = [vote for vote in votes if vote.kind not in records.CHECKS]
+    for name in sorted({image for vote in shown for image in (vote.image_a, vote.image_b)}):
+        copy(copies / name, path.parent / records.IMAGES / name)
+    with files.writing(path) as file:
+        pq.write_table(records.table(votes), file, write_page_checksum=True)
 
 
 def copy(source: Path, target: Path) -> None:

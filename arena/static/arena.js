@@ -18,7 +18,17 @@ function setBusy(value) {
   for (const button of buttons) button.disabled = value || (button.id === "undo" && !shown.undo);
 }
 
-function show(state, before) {
+async function load(image, name) {
+  const address = `image/${name}`;
+  if (image.getAttribute("src") !== address) {
+    image.classList.add("loading"); // or the last pair's image would stand beside this one's
+    image.src = address;
+  }
+  await image.decode();
+  image.classList.remove("loading");
+}
+
+async function show(state, before) {
   shown = state;
   document.body.classList.toggle("done", state.done);
   byId("progress").max = state.total;
@@ -29,8 +39,12 @@ function show(state, before) {
   } else {
     byId("prompt").textContent = state.prompt;
     byId("question").textContent = state.steps > 1 ? `${state.step}/${state.steps} ${state.text}` : state.text;
-    byId("left").src = `image/${state.images[0]}`;
-    byId("right").src = `image/${state.images[1]}`;
+    say(before);
+    try {
+      await Promise.all(["left", "right"].map((side, place) => load(byId(side), state.images[place])));
+    } catch {
+      return say("An image can't be loaded. Load the page again.", true);
+    }
     for (const name of state.next) new Image().src = `image/${name}`;
   }
   say(before);
@@ -63,7 +77,7 @@ async function change(path, said, before) {
   if (busy) return;
   setBusy(true);
   try {
-    show(await ask(path, said), before);
+    await show(await ask(path, said), before);
   } catch (error) {
     say(`Not saved: ${error.message}. Load the page again.`, true);
   }

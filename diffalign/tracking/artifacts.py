@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, Field
 
 from diffalign.core import records
+from diffalign.evaluation import people_results
 from diffalign.evaluation import results as evaluations
+from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Evaluation
 from diffalign.monitoring import curve
 from diffalign.tracking.dag import flatten
@@ -67,6 +69,8 @@ def points(outs: list[str]) -> list[Point]:
             found += [point for line in curve.read(path, path.stem) for point in line_points(line)]
         elif path == evaluations.FILE:
             found += [Point(key, value, 0) for key, value in results(evaluations.read(path))]
+        elif path == people_results.FILE:
+            found += [Point(key, value, 0) for key, value in by_people(people_results.read(path))]
         elif path.suffix == ".json":
             values = flatten(records.plain(path, (), AGAIN))
             found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
@@ -116,6 +120,15 @@ def results(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
         for key in ("accuracy", "ci_low", "ci_high", "ceiling"):
             if (value := getattr(accuracy, key)) is not None:
                 yield f"implicit_reward/{accuracy.policy}/{key}", value
+
+
+def by_people(found: People) -> Iterator[tuple[str, float]]:
+    """Yields name and value of each win rate by votes, such as `people/overall/dpo_over_base/win_rate`."""
+    yield "people/votes", float(found.votes)
+    for row in found.win_rates:
+        for key in ("win_rate", "ci_low", "ci_high"):
+            if (value := getattr(row, key)) is not None:
+                yield f"people/{row.question}/{row.policy}_over_{row.baseline}/{key}", value
 
 
 def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffalign.core import records
 from diffalign.core.errors import UserError
-from diffalign.evaluation import results
+from diffalign.evaluation import people_results, results
 from diffalign.reporting.format import interval, percent
 from diffalign.runtime import timings
 
@@ -50,10 +50,29 @@ def tables() -> list[Table]:
     implicit_header = ["policy", "accuracy", "interval", "ceiling", "pairs"]
     return [
         ("Win rates on held-out prompts", wins_header, wins),
+        by_people(),
         ("Alarms that the images raised", ["alarm", "policy", "figure", "threshold", "measured by"], alarms),
         ("Implicit-reward accuracy on held-out pairs", implicit_header, implicit),
         ("Wall time of each stage when it last ran", ["stage", "seconds", ""], times),
     ]
+
+
+def by_people() -> Table:
+    """Returns the table of people's votes, empty where nobody has voted; its title says where raters were programs."""
+    found = people_results.read() if people_results.FILE.exists() else None
+    rows = [
+        [
+            f"{row.policy} over {row.baseline}",
+            row.question,
+            percent(row.win_rate),
+            interval(row.model_dump()),
+            f"{row.wins} / {row.ties} / {row.losses}",
+            f"{row.raters_for} of {row.raters}",
+        ]
+        for row in (found.win_rates if found else [])
+    ]
+    title = "Win rates by votes" + (", simulated voters among them" if found and found.simulated else " of people")
+    return title, ["policy", "question", "win rate", "interval", "W / T / L", "raters for it"], rows
 
 
 def synced() -> dict[str, Any]:

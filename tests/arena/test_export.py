@@ -14,8 +14,10 @@ from diffalign.core.errors import UserError
 from diffalign.data import votes
 from diffalign.evaluation import people
 from diffalign.evaluation.intervals import Interval
+from tests.helpers import scratch
 from tests.helpers.arena_server import POLICIES, make
 from tests.helpers.galleries import write_gallery
+from tests.helpers.prefect_server import free_port
 
 OUT, COPIES, DATABASE = Path("data/votes"), Path("data/arena/images"), Path("data/arena/arena.db")
 
@@ -111,3 +113,17 @@ def test_a_port_in_use():
         listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UserError, match="192"):
         listen("192.0.2.1", 8600)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["base", "dpo"], "error: arena: expected two or more policies with images, each once, found base, dpo."),
+        (["--question", "taste"], "error: arena: --question: expected overall, appeal, alignment, found taste."),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, arguments, said):
+    folder = scratch.make(tmp_path / "project")
+    done = scratch.run(folder, "pipeline.py", "arena", *arguments, "--port", str(free_port()), ok=False)
+    assert done.returncode == 2
+    assert said in done.stdout and "Traceback" not in done.stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffalign.core import records
 from diffalign.core.files import sha256_bytes
-from diffalign.generation.gallery import Entry, Manifest
+from diffalign.generation.gallery import Entry, Manifest, PromptCount
 from tests.helpers import pickapic
 
 
@@ -22,9 +22,7 @@ def write_gallery(folder: Path, prompts: Sequence[str], first: int = 0, size: in
         schema=3,
         policy=folder.name,
         noise_seed=0,
-        split="test",
-        prompts=len(prompts),
-        prompts_asked=len(prompts),
+        sets=(PromptCount(name="test", prompts=len(prompts), asked=None, in_training=0),),
         seeds=1,
         sampler={"name": "ddim"},
         steps=2,

@@ -1,0 +1,40 @@
+"""Simulated voters choose by a reward's scores, and are named so all the way to the figures."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffalign.core import records
+from diffalign.core.errors import UserError
+from diffalign.evaluation.scores import ImageScores
+from diffalign.generation import gallery
+from stages import people
+from tests.helpers.galleries import write_gallery
+from tests.helpers.project import make_params
+from tools import simulate_votes
+
+PROMPTS = [f"a disc, number {n}" for n in range(10)]
+
+
+def test_they_go_from_scores_to_figures(tmp_path, monkeypatch, capsys):
+    """dpo's images score higher by three standard deviations or so: all but the noise's choices are for it."""
+    monkeypatch.chdir(tmp_path)
+    params = make_params(tmp_path, {"base": {"method": "none"}, "dpo": {"method": "dpo"}})
+    lines = []
+    for seed, name in enumerate(("base", "dpo")):
+        write_gallery(Path("images") / name, PROMPTS, first=100 * seed)
+        for entry in gallery.read(Path("images") / name).entries:
+            about = entry.model_dump(include={"file", "sha256", "prompt", "prompt_index", "seed"})
+            lines.append(ImageScores(policy=name, scores={"oracle": seed + 0.01 * entry.prompt_index}, **about))
+    records.write_lines(Path("metrics/scores/oracle.jsonl"), lines)
+    monkeypatch.setattr(sys, "argv", ["simulate_votes", "base", "dpo", "--raters", "3"])
+    simulate_votes.main()
+    assert "36 simulated votes are in data/votes/simulated.parquet" in capsys.readouterr().out
+    people.run(params)
+    found = people.people_results.read()
+    assert (found.simulated, found.raters, found.votes) == (True, 3, 30)
+    assert (found.checks.answered, found.checks.passed) == (3, 3)
+    assert found.win_rates[0].policy == "dpo" and found.win_rates[0].win_rate > 0.8
+    with pytest.raises(UserError, match="expected scores that differ"):
+        simulate_votes.scores_of("oracle", ["nobody"])
