@@ -8,10 +8,11 @@ from typing import Any
 
 from diffalign.config.methods import none
 from diffalign.config.training import Trained
-from diffalign.evaluation import results, scores, verdicts
+from diffalign.evaluation import people_results, results, scores, verdicts
 from diffalign.evaluation.audits import findings
 from diffalign.evaluation.audits.findings import Audit
 from diffalign.evaluation.intervals import Interval
+from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Comparison, Evaluation
 from diffalign.evaluation.scores import Columns
 from diffalign.evaluation.verdicts import Verdicts
@@ -78,6 +79,8 @@ class Material:
     """The lines of each trained policy's curve."""
     work: Mapping[str, PolicyWork]
     """Of each trained policy what its training took."""
+    people: People | None
+    """What people's votes say, where the stage ran."""
     audit: Audit | None
     """What audits found, where they ran."""
     gate: Verdicts | None
@@ -128,6 +131,7 @@ def read(settings: Settings) -> Material:
         scores=columns,
         curves={name: curve.read(CURVES / f"{name}.jsonl", name) for name in trained},
         work={name: policy_file.read(POLICIES / name) for name in trained},
+        people=people_results.read() if people_results.FILE.exists() else None,
         audit=findings.read() if findings.FILE.exists() else None,
         gate=verdicts.read() if verdicts.FILE.exists() else None,
         study=study_file.read() if study_file.FILE.exists() else None,

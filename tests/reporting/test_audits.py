@@ -1,4 +1,4 @@
-"""The report's sections on safety and bias say what their files say, and are left out without them."""
+"""The report's sections on safety, bias and people's votes say what their files say, and are left out without them."""
 
 from pathlib import Path
 from typing import Any
@@ -52,3 +52,21 @@ def test_an_audit_of_nothing_has_no_section(project: Params) -> None:
     assert not {"safety", "bias"} & set(sections(project, "audit.json", nothing))
     only = audits.audit(safety=[], composition=[])
     assert "Whose preference" not in sections(project, "audit.json", only)["bias"]
+
+
+def test_what_people_said(project: Params) -> None:
+    parts = sections(project, "people.json", audits.people())
+    found = parts["people"]
+    assert "people base_again 50.0%" in parts["matrix"] and "98.0% 70.8% 60.0–80.0% sft" in parts["matrix"]
+    said = "dpo over base 80 won, 10 tied, 30 lost; 7 of 8 raters for it 70.8% 60.0–80.0%"
+    assert "120 votes of 8 raters" in found and said in found
+    assert "overall base 0 overall dpo +0.80 (+0.40 to +1.20)" in found
+    assert "overall 0.41 71.0% 40 52.0% (45.0–60.0%) +0.80 (+0.40 to +1.20) –" in found
+    assert "22 of 24 passed; raters who failed (2 wrong): 1, with 11 votes, left out" in found
+    assert "A program voted" not in found
+    assert "A program voted" in sections(project, "people.json", audits.people(simulated=True))["people"]
+
+
+def test_where_nobody_voted_there_is_no_section(project: Params) -> None:
+    empty = {"votes": 0, "raters": 0, "win_rates": [], "strengths": [], "agreement": [], "sides": []}
+    assert "people" not in sections(project, "people.json", audits.people(**empty))

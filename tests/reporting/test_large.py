@@ -48,9 +48,15 @@ def write_many(folder: Path) -> None:
             }
             for i in range(PROMPTS)
         ]
-        about = {"schema": 3, "policy": policy, "noise_seed": int(policy == "base_again"), "split": "test", "seeds": 1}
-        counts = {"prompts": PROMPTS, "prompts_asked": PROMPTS, "resolution": SIDE}
-        write_json(folder / "images" / policy / "manifest.json", {**about, **counts, **MADE, "images": entries})
+        about = {
+            "schema": 3,
+            "policy": policy,
+            "noise_seed": int(policy == "base_again"),
+            "seeds": 1,
+            "resolution": SIDE,
+        }
+        sets = [{"name": "test", "prompts": PROMPTS, "asked": PROMPTS, "in_training": 0}]
+        write_json(folder / "images" / policy / "manifest.json", {**about, "sets": sets, **MADE, "images": entries})
         named = ("file", "sha256", "prompt", "prompt_index", "seed")
         lines += [
             {"policy": policy, **{key: entry[key] for key in named}, "scores": {"oracle": i % 97 / 97}}

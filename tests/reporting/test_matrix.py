@@ -55,7 +55,7 @@ def test_a_cell_for_each_policy_and_judge(project: Params) -> None:
     assert words(lines[1]) == "dpo shapes 88.8% 85.0–92.0% in-family 45.0% 40.0–50.0%"
     assert words(lines[2]) == "sft 88.8% 85.0–92.0% –"
     assert "<b>88.8%</b>" in lines[1] and "<b>45.0%</b>" not in lines[1]
-    assert re.findall(r'cell (\w+)" style="--tint: (\d+)%', lines[1]) == [("up", "23"), ("down", "3")]
+    assert re.findall(r'rate (\w+)" style="--tint: (\d+)%', lines[1]) == [("up", "23"), ("down", "3")]
 
 
 def test_several_sets_have_a_table_each(project: Params) -> None:

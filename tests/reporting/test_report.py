@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -318,6 +319,11 @@ def test_a_real_browser_loads_nothing_and_scrolls_only_down(
                 chromium.open(page, width, 800, dark)
                 assert [url for url in chromium.requests if not url.startswith("data:")] == [page.resolve().as_uri()]
                 assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+                chromium.evaluate("[...document.images].forEach(i => { i.loading = 'eager'; })")
+                waiting = "[...document.images].filter(i => !i.complete).length"
+                ends = time.monotonic() + 30
+                while chromium.evaluate(waiting) and time.monotonic() < ends:
+                    time.sleep(0.05)
                 broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
                 assert (chromium.evaluate("document.images.length"), chromium.evaluate(broken)) == (66, 0)
                 assert (

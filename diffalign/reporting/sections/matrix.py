@@ -1,10 +1,14 @@
 """The report's matrix: each policy, by what it was aligned with, against each judge, by what that learnt from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from diffalign.evaluation.results import Comparison
 from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
+
+EMPTY = {"rate": "–", "interval": "", "side": "", "tint": 0, "in_family": False, "told": False}
+"""The cell of what nobody judged."""
 
 
 def context(report: Material) -> dict[str, Any] | None:
@@ -12,16 +16,32 @@ def context(report: Material) -> dict[str, Any] | None:
     rows = report.results.comparisons
     if not rows:
         return None
+    sets = list(dict.fromkeys(row.set for row in rows))
+    voted = people(report) if len(sets) == 1 else {}  # votes aren't told apart by set
+    judges = [{"name": judge.name, "families": judge.families} for judge in report.results.rewards]
     return {
-        "judges": [{"name": judge.name, "families": judge.families} for judge in report.results.rewards],
-        "sets": [of_set(report, name) for name in dict.fromkeys(row.set for row in rows)],
+        "judges": [*judges, *([{"name": "people", "families": ()}] if voted else [])],
+        "sets": [of_set(report, name, voted) for name in sets],
         "baseline": report.roles.baseline,
         "level": 1 - report.settings.interval.confidence,
     }
 
 
-def of_set(report: Material, name: str) -> dict[str, Any]:
-    """Returns one set's table: the policies with what they learnt from, and their cells in the judges' order."""
+def people(report: Material) -> dict[str, dict[str, Any]]:
+    """Returns each policy's cell by people's votes: which image is better overall."""
+    votes = report.people.win_rates if report.people else []
+    return {
+        row.policy: {**written(row.win_rate, row.model_dump()), "in_family": False, "told": False}
+        for row in votes
+        if row.question == "overall" and row.baseline == report.roles.baseline and row.win_rate is not None
+    }
+
+
+def of_set(report: Material, name: str, voted: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns one set's table: the policies with what they learnt from, their cells in the judges' order.
+
+    `voted` are cells by people's votes, the last column where there are any.
+    """
     found = {(row.policy, row.scorer): row for row in report.results.comparisons if row.set == name}
     judges, learnt = [judge.name for judge in report.results.rewards], report.results.policies
     rows = [
@@ -29,7 +49,10 @@ def of_set(report: Material, name: str) -> dict[str, Any]:
             "policy": policy,
             "method": learnt[policy].method if policy in learnt else "",
             "families": learnt[policy].families if policy in learnt else (),
-            "cells": [cell(report, found.get((policy, judge))) for judge in judges],
+            "cells": [
+                *(cell(report, found.get((policy, judge))) for judge in judges),
+                *([voted.get(policy, EMPTY)] if voted else []),
+            ],
         }
         for policy in dict.fromkeys(policy for policy, _ in found)
     ]
@@ -37,14 +60,14 @@ def of_set(report: Material, name: str) -> dict[str, Any]:
 
 
 def cell(report: Material, row: Comparison | None) -> dict[str, Any]:
-    """Returns a cell: its figures as text, its colour by the distance from a half, and what marks it."""
+    """Returns a judge's cell, and what marks it."""
     if row is None or row.win_rate is None:
-        return {"rate": "–", "interval": "", "side": "", "tint": 0, "in_family": False, "told": False}
-    return {
-        "rate": percent(row.win_rate),
-        "interval": interval(row.model_dump()),
-        "side": "up" if row.win_rate > 0.5 else "down",
-        "tint": round(60 * abs(row.win_rate - 0.5)),
-        "in_family": row.in_family,
-        "told": row.p_holm is not None and row.p_holm < 1 - report.settings.interval.confidence,
-    }
+        return EMPTY
+    told = row.p_holm is not None and row.p_holm < 1 - report.settings.interval.confidence
+    return {**written(row.win_rate, row.model_dump()), "in_family": row.in_family, "told": told}
+
+
+def written(rate: float, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a win rate and its interval as text, its colour by the distance from a half."""
+    side = "up" if rate > 0.5 else "down"
+    return {"rate": percent(rate), "interval": interval(row), "side": side, "tint": round(60 * abs(rate - 0.5))}
