@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from diffalign.shapes import oracle
-from diffalign.shapes.build import measure, raters, tiny_model
+from diffalign.shapes.build import measure, raters, tiny_clip, tiny_model
 from diffalign.shapes.build.raters import AGREEMENT, RATERS, TIES
 from diffalign.shapes.scenes import CARELESS, caption, flawed_layout, render, sample_scene
 
@@ -70,6 +70,22 @@ def test_the_log_of_the_pretraining_is_of_this_recipe(repo: Path) -> None:
     assert log["measured"]["psnr"] > 30
     unspoilt = log["measured"]["models"][raters.STRONGER]
     assert unspoilt["single"]["right"] >= 0.95 and unspoilt["relation"]["right"] >= 0.75
+
+
+def test_the_clip_is_small_half_precision_and_as_its_log_says(repo: Path) -> None:
+    """On 200 scenes that it wasn't trained on; the log's figures are of 1,000."""
+    from transformers import CLIPModel
+
+    folder = repo / "assets/tiny-clip"
+    assert size(folder) <= 3e6
+    assert {path.suffix for path in folder.rglob("*")} <= {".json", ".txt", ".safetensors"}
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118 (not a dict)
+    assert CLIPModel.from_pretrained(folder).dtype == torch.float32
+    log = json.loads((repo / "assets/pretraining.json").read_text())["clip"]
+    found = tiny_clip.measure(folder, count=200)
+    for name in ("edited", "careless"):
+        assert log[name] > 0.9 and found[name] == pytest.approx(log[name], abs=0.05)
 
 
 def test_the_comparisons_are_as_noisy_as_they_should_be(repo: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.shapes.build import measure, pretrain, raters, rebuild
+from diffalign.shapes.build import measure, pretrain, raters, rebuild, tiny_clip
 
 ROWS = {"train": 36, "validation_unique": 6, "test_unique": 12}
 
@@ -18,6 +18,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     steps = {"vae_steps": 1, "max_steps": 2, "spoil_steps": 2, "images": 12, "device": "cpu"}
     monkeypatch.setattr(pretrain, "run", partial(pretrain.run, **steps))
+    monkeypatch.setattr(tiny_clip, "run", partial(tiny_clip.run, steps=1, scenes=4))
+    monkeypatch.setattr(tiny_clip, "measure", partial(tiny_clip.measure, count=4))
     monkeypatch.setattr(measure, "run", partial(measure.run, images=2))
     monkeypatch.setattr(raters, "run", partial(raters.run, rows=ROWS))
     return tmp_path
@@ -31,6 +33,7 @@ def test_everything_is_made_measured_and_noted(small: Path) -> None:
         assert set(kinds) == set(measure.KINDS)
         assert all(0 <= value <= 1 for figures in kinds.values() for value in figures.values())
     assert {name: log["comparisons"][name] for name in ROWS} == ROWS
+    assert 0 <= log["clip"]["edited"] <= 1 and (small / "assets/tiny-clip/model.safetensors").is_file()
     assert all((small / folder / "unet").is_dir() for folder in raters.MODELS.values())
     before = {path: path.read_bytes() for path in small.glob("assets/comparisons/*.parquet")}
     rebuild.run(0, keep_model=True)

@@ -1,4 +1,4 @@
-"""Rebuilds `assets/`: the models, the comparisons of their pictures, and the log of what was measured."""
+"""Rebuilds `assets/`: the models, the CLIP, the comparisons of their pictures, and the log of what was measured."""
 
 import platform
 import time
@@ -8,7 +8,7 @@ import torch
 
 from diffalign.core import records
 from diffalign.core.files import write_json
-from diffalign.shapes.build import measure, pretrain, raters
+from diffalign.shapes.build import measure, pretrain, raters, tiny_clip
 
 LOG = Path("assets/pretraining.json")
 
@@ -27,4 +27,7 @@ def run(seed: int, keep_model: bool) -> None:
             "torch": torch.__version__,
             "measured": measure.run(raters.MODELS),
         }
+        start = time.monotonic()
+        tiny_clip.run(seed=seed)
+        found["clip"] = {"seconds": round(time.monotonic() - start), **tiny_clip.measure(seed=seed)}
     write_json(LOG, {**found, "comparisons": raters.run(seed=seed)})
