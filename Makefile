@@ -61,7 +61,8 @@ constraints: $(VENV)/installed-test
 # runs/ with its checkpoints, and what was fetched into data/raw and models/base.
 clean:
 	rm -rf data/comparisons data/shards models/policies curves images metrics reports
-	mkdir -p metrics/scores && touch metrics/scores/.gitkeep  # in git: without rewards no stage makes this folder
+	mkdir -p metrics/scores metrics/rewards  # in git: without rewards no stage makes these folders
+	touch metrics/scores/.gitkeep metrics/rewards/.gitkeep
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 

@@ -108,7 +108,7 @@ class Study:
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
         raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1, "overrides": {}}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
-        raw["rewards"] = {JUDGE: {}}
+        raw |= {"rewards": {JUDGE: {}}, "reward_models": {}}
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
         return parse(raw, "the study's params")
 

@@ -253,7 +253,7 @@ def read_curve(path: Path) -> list[dict[str, float]]:
 
 def accuracy_of(line: dict[str, float]) -> Accuracy:
     """Returns the validation that stands in a line of the curve."""
-    values = {name: line.get(f"validation/{name}") for name in ("accuracy", "ci_low", "ci_high")}
+    values = {name: line.get(f"validation/{name}") for name in ("accuracy", "ci_low", "ci_high", "loss")}
     return Accuracy(**values, pairs=int(line["validation/pairs"]))
 
 

@@ -1,14 +1,11 @@
-"""How often a reward model ranks held-out pairs as their raters did.
-
-Legend: N images, D width of the embeddings.
-"""
+"""How often a reward model ranks held-out pairs as their raters did."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from diffalign.evaluation.statistics import outcomes, rate
+from diffalign.reward_training import objective
 from diffalign.reward_training.data import Data
 from diffalign.reward_training.scorer import Scorer
 from diffalign.rewards.parts.card import Accuracy
@@ -22,21 +19,17 @@ def accuracy(scorer: Scorer, data: Data, size: int) -> Accuracy:
     """Returns the accuracy on the held-out pairs with its 95% interval over prompts; `size` images in a forward."""
     pairs = data.held_out
     if not pairs:
-        return Accuracy(accuracy=None, ci_low=None, ci_high=None, pairs=0)
+        return Accuracy(accuracy=None, ci_low=None, ci_high=None, loss=None, pairs=0)
     prompts = [pair.prompt for pair in pairs]
     texts = torch.cat([scorer.texts(data.tokens_of(part)) for part in pieces(prompts, size)])
     first, second = (
         torch.cat([scorer.images(data.images.pixels(part)) for part in pieces(names, size)])
         for names in ([pair.image_w for pair in pairs], [pair.image_l for pair in pairs])
     )
-    won = outcomes(cosines(first, texts), cosines(second, texts))
-    found = rate(won, prompts, resamples=RESAMPLES)
-    return Accuracy(accuracy=found.rate, ci_low=found.low, ci_high=found.high, pairs=len(pairs))
-
-
-def cosines(images: Tensor, texts: Tensor) -> list[float]:
-    """Returns the cosines [N] of embeddings [N, D] of length 1."""
-    return (images * texts).sum(dim=1).double().tolist()
+    winner, loser = (objective.scores(images, texts, scorer.model.logit_scale) for images in (first, second))
+    loss = objective.preference_loss(winner, loser, torch.ones_like(winner)).mean()
+    found = rate(outcomes(winner.tolist(), loser.tolist()), prompts, resamples=RESAMPLES)
+    return Accuracy(accuracy=found.rate, ci_low=found.low, ci_high=found.high, loss=float(loss), pairs=len(pairs))
 
 
 def pieces(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:

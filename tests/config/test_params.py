@@ -46,7 +46,7 @@ def test_a_reward_with_weights_needs_its_folder_and_its_batch_size(raw: dict[str
     assert "rewards.pickscore.dtype: unknown key (misspelt?), got 'bf16'" in text
     raw["rewards"]["pickscore"] = {"path": "models/rewards/pickscore", "batch_size": 16, "sha256": None}
     raw["rewards"]["jpeg_compressibility"] = {}
-    expected = ["oracle", "pickscore", "jpeg_compressibility"]
+    expected = ["oracle", "learned", "pickscore", "jpeg_compressibility"]
     assert list(parse(raw).rewards) == expected, "the first one judges the headline"
     assert list(parse(parse(raw).model_dump()).rewards) == expected
     raw["rewards"]["pickscore"]["sha256"] = "not hex"
@@ -106,6 +106,9 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
             {"method": "none", "init": "x", "noise_seed": 0},
             "policies.Dpo-2: expected a name of lower-case letters, digits and _ that begins with a letter, got",
         ),
+        ("reward_models.learned.lr", 0, "reward_models.learned.lr: expected greater than 0, got 0"),
+        ("reward_models.learned.micro_batch_size", 5, "reward_models.learned.batch_size: expected a multiple of"),
+        ("reward_models.learned.weights", ["rater"], "reward_models.learned.weights.0: expected 'prompt', got 'rater'"),
         ("evaluate.baseline", "gone", "evaluate.baseline: expected one of the policies"),
         ("evaluate.confidence", 1.0, "evaluate.confidence: "),
         ("precompute.flips", "no", "precompute.flips: expected a valid boolean, got 'no'"),
@@ -269,6 +272,11 @@ def test_a_file_of_version_0_1_has_only_lines_that_help(raw: dict[str, Any]) -> 
         "generate.overrides",
     }
     assert len(lines) == 16 + len(missing)
+
+
+def test_a_reward_model_chosen_by_validation_is_validated(raw: dict[str, Any]) -> None:
+    raw["reward_models"]["learned"] |= {"choose": "validation", "validate_every": 0}
+    assert "reward_models.learned.choose: expected last, since validate_every is 0, got 'validation'" in message(raw)
 
 
 def test_a_long_value_is_cut(raw: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_tests_reach_nothing_beyond_this_machine() -> None:
 
 
 def test_make_clean_keeps_what_git_has(tmp_path: Path) -> None:
-    """Of the folders that it empties, metrics/scores is in git: without rewards no stage makes it."""
+    """Of the folders that it empties, two in metrics/ are in git: without rewards no stage makes them."""
     kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in kept:
         if name.split("/")[0] in ("Makefile", "metrics", "data", "models", "curves", "images", "reports", "assets"):

@@ -177,6 +177,19 @@ def test_a_new_policy_runs_its_own_stages_and_the_results(project: Project) -> N
     }
 
 
+def test_an_edit_of_the_training_of_reward_models_trains_them_only(project: Project) -> None:
+    project.add("diffalign/reward_training/objective.py", "\nX = 1\n")
+    assert project.changed() == {"reward@learned"}
+
+
+def test_other_weights_of_a_reward_model_score_again(project: Project) -> None:
+    """Its metrics have the weights' hash. The others' scores are kept by version, and cost little."""
+    project.write("metrics/rewards/learned.json", "other weights")
+    assert {"score@learned", "score@oracle"} <= project.changed()
+    project.write("metrics/rewards/learned.json", "stand-in")
+    assert project.changed() == set()
+
+
 def test_a_docstring_runs_its_stage_again_unless_dvc_is_told_that_nothing_changed(project: Project) -> None:
     """DVC compares bytes; the work folders compare code (tests/core/test_code.py), so that a training goes on."""
     project.add("diffalign/training/loop.py", '\n"""Words."""\n')

@@ -24,7 +24,7 @@ BACKBONES = {
     "pickscore": "ViT-H/14",
 }
 """Of each reward with weights."""
-UNKNOWN = card.Accuracy(accuracy=None, ci_low=None, ci_high=None, pairs=0)
+UNKNOWN = card.Accuracy(accuracy=None, ci_low=None, ci_high=None, loss=None, pairs=0)
 CARD = card.Card(
     name="mine",
     preferences=2,

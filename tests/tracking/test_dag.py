@@ -102,6 +102,12 @@ def test_dvc_reads_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {"ingest", "precompute", "reference"} <= set(graph[f"train@{policy}"])
         assert f"train@{policy}" in graph[f"generate@{policy}"]
         assert f"generate@{policy}" in graph["score@oracle"]
+    assert "ingest" in graph["reward@learned"] and "reward@learned" in graph["score@learned"]
+    assert not {"reward@learned", "score@learned"} & set(graph["train@dpo"])
+    order = list(graph)  # as the Prefect flow runs them
+    assert (
+        order.index("ingest") < order.index("reward@learned") < order.index("score@learned") < order.index("evaluate")
+    )
     assert "score@oracle" in graph["evaluate"] and {"score@oracle", "evaluate"} <= set(graph["report"])
 
 

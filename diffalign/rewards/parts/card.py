@@ -14,11 +14,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Accuracy(Record):
-    """How often the scores rank a held-out pair as its rater did, with its interval; None without pairs."""
+    """How often the scores rank a held-out pair as its rater did, with its interval; None without pairs.
+
+    `loss` is their mean cross-entropy with the raters' answers, in nats: ln 2 for a coin.
+    """
 
     accuracy: Share | None
     ci_low: Share | None
     ci_high: Share | None
+    loss: float | None
     pairs: Count
 
 
