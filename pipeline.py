@@ -132,7 +132,7 @@ def power(
     params = load()
     settings = params.generate
     design = planned.Design(params.evaluate.confidence, chance, ties, settings.seeds, alike, tests)
-    typer.echo(planned.text(rate, settings.count(), design))
+    typer.echo(planned.text(rate, settings.counts(), design))
 
 
 @app.command()

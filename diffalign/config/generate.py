@@ -58,12 +58,12 @@ class Generate(Model):
         """Returns the published prompt sets among `prompts`."""
         return [name for name in self.prompts if name in NAMED]
 
-    def count(self) -> int:
-        """Returns how many prompts are asked for; UserError for all of a set whose size isn't known unread."""
+    def counts(self) -> dict[str, int]:
+        """Returns how many prompts are asked for, by set; UserError for all of a set whose size isn't known unread."""
         counts = {name: SIZES.get(name) if count is None else count for name, count in self.prompts.items()}
         if unknown := [name for name, count in counts.items() if count is None]:
             raise UserError(f"generate.prompts: expected a number of {', '.join(unknown)}, found all. Say how many.")
-        return sum(count for count in counts.values() if count is not None)
+        return {name: count for name, count in counts.items() if count is not None}
 
     def problems(self) -> list[str]:
         """Lists the prompt sets that there aren't, as `prompts.NAME: what`."""

@@ -7,6 +7,7 @@ n d^2 = (z_{1 - alpha / 2} + z_power)^2 var.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffalign.core.errors import UserError
@@ -58,14 +59,19 @@ def difference(count: int, design: Design) -> float:
     return math.sqrt(z2 * (1 - design.ties) / 4 / (count + z2))
 
 
-def text(rate: float, count: int, design: Design) -> str:
-    """Returns both for the terminal: prompts for a rate, and the rates that the prompts of params.yaml see."""
-    needed, seen = prompts(rate, design), difference(count, design)
+def text(rate: float, counts: Mapping[str, int], design: Design) -> str:
+    """Returns both for the terminal: prompts for a rate, and the rates that each set of prompts sees, by its size."""
     images = "1 image" if design.images == 1 else f"{design.images} images"
     tests = "" if design.tests == 1 else f", in {design.tests} comparisons that are tested together"
-    return (
+    lines = [
         f"With power {design.power:.0%}, confidence {design.confidence:.0%}, {design.ties:.0%} ties, {images} a prompt"
-        f"{tests}:\n"
-        f"  a win rate of {rate:.1%} is told from 50% by {needed:,} prompts\n"
-        f"  {count:,} prompts (generate.prompts) tell rates from {0.5 + seen:.1%} up, or to {0.5 - seen:.1%} down"
-    )
+        f"{tests}:",
+        f"  a win rate of {rate:.1%} is told from 50% by {prompts(rate, design):,} prompts",
+    ]
+    for name, count in counts.items():
+        seen = difference(count, design)
+        lines.append(
+            f"  {count:,} prompts of {name} (generate.prompts) tell rates from {0.5 + seen:.1%} up, or to "
+            f"{0.5 - seen:.1%} down"
+        )
+    return "\n".join(lines)

@@ -58,3 +58,11 @@ def test_the_power_is_what_it_says(design: Design) -> None:
         assert p is not None
         seen += p <= 0.05
     assert seen / 600 == pytest.approx(0.8, abs=0.05)
+
+
+def test_each_set_of_prompts_sees_what_its_size_allows() -> None:
+    """The rates that 189 prompts tell begin at 60%, by the other direction's example."""
+    text = power.text(0.6, {"test": 189, "parti": 1632}, PLAIN)
+    assert "60.0% is told from 50% by 189 prompts" in text
+    assert "189 prompts of test (generate.prompts) tell rates from 60.0% up, or to 40.0% down" in text
+    assert "1,632 prompts of parti" in text

@@ -165,6 +165,13 @@ def test_a_control_that_misses_a_half_is_pointed_out(project: Params) -> None:
     assert "the A/A control base_again won 50.0% (52.0–70.0%), which misses 50%" in Page(written(project)).text
 
 
+def test_images_that_were_made_differently_are_pointed_out(project: Params) -> None:
+    results = evaluation()
+    results["comparisons"][1]["differs"] = ["sampler", "steps"]
+    write_json(Path("metrics/evaluate.json"), results)
+    assert "images of dpo and base were made with different sampler, steps" in Page(written(project)).text
+
+
 def test_captions_titles_and_reasons_are_text_and_nothing_else(project: Params) -> None:
     html = written(project)
     page = Page(html)
