@@ -4,12 +4,13 @@ A rater who comes back, or a server that is started again, finds the same plan.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
-from diffalign.data.votes import Kind, Question
+from diffalign.data.votes import FEWEST_CHECKS, Kind, Question
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Pair:
 class Settings:
     """The seed of all draws, the questions, and how many pairs a rater gets; shares are of these.
 
-    `shared` pairs come to every rater, so that agreement can be measured; each of `check_every` pairs brings one check;
-    a repeat comes at least `lag` pairs after its first showing.
+    `shared` pairs come to every rater, so that agreement can be measured; there is a check in `check_every` pairs, and
+    as many as it takes to leave a rater out; a repeat comes at least `lag` pairs after its first showing.
     """
 
     seed: int
@@ -69,9 +70,9 @@ def plan(pairs: Sequence[Pair], noise: Sequence[Image], rater: str, settings: Se
     placed = [(float(place), task) for place, task in enumerate(tasks)]
     again = rng.sample(range(len(tasks)), round(settings.repeats * len(tasks)))
     placed += [(place + settings.lag + rng.random(), swapped(tasks[place])) for place in again]
-    for n, start in enumerate(range(0, len(tasks), settings.check_every)):
-        stretch = min(settings.check_every, len(tasks) - start)
-        placed.append((start + stretch * rng.random(), check(pairs, noise, rater, n, settings)))
+    checks = max(math.ceil(len(tasks) / settings.check_every), min(FEWEST_CHECKS, len(tasks)))
+    for n in range(checks):  # one in each of as many equal stretches
+        placed.append((len(tasks) * (n + rng.random()) / checks, check(pairs, noise, rater, n, settings)))
     return [task for _, task in sorted(placed, key=lambda one: one[0])]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from arena import plan as plans
 from arena.plan import Image, Pair, Settings, plan
+from diffalign.data.votes import FEWEST_CHECKS
 
 SETTINGS = Settings(seed=0, questions=("overall", "appeal", "alignment"), limit=60)
 NOISE = [Image("0" * 64, None)]
@@ -33,6 +34,12 @@ def test_the_parts_of_a_plan():
     assert len({task.pair_id for task in pairs}) == 60
     assert len({(task.pair_id, task.kind) for task in tasks}) == len(tasks)
     assert all(task.questions == SETTINGS.questions for task in tasks if task.kind != "prompt")
+
+
+def test_few_pairs_have_as_many_checks_as_the_rule_needs():
+    assert [kinds(plan(PAIRS[:n], NOISE, "r1", SETTINGS))["noise"] for n in (1, 2, 3)] == [1, 1, 2]
+    tasks = plan(PAIRS[:12], NOISE, "r1", replace(SETTINGS, questions=("overall",)))
+    assert kinds(tasks) == {"pair": 12, "repeat": 1, "noise": FEWEST_CHECKS}
 
 
 def test_every_rater_gets_the_shared_pairs():

@@ -30,11 +30,11 @@ def test_they_go_from_scores_to_figures(tmp_path, monkeypatch, capsys):
     records.write_lines(Path("metrics/scores/oracle.jsonl"), lines)
     monkeypatch.setattr(sys, "argv", ["simulate_votes", "base", "dpo", "--raters", "3"])
     simulate_votes.main()
-    assert "36 simulated votes are in data/votes/simulated.parquet" in capsys.readouterr().out
+    assert "42 simulated votes are in data/votes/simulated.parquet" in capsys.readouterr().out
     people.run(params)
     found = people.people_results.read()
     assert (found.simulated, found.raters, found.votes) == (True, 3, 30)
-    assert (found.checks.answered, found.checks.passed) == (3, 3)
+    assert (found.checks.answered, found.checks.passed) == (9, 9)
     assert found.win_rates[0].policy == "dpo" and found.win_rates[0].win_rate > 0.8
-    with pytest.raises(UserError, match="expected scores that differ"):
+    with pytest.raises(UserError, match="expected scores of the images of nobody, found none"):
         simulate_votes.scores_of("oracle", ["nobody"])
