@@ -72,7 +72,10 @@ def make_setting(options: argparse.Namespace, folder: Path) -> Setting:
     if options.arch != "tiny":
         model = folder / "model"
         worlds.make_model(worlds.ARCHITECTURES[options.arch], model)
-        reward = ("pickscore", {"path": str(worlds.make_clip(folder / "clip")), "batch_size": options.batch})
+        reward = (
+            "pickscore",
+            {"path": str(worlds.make_clip(folder / "clip")), "batch_size": options.batch, "sha256": None},
+        )
     return Setting(
         family=worlds.ARCHITECTURES[options.arch].family,
         model=model,
@@ -172,6 +175,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the whole benchmark in a temporary folder; returns what is written to the results."""
     began = time.perf_counter()
     devices.keep_compiled(worlds.ROOT / devices.CACHE)  # not in the temporary folder
+    if options.device == "cuda":
+        devices.set_up(torch.device("cuda"), options.precision)  # for all ways alike
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         setting = make_setting(options, folder)

@@ -23,7 +23,7 @@ from diffalign.generation.writer import Job, Prompt, entries, jobs_of, write_ima
 from diffalign.models import family as families
 from diffalign.planning.flops import synchronize
 from diffalign.rewards import reward as rewards
-from diffalign.runtime import devices, parallel
+from diffalign.runtime import parallel
 
 PARTS = ("vae", "text", "denoiser")
 NOISE_SEED = 0
@@ -119,7 +119,6 @@ class Ours:
         self.setting = setting
         self.model = families.load(setting.family, setting.model, PARTS, setting.device)
         if compiled:
-            devices.set_up(torch.device(setting.device), setting.precision)
             parallel.prepared(self.model.denoiser, True)
         self.reward = setting.judge()
 

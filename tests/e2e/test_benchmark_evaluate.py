@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import evaluate, results
+from benchmarks import evaluate, results, worlds
 from benchmarks.evaluators import PerPrompt
 from diffalign.core.errors import UserError
+from diffalign.runtime import devices
+from tests.helpers import tiny_rewards
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 FEW = ["--batch", "3", "--images", "4", "--steps", "2", "--repetitions", "2"]
@@ -36,6 +38,16 @@ def test_both_ways_make_the_same_images_and_take_their_turns(tmp_path: Path, mon
         "python -m benchmarks.evaluate --arch tiny" in table
         and f"at most {found['apart']['ours']['largest']} of" in table
     )
+
+
+def test_the_command_for_a_gpu_runs_with_small_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made for sd15: a model and PickScore's CLIP of random weights, here of few; blocks aren't compiled."""
+    monkeypatch.setitem(worlds.ARCHITECTURES, "sd15", worlds.ARCHITECTURES["tiny"])
+    monkeypatch.setattr(devices, "compile_blocks", lambda network, blocks: network)
+    tiny_rewards.shrink(monkeypatch)
+    found = evaluate.run(evaluate.parse([*FEW, "--arch", "sd15", "--contenders", *evaluate.CONTENDERS]))
+    assert list(found["contenders"]) == list(evaluate.CONTENDERS) and found["reward"] == "pickscore"
+    assert 0 < found["contenders"]["ours, compiled"]["share_of_matmul"] < 1
 
 
 def test_other_images_are_noticed(tmp_path: Path) -> None:
