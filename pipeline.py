@@ -282,6 +282,25 @@ def score(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A policy, a model's folder, or a folder of images.")],
+    b: Annotated[str, typer.Argument(help="Likewise: its win rate over A is what comes out.")],
+    prompts: Annotated[str | None, typer.Option(help="test, parti, ..., a .txt or .tsv; of images a CSV.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Prompts, at most; the first by hash.")] = None,
+    reward: Rewards = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Images a prompt.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; else runs/compare/A-B.")] = None,
+) -> None:
+    """Compare two models, or two folders of images. Trains nothing; resumable."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import compare
+
+    typer.echo(compare.run(params, a, b, compare.Options(reward or (), prompts, count, seeds, out)))
+
+
+@app.command()
 def preset(
     name: Annotated[str, typer.Argument(help="A file in presets/, without .yaml.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an edited params.yaml.")] = False,

@@ -42,7 +42,8 @@ def bca(table: Floats, statistic: Statistic, *, resamples: int, confidence: floa
     below = float(np.mean(found < value) + np.mean(found <= value)) / 2
     z0 = ndtri(np.clip(below, 0.5 / len(found), 1 - 0.5 / len(found)))
     without = statistic(table.sum(axis=0) - table)
-    pulls = np.nanmean(without) - without[~np.isnan(without)]
+    kept = without[~np.isnan(without)]  # none where two clusters alone vary: one without the other has no spread
+    pulls = kept.mean() - kept if len(kept) else kept
     size = np.square(pulls).sum()
     a = (pulls**3).sum() / (6 * size**1.5) if size > 0 else 0.0
     z = z0 + ndtri([(1 - confidence) / 2, (1 + confidence) / 2])

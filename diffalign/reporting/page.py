@@ -1,6 +1,7 @@
 """The report as one HTML file: the head, the contents, the sections in their order. All text but Markup is escaped."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +67,11 @@ SECTIONS: tuple[Section, ...] = (
 
 def render(report: Material) -> str:
     """Returns the report's HTML, which needs nothing else."""
+    return rendered(head.context(report), SECTIONS, report)
+
+
+def rendered(top: Mapping[str, Any], chosen: Sequence[Section], report: Material) -> str:
+    """Returns the HTML of a head and some sections of a report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -75,13 +81,13 @@ def render(report: Material) -> str:
     )
     environment.filters |= {"percent": percent, "interval": interval}
     sections = []
-    for section in SECTIONS:
+    for section in chosen:
         shown = section.context(report)
         if shown is not None:
             template = environment.get_template(f"sections/{section.__name__.rpartition('.')[2]}.html")
             sections.append(Markup(template.render(shown)))
     contents = [heading(section) for section in sections]
-    return environment.get_template("report.html").render(head.context(report), contents=contents, sections=sections)
+    return environment.get_template("report.html").render(top, contents=contents, sections=sections)
 
 
 def heading(section: Markup) -> tuple[str, Markup]:

@@ -76,6 +76,13 @@ def test_an_effect_has_no_unit() -> None:
     assert (other.low, other.high) == (pytest.approx(first.low, rel=1e-3), pytest.approx(first.high, rel=1e-3))
 
 
+def test_an_effect_over_two_prompts_has_an_interval() -> None:
+    """Without one of them nothing varies, so that there is no jackknife: no warning, and bounds all the same."""
+    effect = Interval(200, 0.95, 0).effect([1.0, 3.0], [0.0, 1.0], ["a", "b"])
+    assert effect.value == pytest.approx(1.5 / 0.5**0.5)
+    assert effect.low is not None and effect.high is not None and effect.low <= effect.value <= effect.high
+
+
 def test_an_effect_over_scores_that_do_not_vary_is_missing() -> None:
     assert INTERVAL.effect([1, 2, 3], [1, 1, 1], "abc").value is None
     assert INTERVAL.effect([1, 2], [1, 3], "aa").value is None

@@ -62,7 +62,9 @@ def made(report: Material) -> str:
 
 
 def how(made: Mapping[str, Any]) -> str:
-    """Says how one policy's images were made, as its manifest tells."""
+    """Says how one policy's images were made, as its manifest tells, if it has one."""
+    if made["sampler"] is None:
+        return f"in a way that isn't known, {made['resolution']} pixels"
     options = [f"{key} {value}" for key, value in made["sampler"].items() if key != "name"]
     sampler = f"sampler {made['sampler']['name']}" + (f" ({', '.join(options)})" if options else "")
     size = f"{made['resolution']} × {made['resolution']} pixels"
