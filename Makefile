@@ -39,7 +39,7 @@ nightly: $(VENV)/installed-test
 # The tests of the optional extras. They're kept beside the environment: where diffusers finds bitsandbytes, each process imports it,
 # for seconds. The judges' packages bring nothing that the environment has.
 extra: $(VENV)/installed-test $(VENV)/extra/installed
-	@PYTHONPATH=$(CURDIR)/$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py
+	@PYTHONPATH=$(CURDIR)/$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py tests/e2e/test_photographs.py
 
 lint: $(VENV)/installed-test
 	@ruff check .

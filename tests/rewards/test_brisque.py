@@ -10,6 +10,7 @@ from diffalign.data.pixels import from_uint8
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Reward
 from tests.helpers import degraded
+from tools.photographs import jpeg
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def scores(reward: Reward, pictures: list[np.ndarray]) -> list[float]:
 def test_the_packages_own_values(brisque: Reward, name: str, measured: tuple[float, ...]) -> None:
     """Measured with brisque 0.2.0 on numpy 2.2: the original, and as JPEG of quality 30 and 8."""
     picture = degraded.photograph(name)
-    found = scores(brisque, [picture, degraded.jpeg(picture, 30), degraded.jpeg(picture, 8)])
+    found = scores(brisque, [picture, jpeg(picture, 30), jpeg(picture, 8)])
     assert [-score for score in found] == pytest.approx(measured, abs=0.6)
 
 

@@ -10,6 +10,7 @@ from diffalign.rewards import reward as rewards
 from diffalign.rewards.ocr import TextRendering
 from diffalign.rewards.reward import Reward
 from tests.helpers import degraded
+from tools.photographs import blur
 
 SIGN = 'a red sign that says "COFFEE"'
 
@@ -42,7 +43,7 @@ def test_misspelt_step_by_step(ocr: Reward) -> None:
 @pytest.mark.extra
 def test_blurred_step_by_step(ocr: Reward) -> None:
     """Read well at first, then not at all; no step reads better than the one before."""
-    found = [score(ocr, degraded.blur(degraded.text("COFFEE"), radius)) for radius in (0, 3, 5, 12)]
+    found = [score(ocr, blur(degraded.text("COFFEE"), radius)) for radius in (0, 3, 5, 12)]
     assert found[0] == 1 and found[-1] == 0
     assert found == sorted(found, reverse=True)
 
