@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from diffalign.config import checks
+from diffalign.config import audit, checks, gate
 from diffalign.config.params import METHODS, Params
 from diffalign.config.samplers import SAMPLERS
 from diffalign.config.training import Training
@@ -102,14 +102,27 @@ def source(raw: Any, error: Any) -> str:
     return " (from training)" if inherited(raw, error) else ""
 
 
+def tags(union: Any, key: str) -> tuple[str, ...]:
+    """Returns what a key may be that says which of a union's settings are meant."""
+    return tuple(get_args(one.model_fields[key].annotation)[0] for one in get_args(get_args(union)[0]))
+
+
+TAGS = {
+    "policies": ("method", METHODS),
+    "audit": ("by", tags(audit.Attribute, "by")),
+    "gate": ("figure", tags(gate.Condition, "figure")),
+}
+"""By section, the key that says which settings are meant, and what it may be; elsewhere it's a sampler's name."""
+
+
 def key_of(error: Any) -> str:
     """Returns the key that says which settings are meant: a policy's method, a sampler's name."""
-    return "method" if error["loc"][0] == "policies" else "name"
+    return TAGS.get(error["loc"][0], ("name",))[0]
 
 
 def words_of(error: Any) -> tuple[str, ...]:
     """Returns what that key may be."""
-    return METHODS if error["loc"][0] == "policies" else tuple(SAMPLERS)
+    return TAGS[error["loc"][0]][1] if error["loc"][0] in TAGS else tuple(SAMPLERS)
 
 
 def where(error: Any) -> str:
@@ -119,6 +132,10 @@ def where(error: Any) -> str:
         return ".".join([*place, key_of(error)])
     if place[0:1] == ["policies"] and len(place) > 2:
         place = place[:2] + place[3:]
+    if (
+        place[0:1] in (["audit"], ["gate"]) and len(place) > 4 and place[3] in words_of(error)
+    ):  # likewise its key's value
+        del place[3]
     if place[0:1] == ["generate"] and "sampler" in place[:-1]:  # likewise the sampler's name
         del place[place.index("sampler") + 1]
     return ".".join(place) or "(top)"
