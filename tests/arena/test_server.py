@@ -173,6 +173,7 @@ def test_voting_in_a_browser(tmp_path: Path) -> None:
         assert HOSTILE in seen
         assert browser.evaluate("document.title") == "Which image is better?"
         assert "Thank you" in text(browser, "question")
+        assert browser.evaluate("document.getElementById('images').offsetHeight") == 0
         assert all(url.startswith((server.origin, "about:")) for url in browser.requests), browser.requests
         assert not [url for url in browser.requests if any(name in url for name in POLICIES)]
 
