@@ -282,6 +282,21 @@ def score(
 
 
 @app.command()
+def relabel(
+    reward: Annotated[str, typer.Option(help="The reward that answers.")],
+    to: Annotated[Path, typer.Option(help="A new folder, such as data/raw/NAME.")],
+    margin: Annotated[float, typer.Option(min=0, help="Scores that differ by less tie.")] = 0.0,
+) -> None:
+    """Answer the comparisons with a reward (AI feedback). Writes a source for data.path."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import relabel
+
+    typer.echo(relabel.run(params, reward, to, margin))
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="A policy, a model's folder, or a folder of images.")],
     b: Annotated[str, typer.Argument(help="Likewise: its win rate over A is what comes out.")],

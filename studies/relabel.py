@@ -1,7 +1,5 @@
 """Comparisons to train on instead: with a reward's answers (AI feedback), or of one model's images only."""
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +9,10 @@ import pyarrow.parquet as pq
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.comparisons.table import COMPARISONS, IMAGES, Answer, Split
+from diffalign.data.comparisons.table import COMPARISONS, IMAGES, Split
+from diffalign.evaluation import relabel as answers
 from diffalign.evaluation import scoring
 from diffalign.evaluation.scoring import Score
-
-Scores = Mapping[tuple[str, str], float]
-"""By (image, prompt)."""
 
 
 def relabel(
@@ -27,14 +23,8 @@ def relabel(
     The other splits keep their raters' answers. comparisons.parquet is written last, so `out` is whole when it's there.
     """
     table = comparisons.read(folder)
-    asked = table.filter(pc.equal(table["split"], split))
-    wanted = [
-        pair
-        for column in ("image_a", "image_b")
-        for pair in zip(asked[column].to_pylist(), asked["prompt"].to_pylist(), strict=True)
-    ]
-    found = scoring.score_images(folder, wanted, score, reward, max_pixels)
-    _write(relabelled(table, found, reward, tie_below, split), folder, out)
+    found = scoring.score_images(folder, answers.asked(table, [split]), score, reward, max_pixels)
+    _write(answers.relabelled(table, found, reward, tie_below, [split]), folder, out)
 
 
 def keep_makers(folder: Path, out: Path, maker: str, split: Split = "train") -> None:
@@ -69,24 +59,3 @@ def _write(table: pa.Table, folder: Path, out: Path) -> None:
         link.symlink_to(path)
     with files.writing(out / COMPARISONS) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-
-
-def relabelled(table: pa.Table, scores: Scores, reward: str, tie_below: float, split: Split) -> pa.Table:
-    """Returns the table with the answers of `split` by score: a tie where scores differ by less than `tie_below`.
-
-    The answer is `none` where the reward can't score one of the images. A flag says who answered.
-    """
-    rows = table.to_pylist()
-    for row in rows:
-        if row["split"] == split:
-            a, b = (scores[row[image], row["prompt"]] for image in ("image_a", "image_b"))
-            row["answer"] = answer(a, b, tie_below)
-            row["flags"] = [*(row["flags"] or []), f"answered by {reward}"]
-    return pa.Table.from_pylist(rows, schema=table.schema)
-
-
-def answer(a: float, b: float, tie_below: float) -> Answer:
-    """Returns which of two scores is higher, if by at least `tie_below`; `none` with a NaN among them."""
-    if math.isnan(a) or math.isnan(b):
-        return "none"
-    return "tie" if abs(a - b) < tie_below else "a" if a > b else "b"

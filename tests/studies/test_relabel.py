@@ -13,7 +13,8 @@ import pytest
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.comparisons.table import COMPARISON_SCHEMA, COMPARISONS, Comparison
-from studies.relabel import answer, keep_makers, only_by, relabelled
+from diffalign.evaluation.relabel import answer, relabelled
+from studies.relabel import keep_makers, only_by
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,10 @@ def test_an_answer(a: float, b: float, expected: str) -> None:
     assert answer(a, b, 0.02) == expected
 
 
+def test_equal_scores_tie_without_a_margin() -> None:
+    assert [answer(a, b, 0.0) for a, b in ((0.5, 0.5), (0.5, 0.500001), (0.6, 0.5))] == ["tie", "b", "a"]
+
+
 def row(name: str, split: Any, **changes: Any) -> dict[str, Any]:
     at = datetime(2023, 3, 1, tzinfo=UTC)
     found = Comparison(name, "a prompt", "x", "y", "a", "7", "pickapic", None, None, at, split, ("odd",))
@@ -41,7 +46,7 @@ def test_one_split_is_answered_anew_and_nothing_else_changes() -> None:
     rows = [row("1", "train"), row("2", "train", image_b="z", answer="tie"), row("3", "test", image_a="unscored")]
     table = pa.Table.from_pylist(rows, schema=COMPARISON_SCHEMA)
     scores = {("x", "a prompt"): 0.2, ("y", "a prompt"): 0.9, ("z", "a prompt"): 0.1}
-    found = relabelled(table, scores, "judge", 0.02, "train")
+    found = relabelled(table, scores, "judge", 0.02, ["train"])
     assert found.schema == table.schema
     assert found["answer"].to_pylist() == ["b", "a", "a"]
     assert found["flags"].to_pylist() == [["odd", "answered by judge"], ["odd", "answered by judge"], ["odd"]]

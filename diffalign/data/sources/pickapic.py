@@ -35,6 +35,8 @@ COLUMNS: dict[str, pa.DataType] = {
 
 SIMULATED = "diffalign.simulated"
 """The key in a Parquet file's own metadata under which a simulation says what it simulated."""
+SCORER = "simulated: "
+"""What such a text begins with where a reward answered all rows of the file: it's the rater then."""
 
 REASONS = {
     "no_label": "nobody answered",
@@ -65,7 +67,8 @@ class PickAPic:
         self.files, self.left_out = files.find(path, ".parquet", settings.splits)
         self.counts = _checked(path, self.files)
         self.rows = sum(self.counts)
-        self.simulated = any(parquet.note(file.path, SIMULATED) for file in self.files)
+        self.notes = {file.path: parquet.note(file.path, SIMULATED) or "" for file in self.files}
+        self.simulated = any(self.notes.values())
         if not self.rows:
             raise UserError(f"{path} (data.path): expected rows, its {len(self.files)} Parquet files have none.")
 
@@ -82,10 +85,11 @@ class PickAPic:
     def records(self) -> Iterator[list[Candidate | Reject]]:
         """Yields all rows, in batches from one file: at most 128 rows or about 64 MB of images."""
         for file in self.files:
+            scorer = self.notes[file.path] if self.notes[file.path].startswith(SCORER) else None
             row = size = 0
             found: list[Candidate | Reject] = []
             for raws, unpacked in parquet.records(file.path, list(COLUMNS), self.unpack_bytes):
-                found += [_record(file, row + i, raw) for i, raw in enumerate(raws)]
+                found += [_record(file, row + i, raw, scorer) for i, raw in enumerate(raws)]
                 row += len(raws)
                 size += unpacked
                 if len(found) >= self.batch_rows or size >= self.batch_bytes:
@@ -120,8 +124,11 @@ def _checked(path: Path, found: list[files.File]) -> list[int]:
     return counts
 
 
-def _record(file: files.File, row: int, raw: dict[str, Any]) -> Candidate | Reject:
-    """Returns what one raw row says; text is bytes here, since nothing guarantees that it's UTF-8."""
+def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None) -> Candidate | Reject:
+    """Returns what one raw row says; text is bytes here, since nothing guarantees that it's UTF-8.
+
+    `scorer` is the rater where a reward answered the file's rows.
+    """
     prompt = source.read_prompt(raw["caption"])
     if not isinstance(prompt, str):
         return Reject(file.name, row, *prompt)
@@ -135,7 +142,8 @@ def _record(file: files.File, row: int, raw: dict[str, Any]) -> Candidate | Reje
         detail = f"expected label_0, label_1 = 1, 0 or 0, 1 or 0.5, 0.5; found {labels}"
         return Reject(file.name, row, "bad_label", detail)
     moment, user, different = _moment(raw["created_at"]), raw["user_id"], raw["are_different"]
-    unsaid = {"no_rater": user is None, "no_time": moment is None, "not_different": different is False}
+    rater = scorer if user is None else str(user)
+    unsaid = {"no_rater": rater is None, "no_time": moment is None, "not_different": different is False}
     return Candidate(
         file=file.name,
         row=row,
@@ -143,7 +151,7 @@ def _record(file: files.File, row: int, raw: dict[str, Any]) -> Candidate | Reje
         comparison_id=_identity(raw),
         prompt=prompt,
         answer=answer,
-        rater_id=None if user is None else str(user),
+        rater_id=rater,
         model_a=_text(raw["model_0"]),
         model_b=_text(raw["model_1"]),
         created_at=moment,

@@ -1,0 +1,76 @@
+"""relabel: the comparisons of the pipeline with a reward's answers (AI feedback), as a source that ingest reads."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign.commands import judges
+from diffalign.core import publishing
+from diffalign.core.errors import UserError
+from diffalign.core.progress import Progress
+from diffalign.data import pickapic_file
+from diffalign.data.comparisons import table as comparisons
+from diffalign.data.comparisons.table import SPLITS
+from diffalign.data.pickapic_file import LABELS, Row
+from diffalign.data.sources.pickapic import SCORER
+from diffalign.evaluation import relabel, scoring
+
+if TYPE_CHECKING:
+    from diffalign.config.params import Params
+
+COMPARISONS = Path("data/comparisons")
+NAMES = {"train": "train", "validation": "validation_unique", "test": "test_unique"}
+
+
+def run(params: "Params", reward: str, to: Path, margin: float) -> str:
+    """Writes the comparisons that ingest made, answered by a reward, into a new folder; returns what is there.
+
+    Scores that differ by less than `margin` tie. Two images that were compared for one prompt several times stand
+    there once. Left out and said: comparisons that the reward can't score. Raises UserError where `to` has something.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already: expected a new folder. Remove it, or name another.")
+    table = comparisons.read(COMPARISONS)
+    (judge,) = judges.load(params, [reward])
+    wanted = relabel.asked(table, SPLITS)
+    limit = params.data.max_image_pixels
+    found = scoring.score_images(COMPARISONS, wanted, judge.score, reward, limit, judge.cache)
+    rows = once(relabel.relabelled(table, found, reward, margin, SPLITS).to_pylist())
+    answered = [row for row in rows if row["answer"] in LABELS]
+    if unscored := len(rows) - len(answered):
+        sys.stderr.write(f"relabel: {reward} can't score {unscored} of {len(rows)} comparisons: left out\n")
+    if not answered:
+        raise UserError(f"relabel: expected comparisons that {reward} can score in {COMPARISONS}, found none.")
+    write(answered, to, f"{SCORER}{reward} v{judge.reward.version}")
+    return told(answered, len(table), to)
+
+
+def once(rows: list[Row]) -> list[Row]:
+    """Returns the first comparison of each two images for a prompt, whichever side they were on."""
+    first: dict[tuple[str, frozenset[str]], Row] = {}
+    for row in rows:
+        first.setdefault((row["prompt"], frozenset((row["image_a"], row["image_b"]))), row)
+    return list(first.values())
+
+
+def write(rows: list[Row], to: Path, note: str) -> None:
+    """Writes a file for each split; the folder is there with all of them, or not at all."""
+    progress, number = Progress("relabel: writes comparisons", len(rows)), 0
+    with publishing.replacing(to) as new:
+        for split, name in NAMES.items():
+            of_split = [row for row in rows if row["split"] == split]
+            if of_split:
+                path = new / f"{name}-00000-of-00001.parquet"
+                pickapic_file.write(path, of_split, COMPARISONS, note, number, progress.update)
+            number += len(of_split)
+
+
+def told(rows: list[Row], before: int, to: Path) -> str:
+    """Returns how many comparisons there are, by answer and split, and how training takes them."""
+    answers, splits = Counter(row["answer"] for row in rows), Counter(row["split"] for row in rows)
+    return (
+        f"{len(rows)} comparisons of {before}: {answers['a']} for the first image, {answers['b']} for the second, "
+        f"{answers['tie']} ties; {splits['train']} train, {splits['validation']} validation, {splits['test']} test.\n"
+        f"They are in {to}, simulated. Train on them: data.path: {to} in params.yaml, then dvc repro"
+    )
