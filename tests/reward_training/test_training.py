@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from diffalign.rewards.parts import card
 from stages import ingest
 from stages import reward as stage
 from tests.helpers import open_clip, pickapic
-from tests.helpers.project import make_params
+from tests.helpers.project import REPO, make_params
 
 SMALL: dict[str, Any] = {
     "init": "clip",
@@ -166,6 +169,37 @@ def test_a_killed_run_goes_on_bit_for_bit(project: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(loop, "optimizer_step", honest)
     train(project, choose="validation")
     assert published() == whole and Path("curves/rewards/mine.jsonl").read_bytes() == curve
+
+
+@pytest.mark.slow
+def test_a_sigkill_changes_no_bit(project: Path) -> None:
+    """A process of its own, killed after some checkpoints, goes on to the weights and the curve of one left alone."""
+    changes = {"steps": 30, "choose": "validation"}
+    train(project, **changes)
+    whole, curve = published(), Path("curves/rewards/mine.jsonl").read_bytes()
+    shutil.rmtree("models/rewards/mine")
+    code = "from diffalign.config.load import load; from stages import reward; reward.run(load(), 'mine')"
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(REPO)})
+    while not list(project.glob("runs/reward-mine-*/checkpoints/step-00000010")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not Path("models/rewards/mine").exists()
+    subprocess.run(command, cwd=project, env={**os.environ, "PYTHONPATH": str(REPO)}, check=True)
+    assert published() == whole and Path("curves/rewards/mine.jsonl").read_bytes() == curve
+
+
+def test_a_gpus_precision_learns_nearly_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, with weights and moments in float32: the first step's loss is within 2%."""
+    first = []
+    for precision in ("fp32", "bf16"):
+        monkeypatch.setenv("DIFFALIGN_PRECISION", precision)
+        train(project, steps=1)
+        first.append(json.loads(Path("curves/rewards/mine.jsonl").read_text().splitlines()[-1])["loss"])
+        assert CLIPModel.from_pretrained("models/rewards/mine").dtype == torch.float32
+    assert first[0] != first[1] == pytest.approx(first[0], rel=0.02)
 
 
 def test_a_request_to_stop_saves_and_ends(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

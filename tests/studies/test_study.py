@@ -294,7 +294,8 @@ def test_what_the_study_needs_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"policies\.sft"):
         flow.run(make_params(tmp_path, {name: POLICIES[name] for name in ("base", "dpo")}))
     with pytest.raises(UserError, match="shapes world"):
-        flow.run(make_params(tmp_path, POLICIES, rewards={}, probe={"rewards": []}))
+        unjudged = {"alarms": values.evaluate.alarms.model_dump() | {"held_out": []}}
+        flow.run(make_params(tmp_path, POLICIES, rewards={}, probe={"rewards": []}, evaluate=unjudged))
 
 
 def test_numbers_of_the_listing() -> None:
