@@ -41,6 +41,7 @@ def settings(params: "Params") -> Settings:
         policies=params.policies,
         baseline=evaluate.baseline,
         rewards=list(params.rewards),
+        reward_models=list(params.reward_models),
         interval=Interval(evaluate.bootstrap, evaluate.confidence, evaluate.seed),
         sampling={name: params.sampling(name) for name in params.policies},
         draws=evaluate.draws,

@@ -19,9 +19,10 @@ from diffalign.evaluation.verdicts import Verdicts
 from diffalign.generation import gallery
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring import curve
-from diffalign.reporting import policy_file, study_file
+from diffalign.reporting import policy_file, reward_file, study_file
 from diffalign.reporting.ingested import Ingested, read_ingested
 from diffalign.reporting.policy_file import PolicyWork
+from diffalign.reporting.reward_file import RewardModel
 from diffalign.reporting.study_file import Study
 
 METRICS, CURVES, IMAGES, POLICIES = map(Path, ("metrics", "curves", "images", "models/policies"))
@@ -51,6 +52,8 @@ class Settings:
     """Of alarms."""
     parameters: Mapping[str, Any]
     """All of params.yaml, as plain values."""
+    reward_models: Sequence[str] = ()
+    """The names of those that this project trains."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Material:
     """The gate's verdicts, where it was asked."""
     study: Study | None
     """The study's results, where one was made."""
+    reward_models: Sequence[RewardModel] = ()
+    """Those that this project trained."""
 
     @cached_property
     def roles(self) -> Roles:
@@ -131,6 +136,7 @@ def read(settings: Settings) -> Material:
         scores=columns,
         curves={name: curve.read(CURVES / f"{name}.jsonl", name) for name in trained},
         work={name: policy_file.read(POLICIES / name) for name in trained},
+        reward_models=[reward_file.read(name) for name in settings.reward_models],
         people=people_results.read() if people_results.FILE.exists() else None,
         audit=findings.read() if findings.FILE.exists() else None,
         gate=verdicts.read() if verdicts.FILE.exists() else None,

@@ -41,7 +41,7 @@ def test_every_condition_has_its_row(project: Params) -> None:
     html = Path("reports/report.html").read_text()
     section = html.split('<section id="gate">')[1].split("</section>")[0]
     text = " ".join(Page(section).text.split())
-    assert "0.831 (0.781–0.881)" in text
+    assert "0.831 (0.781 to 0.881)" in text
     assert "&lt;b&gt;never&lt;/b&gt; judged" in section and ">–<" in section
     assert section.count('class="verdict failed"') == 2 and section.count('class="verdict missing"') == 1
     assert "The gate doesn't let dpo pass: 1 failed and 1 missing of 2 conditions." in Page(html).text

@@ -21,7 +21,7 @@ def shown(ruling: Ruling) -> str:
     """Returns a figure with its interval; a dash where nothing was measured."""
     if ruling.figure is None:
         return "–"
-    ends = f" ({ruling.low:.3g}–{ruling.high:.3g})" if ruling.low is not None and ruling.high is not None else ""
+    ends = f" ({ruling.low:.3g} to {ruling.high:.3g})" if ruling.low is not None and ruling.high is not None else ""
     return f"{ruling.figure:.3g}{ends}"
 
 
