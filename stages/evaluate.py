@@ -1,6 +1,7 @@
 """evaluate: which policy's images judges prefer, and how well the policies' own rewards agree with the raters."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ from diffalign.evaluation import (
 from diffalign.evaluation.bootstrap import Floats
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.policy_rewards import Setting
-from diffalign.evaluation.results import Evaluation, Learnt
+from diffalign.evaluation.results import Alarm, Comparison, Evaluation, Learnt
+from diffalign.evaluation.scores import Scored
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
 from diffalign.runtime.environment import default_device
@@ -41,32 +43,16 @@ def run(params: "Params") -> None:
     Raises UserError where scores or policies are of other images than those that are there.
     """
     settings = params.evaluate
-    interval = Interval(settings.bootstrap, settings.confidence, settings.seed)
-    shown = {name: galleries.read(IMAGES / name) for name in params.policies}
-    galleries.check_comparable(shown.values())
-    for name, gallery in shown.items():
-        galleries.check_made(gallery, params.sampling(name))
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
-    judged = Judged(
-        galleries=shown,
-        scores={name: scores.read_images(name, shown) for name in scored},
-        interval=interval,
-        bands={name: one.tie_band for name, one in scored.items()},
-        families={name: one.reward.families for name, one in scored.items()},
-        policies={name: learnt(policy, settings.families) for name, policy in params.policies.items()},
-    )
+    judged = judged_images(params, scored)
     compared = win_rates.over_baseline(settings.baseline, judged)
-    trained = [name for name, policy in params.policies.items() if policy.method != "none"]
-    groups = win_rates.same_but_seed({name: params.policies[name].model_dump() for name in trained})
     for row in compared:
         win_rates.say_missing(row, judged)
-    seen = alarm_figures.see(
-        settings.alarms, shown, COMPARISONS, settings.split, params.precompute.resolution, params.data.max_image_pixels
-    )
-    alarms = alarm_figures.listed(settings.alarms, settings.baseline, judged, compared, scored, seen)
-    alarm_figures.say(alarms)
+    trained = [name for name, policy in params.policies.items() if policy.method != "none"]
+    groups = win_rates.same_but_seed({name: params.policies[name].model_dump() for name in trained})
+    alarms = raised_or_quiet(params, judged, compared, scored)
     implied = measured(params, pairs)
     pair_rewards.write(pairs, implied)
     top, prompts = accuracies.ceiling(scored.get("oracle")), [pair.prompt for pair in pairs]
@@ -79,15 +65,46 @@ def run(params: "Params") -> None:
             categories=win_rates.by_category(settings.baseline, judged),
             over_seeds=win_rates.over_seeds(groups, settings.baseline, judged),
             implicit_reward=[
-                accuracies.implicit_accuracy(name, values, prompts, top, interval) for name, values in implied.items()
+                accuracies.implicit_accuracy(name, values, prompts, top, judged.interval)
+                for name, values in implied.items()
             ],
-            rewards=[accuracies.judge_accuracy(one, interval) for one in scored.values()],
-            skills=tuple(skills.rates(shown, judged.scores, interval)),
+            rewards=[accuracies.judge_accuracy(one, judged.interval) for one in scored.values()],
+            skills=tuple(skills.rates(judged.galleries, judged.scores, judged.interval)),
             alarms=alarms,
             policies=dict(judged.policies),
-            images={name: galleries.how_made(gallery) for name, gallery in shown.items()},
+            images={name: galleries.how_made(gallery) for name, gallery in judged.galleries.items()},
         ),
     )
+
+
+def judged_images(params: "Params", scored: Mapping[str, Scored]) -> Judged:
+    """Reads all policies' images and their scores; UserError where they aren't of one run, as params ask for."""
+    settings = params.evaluate
+    shown = {name: galleries.read(IMAGES / name) for name in params.policies}
+    galleries.check_comparable(shown.values())
+    for name, gallery in shown.items():
+        galleries.check_made(gallery, params.sampling(name))
+    return Judged(
+        galleries=shown,
+        scores={name: scores.read_images(name, shown) for name in scored},
+        interval=Interval(settings.bootstrap, settings.confidence, settings.seed),
+        bands={name: one.tie_band for name, one in scored.items()},
+        families={name: one.reward.families for name, one in scored.items()},
+        policies={name: learnt(policy, settings.families) for name, policy in params.policies.items()},
+    )
+
+
+def raised_or_quiet(
+    params: "Params", judged: Judged, compared: list[Comparison], scored: Mapping[str, Scored]
+) -> list[Alarm]:
+    """Measures the images and returns all alarms that are on; says on stderr which are raised."""
+    settings, pixels = params.evaluate, params.data.max_image_pixels
+    seen = alarm_figures.see(
+        settings.alarms, judged.galleries, COMPARISONS, settings.split, params.precompute.resolution, pixels
+    )
+    found = alarm_figures.listed(settings.alarms, settings.baseline, judged, compared, scored, seen)
+    alarm_figures.say(found)
+    return found
 
 
 def learnt(policy: "Policy", families: list[str]) -> Learnt:
