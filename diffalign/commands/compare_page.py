@@ -80,6 +80,7 @@ def top(names: tuple[str, str], found: Evaluation, report: Material) -> Mapping[
             f"{report.settings.interval.confidence:.0%} interval {interval(row.model_dump())}; ties count half; "
             f"{row.judged:,} images for {row.prompts:,} prompts of {row.set}."
         ]
+    notes += [f"What {one.name} learnt from: {one.trained_on}" for one in found.rewards]
     return {
         "title": report.settings.title,
         "headline": {"sentence": sentence, "notes": notes},
@@ -89,7 +90,7 @@ def top(names: tuple[str, str], found: Evaluation, report: Material) -> Mapping[
 
 
 def warnings(found: Evaluation, report: Material) -> list[str]:
-    """Says what differs in sampling or isn't known of it, what judges couldn't score, and what judges learnt from."""
+    """Says what differs in sampling or isn't known of it, and what judges couldn't score."""
     lines = []
     differs = sorted({key for row in found.comparisons for key in row.differs})
     if differs:
@@ -101,4 +102,4 @@ def warnings(found: Evaluation, report: Material) -> list[str]:
         for row in found.comparisons
         if report.missing(row)
     ]
-    return lines + [f"{one.name} learnt from: {one.trained_on}" for one in found.rewards]
+    return lines

@@ -89,6 +89,8 @@ def note(report: Material, names: list[str]) -> str:
     text = f"Same prompt, same initial noise: {', '.join(names)}." if len(names) > 1 else f"Images of {names[0]}."
     if len({noise(report, name) for name in names}) > 1:
         text = f"Same prompt, different noise: {', '.join(names)}."
+    if any(report.galleries[name].made["sampler"] is None for name in names):  # given images, not generate's
+        text = f"Same prompt: {', '.join(names)}."
     return text + (f" Beside the names: the {report.judge} score." if report.judge else "")
 
 
