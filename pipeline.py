@@ -266,6 +266,25 @@ Rewards = Annotated[list[str] | None, typer.Option("--reward", help="A judge; re
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A policy, a model's folder, or a folder of images.")],
+    b: Annotated[str, typer.Argument(help="Likewise: its win rate over A is what comes out.")],
+    prompts: Annotated[str | None, typer.Option(help="test, parti, ..., a .txt or .tsv; of images a CSV.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Prompts, at most; the first by hash.")] = None,
+    reward: Rewards = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Images a prompt.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; else runs/compare/A-B.")] = None,
+) -> None:
+    """Compare two models, or two folders of images. Trains nothing; resumable."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import compare
+
+    typer.echo(compare.run(params, a, b, compare.Options(reward or (), prompts, count, seeds, out)))
+
+
+@app.command()
 def score(
     path: Annotated[Path, typer.Argument(help="A folder of images, or Parquet with images and captions.")],
     reward: Rewards = None,
@@ -294,25 +313,6 @@ def relabel(
     from diffalign.commands import relabel
 
     typer.echo(relabel.run(params, reward, to, margin))
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(help="A policy, a model's folder, or a folder of images.")],
-    b: Annotated[str, typer.Argument(help="Likewise: its win rate over A is what comes out.")],
-    prompts: Annotated[str | None, typer.Option(help="test, parti, ..., a .txt or .tsv; of images a CSV.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Prompts, at most; the first by hash.")] = None,
-    reward: Rewards = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Images a prompt.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; else runs/compare/A-B.")] = None,
-) -> None:
-    """Compare two models, or two folders of images. Trains nothing; resumable."""
-    from diffalign.config.load import load
-
-    params = load()  # first: its errors don't wait for PyTorch
-    from diffalign.commands import compare
-
-    typer.echo(compare.run(params, a, b, compare.Options(reward or (), prompts, count, seeds, out)))
 
 
 @app.command()

@@ -19,7 +19,7 @@ from tests.helpers.scratch import REPO, make, run
 
 COMMANDS = [
     *("stage", "run", "plan", "power", "serve", "summary", "study", "arena", "collect", "sync", "promote", "ui"),
-    *("show", "preset", "fetch", "pretrain-demo"),
+    *("show", "compare", "score", "relabel", "preset", "fetch", "pretrain-demo"),
 ]
 HEAVY = {"torch", "diffusers", "transformers", "mlflow", "prefect", "pyarrow", "numpy", "pydantic", "dvc", "rich"}
 
