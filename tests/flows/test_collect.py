@@ -49,9 +49,13 @@ def test_votes_are_collected_and_a_project_without_an_arena_is_fine(project: Pat
     (vote,) = votes.read(project / "data/votes")
     assert (vote.answer, vote.model_b, vote.rater_id) == ("b", "dpo", "r-1")
 
-    (project / "data/arena/images" / images[0].sha256).unlink()
-    for path in (project / "data/votes/images").iterdir():
+
+@pytest.mark.slow
+def test_votes_that_cant_be_collected_fail_the_flow(project: Path) -> None:
+    (project / "data/arena").mkdir(parents=True, exist_ok=True)
+    for path in (project / "data/arena").glob("arena.db*"):
         path.unlink()
+    (project / "data/arena/arena.db").write_bytes(b"no database" * 1000)
     done, found = collect(project)
     assert done.returncode != 0 and found["state_type"] == "FAILED"
-    assert "expected the image that was voted on" in done.stdout
+    assert "expected the arena's database" in done.stdout
