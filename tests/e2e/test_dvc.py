@@ -72,6 +72,21 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     run("dvc", "repro", cwd=project)
 
 
+def test_promotion_goes_through_the_gate_of_what_is_there(project: Path) -> None:
+    """Random models win nothing: refused with a table. The challenger needs no gate, but figures of what is there."""
+    done = run("python", "pipeline.py", "promote", "dpo", cwd=project, ok=False)
+    assert "champion stays where it is" in done and "win rate by oracle on test" in done
+    done = run("python", "pipeline.py", "promote", "dpo", "--alias", "challenger", cwd=project)
+    assert "models:/shapes@challenger is dpo, version 1" in done
+    verdicts = project / "metrics/gate.json"
+    before = verdicts.read_bytes()
+    verdicts.unlink()  # it may be a link into DVC's cache
+    verdicts.write_bytes(before.replace(b'"failed"', b'"passed"'))
+    done = run("python", "pipeline.py", "promote", "dpo", cwd=project, ok=False)
+    assert "gate: metrics/gate.json" in done and "dvc repro gate" in done
+    verdicts.write_bytes(before)
+
+
 def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> None:
     edit(project / "params.yaml", "beta: 2000", "beta: 1000")
     assert ran(run("dvc", "repro", cwd=project)) == {
