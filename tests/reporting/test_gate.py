@@ -35,15 +35,21 @@ def verdicts(*rulings: dict[str, Any], verdict: str) -> dict[str, Any]:
 
 
 def test_every_condition_has_its_row(project: Params) -> None:
+    """A condition of which there are two rulings has two; a policy that it doesn't speak of has an empty cell."""
     found = verdicts(ruling("failed", 0.831), ruling("missing", None, "<b>never</b> judged"), verdict="failed")
+    sft = {"policy": "sft", "verdict": "passed", "rulings": [ruling("passed", 0.7)]}
+    found["policies"].append(sft)
     write_json(Path("metrics/gate.json"), found)
     report.run(project)
     html = Path("reports/report.html").read_text()
     section = html.split('<section id="gate">')[1].split("</section>")[0]
-    text = " ".join(Page(section).text.split())
-    assert "0.831 (0.781 to 0.881)" in text
-    assert "&lt;b&gt;never&lt;/b&gt; judged" in section and ">–<" in section
-    assert section.count('class="verdict failed"') == 2 and section.count('class="verdict missing"') == 1
+    rows = [" ".join(Page(row.replace("<", " <")).text.split()) for row in section.split("<tr>")[1:]]
+    assert rows == [
+        "condition dpo failed sft passed",
+        "win rate by oracle failed 0.831 (0.781 to 0.881) passed 0.7 (0.65 to 0.75)",
+        "win rate by oracle missing – <b>never</b> judged",
+    ]
+    assert "&lt;b&gt;never" in section and section.endswith('<td class="ruling"></td></tr>\n</table></div>\n')
     assert "The gate doesn't let dpo pass: 1 failed and 1 missing of 2 conditions." in Page(html).text
 
 
@@ -57,3 +63,8 @@ def test_the_heads_line_by_hand() -> None:
     passed = Verdicts.model_validate(verdicts(ruling("passed", 0.8), ruling("passed", 0.7), verdict="passed"))
     assert gate.summary(passed, "dpo") == "The gate lets dpo pass: all 2 conditions hold."
     assert gate.summary(passed, "sft") == ""
+
+
+def test_figures_have_three_decimals_at_most() -> None:
+    found = [gate.number(value) for value in (None, 0.4941, -0.0126, -0.0001, 1.0, 12.0)]
+    assert found == ["–", "0.494", "-0.013", "0", "1", "12"]

@@ -7,22 +7,47 @@ from diffalign.reporting.material import Material
 
 
 def context(report: Material) -> dict[str, Any] | None:
-    """Returns each policy's rulings; None where the gate wasn't asked."""
-    return None if report.gate is None else {"policies": [of_policy(policy) for policy in report.gate.policies]}
+    """Returns a row for each condition, a cell for each policy; None where the gate wasn't asked."""
+    if report.gate is None:
+        return None
+    policies = report.gate.policies
+    found = [numbered(policy) for policy in policies]
+    return {
+        "policies": [{"policy": policy.policy, "verdict": policy.verdict} for policy in policies],
+        "rows": [
+            {"name": key[0], "cells": [cell(of_policy.get(key)) for of_policy in found]}
+            for key in dict.fromkeys(key for of_policy in found for key in of_policy)
+        ],
+    }
 
 
-def of_policy(policy: PolicyRulings) -> dict[str, Any]:
-    """Returns a policy's verdict and its rulings, figures as text."""
-    rows = [{**ruling.model_dump(), "shown": shown(ruling)} for ruling in policy.rulings]
-    return {"policy": policy.policy, "verdict": policy.verdict, "rulings": rows}
+def numbered(policy: PolicyRulings) -> dict[tuple[str, int], Ruling]:
+    """Returns a policy's rulings by their condition and, where it rules more than once, which time it is."""
+    found: dict[tuple[str, int], Ruling] = {}
+    for ruling in policy.rulings:
+        times = sum(name == ruling.name for name, _ in found)
+        found[ruling.name, times] = ruling
+    return found
 
 
-def shown(ruling: Ruling) -> str:
-    """Returns a figure with its interval; a dash where nothing was measured."""
-    if ruling.figure is None:
-        return "–"
-    ends = f" ({ruling.low:.3g} to {ruling.high:.3g})" if ruling.low is not None and ruling.high is not None else ""
-    return f"{ruling.figure:.3g}{ends}"
+def cell(ruling: Ruling | None) -> dict[str, str] | None:
+    """Returns a policy's cell; None where the condition doesn't speak of it."""
+    if ruling is None:
+        return None
+    note = "" if ruling.verdict == "passed" else ruling.note
+    return {"verdict": ruling.verdict, "shown": number(ruling.figure), "interval": ends(ruling), "note": note}
+
+
+def ends(ruling: Ruling) -> str:
+    """Returns the bounds of a figure's interval; empty where it has none."""
+    if ruling.low is None or ruling.high is None:
+        return ""
+    return f"({number(ruling.low)} to {number(ruling.high)})"
+
+
+def number(value: float | None) -> str:
+    """Returns a figure with three decimals at most; a dash where nothing was measured."""
+    return "–" if value is None else f"{round(value, 3) + 0.0:g}"  # adding 0 makes -0 a 0
 
 
 def summary(verdicts: Verdicts, policy: str) -> str:
