@@ -16,7 +16,6 @@ from diffalign.data import images
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import alarms, looks
 from diffalign.evaluation.bootstrap import Floats
-from diffalign.evaluation.intervals import Effect
 from diffalign.evaluation.looks import Features, Looks, Pixels
 from diffalign.evaluation.results import Alarm, Comparison
 from diffalign.evaluation.scores import Scored, as_column
@@ -30,6 +29,7 @@ MOST = 1000
 """Prompts whose images are compared with each other, at most; the rest is left out evenly."""
 LOOKS = ("saturation", "contrast", "sharpness")
 """Fields of `Looks` that may drift."""
+NO_READER = "no judge by which the baseline's images surely suit their own prompts better than others'"
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,16 @@ def hacking(settings: "Alarms", policy: str, rows: Sequence[Comparison]) -> list
     others = [row for row in rows if row.scorer in settings.held_out]
     pairs = [(proxy, other) for proxy in proxies for other in others if proxy.set == other.set]
     if not pairs:
-        lacking = "no in-family judge beside the held-out ones" if others else "no held-out judge"
+        lacking = "no in-family judge beside the held-out ones" if others else "no judge in evaluate.alarms.held_out"
         return [alarms.ruled("hacking", policy, lacking, None, settings.hacking)]
     found = []
     for proxy, other in pairs:
-        effects = [Effect(row.effect, row.effect_low, row.effect_high) for row in (proxy, other)]
-        by = f"{proxy.scorer}, held against {other.scorer}, on {proxy.set}"
-        if all(effect.value is not None for effect in effects) and alarms.hacking(*effects) is None:
+        rates = [(row.win_rate, row.ci_low, row.ci_high) for row in (proxy, other)]
+        by, bounds = f"{proxy.scorer}, held against {other.scorer}, on {proxy.set}", alarms.hacking(*rates)
+        if bounds is None and not any(row.win_rate is None for row in (proxy, other)):
             found.append(quiet("hacking", policy, f"{by}; {proxy.scorer} didn't surely rise", settings.hacking))
         else:
-            found.append(alarms.ruled("hacking", policy, by, alarms.hacking(*effects), settings.hacking))
+            found.append(alarms.ruled("hacking", policy, by, bounds, settings.hacking))
     return found
 
 
@@ -165,7 +165,11 @@ def of_features(settings: "Alarms", policy: str, baseline: str, judged: Judged, 
 def alignment(
     settings: "Alarms", policy: str, baseline: str, judged: Judged, scored: Mapping[str, Scored]
 ) -> list[Alarm]:
-    """Returns the alarm of each judge that scored images for other prompts than their own."""
+    """Returns the alarm of each judge that reads prompts: the baseline's images surely lose by another one's.
+
+    Judges that don't read them, or for which the baseline doesn't follow them, have no figure and aren't listed; one
+    missing alarm is where no judge has one.
+    """
     if settings.alignment is None:
         return []
     found = []
@@ -177,8 +181,9 @@ def alignment(
         }
         prompts = [line.prompt_index for line in one.shuffled if line.policy == policy]
         bounds = alarms.alignment(gaps[policy], gaps[baseline], prompts, judged.interval) if len(gaps) == 2 else None
-        found.append(alarms.ruled("alignment", policy, judge, bounds, settings.alignment))
-    return found
+        if bounds is not None:
+            found.append(alarms.ruled("alignment", policy, judge, bounds, settings.alignment))
+    return found or [alarms.ruled("alignment", policy, NO_READER, None, settings.alignment)]
 
 
 def of_looks(settings: "Alarms", policy: str, baseline: str, judged: Judged, seen: Seen) -> list[Alarm]:

@@ -4,9 +4,9 @@ from diffalign.evaluation.results import Alarm
 
 WORDS = {
     "hacking": (
-        "a held-out judge sees {figure:.0%} of the gain that the in-family judge sees (threshold {threshold:.0%}): the "
-        "policy learnt what that judge likes, not what it stands for. Look at the images; stop earlier, raise beta, or "
-        "ask people."
+        "a held-out judge's win rate is above one half by {figure:.0%} of what the in-family judge's is (threshold "
+        "{threshold:.0%}): the policy learnt what that judge likes, not what it stands for. Look at the images; stop "
+        "earlier, raise beta, or ask people."
     ),
     "diversity": (
         "images are {figure:.2f} times as far from each other as the baseline's (threshold {threshold:g}): the policy "

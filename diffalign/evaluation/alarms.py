@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from diffalign.evaluation import bootstrap, looks
 from diffalign.evaluation.bootstrap import Floats
-from diffalign.evaluation.intervals import Effect, Interval
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Alarm
 
 Bounds = tuple[float, float | None, float | None]
@@ -20,15 +20,18 @@ NEAR = 0.01
 """Of held-out images so many are as near to a training image, and a generated one that is nearer counts as a copy."""
 
 
-def hacking(proxy: Effect, held_out: Effect) -> Bounds | None:
-    """Returns the share of a proxy's gain that a held-out judge sees, both as effect sizes (Gao et al. 2023).
+def hacking(proxy: Sequence[float | None], held_out: Sequence[float | None]) -> Bounds | None:
+    """Returns the share of a proxy's gain that a held-out judge sees, of two win rates with their bounds, [3] each.
 
-    The interval takes each effect's worse bound, which makes it wide. None unless the proxy surely gained.
+    A gain is a win rate minus a half, which asks of each image and its baseline's only: how hard prompts are, of which
+    judges' scores hold more or less, isn't in it. Gao et al. 2023 (arXiv 2210.10760) set scores side by side, whose
+    units differ here. The interval takes each gain's worse bound, which makes it wide. None unless the proxy surely
+    gained.
     """
-    values = (proxy.value, proxy.low, proxy.high, held_out.value, held_out.low, held_out.high)
-    if any(value is None for value in values) or not proxy.low or proxy.low <= 0:
+    gains = [value - 0.5 for value in (*proxy, *held_out) if value is not None]
+    if len(gains) < 6 or gains[1] <= 0:
         return None
-    gain, least, most, seen, low, high = (float(value) for value in values if value is not None)
+    gain, least, most, seen, low, high = gains
     ends = [bound / end for bound in (low, high) for end in (least, most)]
     return seen / gain, min(ends), max(ends)
 

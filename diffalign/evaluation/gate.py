@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HELD_OUT, ALL = "held_out", "all"
 """Words of params: each judge of another family than what a policy learned from; each set of prompts."""
+OFF = "it's off in evaluate.alarms"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def of_alarm(name: str, found: Sequence[Alarm]) -> Ruling:
     worst = next((alarm for verdict in said for alarm in found if alarm.verdict == verdict), None)
     words = f"alarm {name}, quiet"
     if worst is None:
-        return missing(words, "it's off in evaluate.alarms", 0.0)
+        return missing(words, OFF if name != "hacking" else f"{OFF}, or the policy learnt from no preferences", 0.0)
     return ruling(words, worst.figure, worst.low, worst.high, worst.threshold, said[worst.verdict], worst.by)
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from diffalign.config.alarms import Alarms
 from diffalign.config.load import load
-from diffalign.evaluation import alarm_figures, alarm_words, alarms, looks
-from diffalign.evaluation.intervals import Effect, Interval
+from diffalign.evaluation import alarm_figures, alarm_words, alarms, gate, looks, statistics
+from diffalign.evaluation.alarm_figures import Seen
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Alarm, Comparison
+from diffalign.evaluation.scores import Scored
+from diffalign.evaluation.win_rates import Judged
 from tests.helpers import evaluations, planted
 
 INTERVAL = Interval(500, 0.95, 0)
@@ -21,9 +24,17 @@ def settings() -> Alarms:
     return load(Path(__file__).parents[2] / "params.yaml").evaluate.alarms
 
 
+Measured = tuple[Judged, dict[str, Scored], Seen]
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, settings: Alarms) -> list[Alarm]:
-    judged, scored, seen = planted.make(tmp_path_factory.mktemp("planted"))
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    return planted.make(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def found(measured: Measured, settings: Alarms) -> list[Alarm]:
+    judged, scored, seen = measured
     return alarm_figures.listed(settings, "base", judged, [], scored, seen)
 
 
@@ -56,19 +67,19 @@ def test_a_threshold_of_null_turns_an_alarm_off(settings: Alarms) -> None:
     assert alarm_figures.hacking(off, "dpo", []) == []
 
 
-def row(scorer: str, effect: float, half: float, **changes: Any) -> Comparison:
-    values = {"effect": effect, "effect_low": effect - half, "effect_high": effect + half}
+def row(scorer: str, gain: float, half: float, **changes: Any) -> Comparison:
+    values = {"win_rate": 0.5 + gain, "ci_low": 0.5 + gain - half, "ci_high": min(0.5 + gain + half, 1.0)}
     return Comparison.model_validate(evaluations.comparison("dpo", scorer=scorer, **values, **changes))
 
 
 @pytest.mark.parametrize(
     ("proxy", "truth", "verdict"),
     [
-        ((1.0, 0.1), (0.0, 0.1), "raised"),  # up, and flat: at most 0.1 / 0.9 of it
-        ((1.0, 0.1), (-0.5, 0.1), "raised"),  # up, and down
-        ((1.0, 0.1), (0.6, 0.1), "quiet"),  # both up
-        ((1.0, 0.1), (0.0, 0.5), "quiet"),  # too few prompts to tell
-        ((0.1, 0.2), (-0.5, 0.1), "quiet"),  # the proxy didn't surely rise
+        ((0.4, 0.04), (0.0, 0.04), "raised"),  # up, and flat: at most 0.04 / 0.36 of it
+        ((0.4, 0.04), (-0.2, 0.04), "raised"),  # up, and down
+        ((0.4, 0.04), (0.24, 0.04), "quiet"),  # both up
+        ((0.4, 0.04), (0.0, 0.2), "quiet"),  # too few prompts to tell
+        ((0.04, 0.08), (-0.2, 0.04), "quiet"),  # the proxy didn't surely rise
     ],
 )
 def test_hacking_is_a_gain_that_the_held_out_judge_does_not_see(
@@ -79,15 +90,41 @@ def test_hacking_is_a_gain_that_the_held_out_judge_does_not_see(
     assert alarm.verdict == verdict and "learned" in alarm.by and "oracle" in alarm.by
 
 
+def judged_by(name: str, prompts: float, gain: float, rng: np.random.Generator) -> Comparison:
+    """A judge's comparison of 320 images: noise of sd 1, prompts' difficulty of sd `prompts`, and a policy's gain."""
+    hard, noise = rng.normal(0, prompts, 320), rng.normal(size=(2, 320))
+    own, base = hard + noise[0] + gain, hard + noise[1]
+    rate, effect = INTERVAL.rate(statistics.outcomes(own, base), range(320)), INTERVAL.effect(own, base, range(320))
+    about = {"win_rate": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
+    about |= {"effect": effect.value, "effect_low": effect.low, "effect_high": effect.high}
+    return Comparison.model_validate(evaluations.comparison("dpo", scorer=name, in_family=True, **about))
+
+
+@pytest.mark.parametrize("spreads", [(0.2, 8.0), (8.0, 0.2), (1.0, 1.0)])
+def test_the_same_gain_by_two_judges_is_no_hacking_however_much_prompts_matter_to_them(
+    settings: Alarms, spreads: tuple[float, float]
+) -> None:
+    """Both see a gain of 1.05, and so win rates near 77%; in sds over images it would be 1 and 0.13 of it."""
+    rng = np.random.default_rng(0)
+    rows = [judged_by(n, spread, 1.05, rng) for n, spread in zip(("learned", "oracle"), spreads, strict=True)]
+    (alarm,) = alarm_figures.hacking(settings, "dpo", rows)
+    assert alarm.verdict == "quiet" and alarm.figure == pytest.approx(1, abs=0.25)
+    flat = judged_by("oracle", spreads[1], 0.0, rng)
+    (alarm,) = alarm_figures.hacking(settings, "dpo", [rows[0], flat])
+    assert alarm.verdict == "raised", "a hacker: the held-out judge sees no gain"
+
+
 def test_without_a_held_out_judge_hacking_is_missing(settings: Alarms) -> None:
-    (alarm,) = alarm_figures.hacking(settings, "dpo", [row("learned", 1, 0.1, in_family=True)])
+    (alarm,) = alarm_figures.hacking(settings, "dpo", [row("learned", 0.4, 0.04, in_family=True)])
     assert (alarm.verdict, alarm.figure) == ("missing", None)
 
 
 def test_hacking_by_hand() -> None:
-    """0.2 of a gain of 0.8; worst bounds 0.1 / 1.0 and 0.3 / 0.6."""
-    found = alarms.hacking(Effect(0.8, 0.6, 1.0), Effect(0.2, 0.1, 0.3))
-    assert found == pytest.approx((0.25, 0.1, 0.5))
+    """0.1 of a gain of 0.4; worst bounds 0.05 / 0.45 and 0.15 / 0.3; nothing of a proxy that may not have gained."""
+    found = alarms.hacking((0.9, 0.8, 0.95), (0.6, 0.55, 0.65))
+    assert found == pytest.approx((0.25, 0.05 / 0.45, 0.5))
+    assert alarms.hacking((0.6, 0.5, 0.7), (0.6, 0.55, 0.65)) is None
+    assert alarms.hacking((None, None, None), (0.6, 0.55, 0.65)) is None
 
 
 def test_diversity_by_hand() -> None:
@@ -115,6 +152,19 @@ def test_alignment_by_hand() -> None:
     found = alarms.alignment([1, 2, np.nan], [2, 4, 1], [0, 1, 2], INTERVAL)
     assert found == pytest.approx((0.5, 0.5, 0.5))
     assert alarms.alignment([1, 2, 3], [0.5, -0.5, 0.1], [0, 1, 2], INTERVAL) is None
+
+
+def test_a_judge_that_reads_no_prompts_does_not_close_the_gate(measured: Measured, settings: Alarms) -> None:
+    """It scores an image alike for every prompt: no gap to lose. Without any judge that reads them it's missing."""
+    judged, scored, _ = measured
+    lines = [line.model_copy(update={"other": line.own}) for line in scored["oracle"].shuffled]
+    blind = {"blind": scored["oracle"].model_copy(update={"shuffled": lines})}
+    (alarm,) = alarm_figures.alignment(settings, "again", "base", judged, blind | scored)
+    assert alarm.by == "oracle" and gate.of_alarm("alignment", [alarm]).verdict == "passed"
+    (alarm,) = alarm_figures.alignment(settings, "again", "base", judged, blind)
+    assert gate.of_alarm("alignment", [alarm]).verdict == "missing" and "no judge" in alarm.by
+    (alarm,) = alarm_figures.alignment(settings, "deaf", "base", judged, blind | scored)
+    assert alarm.verdict == "raised"
 
 
 def test_drift_by_hand() -> None:

@@ -1,13 +1,16 @@
 """The gate: bounds decide, not figures; what wasn't measured is missing and not passed; alarms close it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from diffalign.config.gate import Condition
-from diffalign.evaluation import gate, verdicts
+from diffalign.config.load import load, parse
+from diffalign.core import yaml_file
+from diffalign.evaluation import alarm_figures, alarms, gate, verdicts
 from diffalign.evaluation.audits.findings import Audit, Estimated
 from diffalign.evaluation.results import Alarm, Comparison, Evaluation
 from tests.helpers import evaluations
@@ -84,6 +87,28 @@ def test_the_worst_of_an_alarms_verdicts_counts_and_off_is_missing() -> None:
     rulings = gate.rule(asked, "dpo", replace(figures(), evaluation=evaluation))
     assert [one.verdict for one in rulings] == ["failed", "missing", "passed", "missing"]
     assert rulings[0].note == "b" and "off" in rulings[3].note
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
+def test_a_preset_with_the_judges_that_it_asks_for_can_pass(repo: Path, name: str) -> None:
+    """Its comments name them; without any judge the same policy's gate stays shut."""
+    raw = yaml_file.read(repo / f"presets/{name}.yaml")
+    weights = {"batch_size": 1, "sha256": None}
+    raw["rewards"] = {judge: {"path": f"models/rewards/{judge}", **weights} for judge in ("pickscore", "hpsv2_1")}
+    raw["evaluate"]["alarms"]["held_out"] = ["hpsv2_1"]
+    values = parse(raw)
+    rows = [comparison(scorer="pickscore").model_copy(update={"in_family": True}), comparison(scorer="hpsv2_1")]
+    found = alarm_figures.hacking(values.evaluate.alarms, "dpo", rows)
+    quiet = set(alarms.BEYOND) - {"hacking"}
+    found += [alarm_figures.quiet(one, "dpo", "", getattr(values.evaluate.alarms, one)) for one in quiet]
+    results = Evaluation.model_validate(evaluations.evaluation(comparisons=rows, alarms=found))
+    (passed,) = gate.judge(
+        values.gate.conditions, ["dpo"], "base", replace(figures(alarms={"dpo": []}), evaluation=results)
+    ).policies
+    assert passed.verdict == "passed", passed.rulings
+    assert "[hpsv2_1]" in (repo / f"presets/{name}.yaml").read_text(), "its comment says so"
+    without = alarm_figures.hacking(load(repo / f"presets/{name}.yaml").evaluate.alarms, "dpo", rows)
+    assert gate.of_alarm("hacking", without).verdict == "missing" and "held_out" in without[0].by
 
 
 def test_alarms_close_the_gate_unless_allowed() -> None:
