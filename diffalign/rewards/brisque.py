@@ -78,6 +78,11 @@ class Brisque:
         return torch.from_numpy(np.where(finite, found, np.nan)).to(pixels.device)
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its package is installed; no file is read."""
+    shipped.present(SVM)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Reads the SVM; UserError where the package isn't installed. It needs no device."""
     return Brisque(support_vectors.read(shipped.path(SVM), len(LOW)))

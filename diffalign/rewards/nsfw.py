@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffalign.core import shipped
 from diffalign.data.pixels import to_uint8
 from diffalign.rewards.parts import open_nsfw
 from diffalign.rewards.parts.open_nsfw import Probabilities
@@ -40,6 +41,11 @@ class Safe:
         finite = pixels.isfinite().flatten(1).all(dim=1).cpu().numpy()
         found = 1 - self.probabilities(to_uint8(pixels.nan_to_num()))
         return torch.from_numpy(np.where(finite, found, np.nan)).to(pixels.device)
+
+
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its package is installed; no file is read."""
+    shipped.present(open_nsfw.WEIGHTS)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

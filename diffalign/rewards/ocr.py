@@ -68,6 +68,11 @@ class TextRendering:
         return torch.tensor(found, dtype=torch.float64, device=pixels.device)
 
 
+def check(settings: "Settings") -> None:
+    """Raises UserError unless its package is installed; no file is read."""
+    shipped.present(READS)
+
+
 def load(settings: "Settings", device: torch.device | str) -> Reward:
     """Loads the reader from the package's own files; UserError where it isn't installed. It needs no device."""
     return TextRendering(reader())

@@ -59,3 +59,4 @@ def test_without_the_package_the_message_has_the_command(monkeypatch: pytest.Mon
     for name in ("ocr", "nsfw"):
         with pytest.raises(UserError, match=r"pip install 'diffalign\[judges\]'"):
             rewards.load(name, {}, "cpu")
+    assert len(rewards.lacking({"brisque": {}, "ocr": {}, "nsfw": {}, "oracle": {}})) == 3, "said by plan, before work"
