@@ -98,6 +98,11 @@ class Material:
         """Gives each policy its part."""
         return roles(self.settings.policies, self.settings.baseline)
 
+    @cached_property
+    def sets(self) -> set[str]:
+        """Returns the names of the prompts' sets."""
+        return {entry.set for entry in self.galleries[self.roles.baseline].entries}
+
     @property
     def judge(self) -> str | None:
         """Returns the headline's judge; None without any."""

@@ -57,8 +57,8 @@ def gains(report: Material) -> Floats:
 def caption(report: Material, slot: int) -> str:
     """Returns the prompt of a slot as far as it's shown, and its set and seed where there are several."""
     gallery = report.galleries[report.roles.baseline]
-    entry, sets = gallery.entries[slot], {entry.set for entry in gallery.entries}
-    told = [entry.set] if len(sets) > 1 else []
+    entry = gallery.entries[slot]
+    told = [entry.set] if len(report.sets) > 1 else []
     told += [f"seed {entry.seed}"] if gallery.about["seeds"] > 1 else []
     return cut(entry.prompt) + (f" ({', '.join(told)})" if told else "")
 
