@@ -81,8 +81,11 @@ def alarms(condition: "Alarms", policy: str, figures: Figures) -> list[Ruling]:
 
 
 def of_alarm(name: str, found: Sequence[Alarm]) -> Ruling:
-    """Rules on an alarm by all the judges or features that it was measured with: the worst counts."""
-    said: dict[str, Verdict] = {"raised": "failed", "missing": "missing", "quiet": "passed"}
+    """Rules on an alarm by all the judges or features that measured it: one that raised it counts, then a quiet one.
+
+    A judge that can't measure it, such as one without an eye for prompts their alignment, leaves it to the others.
+    """
+    said: dict[str, Verdict] = {"raised": "failed", "quiet": "passed", "missing": "missing"}
     worst = next((alarm for verdict in said for alarm in found if alarm.verdict == verdict), None)
     words = f"alarm {name}, quiet"
     if worst is None:

@@ -82,6 +82,7 @@ def test_the_worst_of_an_alarms_verdicts_counts_and_off_is_missing() -> None:
         return Alarm.model_validate({"name": name, "policy": "dpo", "by": by, "verdict": verdict, **figure})
 
     found = [alarm("hacking", "quiet", "a"), alarm("hacking", "raised", "b"), alarm("vendi", "missing")]
+    found += [alarm("copies", "missing", "blind")]
     evaluation = Evaluation.model_validate(evaluations.evaluation(alarms=[*found, alarm("copies", "quiet")]))
     asked = condition(figure="alarms", quiet=["hacking", "vendi", "copies", "contrast"])
     rulings = gate.rule(asked, "dpo", replace(figures(), evaluation=evaluation))

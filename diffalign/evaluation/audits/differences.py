@@ -118,35 +118,40 @@ def shift_p(differences: Floats, resamples: int, seed: int) -> float:
     return (1 + reached) / (1 + resamples)
 
 
-def group_gap(rates: Floats, groups: Sequence[Hashable]) -> float:
-    """Returns the highest minus the lowest mean of groups of raters, whose rates are given, [raters]."""
-    means = by_cluster(rates, groups)
-    return float(means.max() - means.min())
+def group_rates(sums: Floats, counts: Floats, groups: Sequence[Hashable]) -> Floats:
+    """Returns the rate of each group of raters, who each have a sum and a count, [raters]; in order of appearance."""
+    member = np.unique([str(group) for group in groups], return_inverse=True)[1]
+    return np.asarray(np.bincount(member, sums) / np.bincount(member, counts))
 
 
-def gap(rates: Floats, groups: Sequence[Hashable], confidence: float, resamples: int, seed: int) -> Estimate:
-    """Returns the gap between groups of raters with a bootstrap interval, raters resampled within their groups.
+def gap(
+    sums: Floats, counts: Floats, groups: Sequence[Hashable], confidence: float, resamples: int, seed: int
+) -> Estimate:
+    """Returns the highest group's rate minus the lowest's, with a bootstrap interval, raters resampled within groups.
 
-    Its half width is the quantile of the gap between the groups' errors, as in `distance`: the range is a seminorm, too
-    (Tukey's argument). Errors are enlarged by sqrt(n / (n - 1)) for the n raters of a group; NaN bounds where n is 1.
+    A rater has `counts` pairs, of which `sums` agree. The half width is the quantile of the gap between the groups'
+    errors, as in `distance`: the range is a seminorm, too (Tukey's argument). Errors are enlarged by sqrt(n / (n - 1))
+    for the n raters of a group; NaN bounds where n is 1.
     """
-    rng, names = np.random.default_rng(seed), [str(group) for group in groups]
-    errors = []
-    for name in dict.fromkeys(names):
-        own = rates[np.array(names) == name]
-        n = len(own)
+    rng, names = np.random.default_rng(seed), np.array([str(group) for group in groups])
+    value, errors = float(np.ptp(group_rates(sums, counts, groups))), []
+    for name in np.unique(names):
+        right, asked = sums[names == name], counts[names == name]
+        n = len(right)
         if n < 2:
-            return Estimate(group_gap(rates, names), np.nan, np.nan)
-        drawn = rng.choice(own - own.mean(), size=(resamples, n)).mean(axis=1)
-        errors.append(drawn * (n / (n - 1)) ** 0.5)
-    return around(group_gap(rates, names), np.ptp(np.stack(errors), axis=0), confidence)
+            return Estimate(value, np.nan, np.nan)
+        drawn = rng.integers(n, size=(resamples, n))
+        rates = right[drawn].sum(axis=1) / asked[drawn].sum(axis=1)
+        errors.append((rates - right.sum() / asked.sum()) * (n / (n - 1)) ** 0.5)
+    return around(value, np.ptp(np.stack(errors), axis=0), confidence)
 
 
-def gap_p(rates: Floats, groups: Sequence[Hashable], resamples: int, seed: int) -> float:
+def gap_p(sums: Floats, counts: Floats, groups: Sequence[Hashable], resamples: int, seed: int) -> float:
     """Returns the p value of no difference between groups: how often raters in random groups have as large a gap.
 
     Whole raters change groups, since one rater's answers aren't independent. Exact where raters don't differ by group.
     """
-    rng, value = np.random.default_rng(seed), group_gap(rates, groups)
-    reached = sum(group_gap(rng.permutation(rates), groups) >= value - 1e-12 for _ in range(resamples))
+    rng, value = np.random.default_rng(seed), np.ptp(group_rates(sums, counts, groups))
+    orders = (rng.permutation(len(sums)) for _ in range(resamples))
+    reached = sum(bool(np.ptp(group_rates(sums[o], counts[o], groups)) >= value - 1e-12) for o in orders)
     return (1 + reached) / (1 + resamples)

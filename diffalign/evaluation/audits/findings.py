@@ -87,7 +87,7 @@ class Composition(Record):
     groups: list[Agreement]
     raters: list[Agreement]
     gap: Estimated
-    """The highest group's mean rate minus the lowest's, raters of a group counting the same."""
+    """The highest group's rate minus the lowest's."""
     p: Share | None
     """Of no difference between the groups."""
 

@@ -62,7 +62,8 @@ def compose(
     counted = Counter(dict.fromkeys(groups, 0))
     for rater, group in member.items():
         counted[group] += answers.trained.get(rater, 0)
-    rates = differences.by_cluster(right, raters) if raters else np.empty(0)
+    asked = np.array([*Counter(raters).values()], np.float64)
+    agreed = differences.by_cluster(right, raters) * asked if raters else asked
     own = [member[rater] for rater in dict.fromkeys(raters)]
     testable = len(set(own)) > 1 and min(Counter(own).values()) > 1
     return Composition(
@@ -76,8 +77,10 @@ def compose(
             _agreement(rater, 1, answers.trained.get(rater, 0), right, raters, prompts, how)
             for rater in dict.fromkeys(sorted(raters))
         ],
-        gap=estimated(differences.gap(rates, own, how.confidence, how.resamples, how.seed) if testable else None),
-        p=differences.gap_p(rates, own, how.resamples, how.seed) if testable else None,
+        gap=estimated(
+            differences.gap(agreed, asked, own, how.confidence, how.resamples, how.seed) if testable else None
+        ),
+        p=differences.gap_p(agreed, asked, own, how.resamples, how.seed) if testable else None,
     )
 
 
