@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from diffalign.core import records
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.filters.flags import kept
 from diffalign.evaluation import pair_rewards, scores, scoring
 from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
 from diffalign.evaluation.audits.attributes import Resampling
@@ -89,7 +88,7 @@ def composed(params: "Params", how: Resampling) -> tuple[list[Composition], list
     trained = [name for name, policy in params.policies.items() if policy.method != "none"]
     subjects = pair_rewards.read(pairs, trained)
     judges = {name: scores.read(name, [pair.pair_id for pair in pairs]).rewards() for name in params.rewards}
-    learnt = make_pairs(kept(table, params.pairs.flagged), "train", params.pairs.rule, params.pairs.raters)
+    learnt = make_pairs(table, "train", params.pairs.rule, params.pairs.raters, flagged=params.pairs.flagged)
     answered = Counter(str(rater_of[pair.pair_id]) for pair in learnt)
     answers, chosen, ungrouped = raters.answers(
         [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns

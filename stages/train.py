@@ -8,9 +8,8 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, lock, work_folder, write_text
 from diffalign.core.publishing import check_target
-from diffalign.data.batches.pairs import select
+from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.filters.flags import Flagged, kept
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.models.agreement import check_init
@@ -21,6 +20,7 @@ from diffalign.training import start
 from diffalign.training.spec import Machine, Spec
 
 if TYPE_CHECKING:
+    from diffalign.config.pairs import Pairs
     from diffalign.config.params import Params
 
 COMPARISONS, SHARDS, REFERENCE = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
@@ -39,7 +39,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         publish_untrained(policy, settings.model_dump(), init, out)
         write_text(curve, "")
         return
-    say_flagged(policy, params.pairs.flagged)
+    say_flagged(policy, params.pairs)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine())
@@ -68,13 +68,16 @@ def run(params: "Params", policy: str | None = None) -> None:
     sys.stderr.write(f"train {policy}: {out}\n")
 
 
-def say_flagged(policy: str, flagged: Flagged) -> None:
-    """Says how many comparisons of the train split aren't learned from since a filter flagged them."""
-    if flagged == "keep":
+def say_flagged(policy: str, pairs: "Pairs") -> None:
+    """Says how many pairs of the train split aren't learned from since a filter flagged them."""
+    if pairs.flagged == "keep":
         return
-    table = select(comparisons.read(COMPARISONS), "train")
-    left_out = len(table) - len(kept(table, flagged))
-    sys.stderr.write(f"train {policy}: pairs.flagged {flagged}: {left_out:,} of {len(table):,} comparisons left out\n")
+    table = comparisons.read(COMPARISONS)
+    found, left = (
+        len(make_pairs(table, "train", pairs.rule, pairs.raters, flagged=flagged))
+        for flagged in ("keep", pairs.flagged)
+    )
+    sys.stderr.write(f"train {policy}: pairs.flagged {pairs.flagged}: {found - left:,} of {found:,} pairs left out\n")
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:

@@ -26,7 +26,6 @@ from diffalign.data.batches.pair_batches import PairSource, Place
 from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.batches.prefetch import ahead
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.filters.flags import kept
 from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
@@ -101,8 +100,8 @@ def make_source(spec: Spec, model: families.Family, device: torch.device) -> Pai
 
 def training_pairs(spec: Spec) -> list[Pair]:
     """Returns the train split's pairs by the rule, in their order."""
-    table = kept(comparisons.read(Path(spec.comparisons)), spec.pairs.flagged)
-    return make_pairs(table, "train", spec.pairs.rule, spec.pairs.raters)
+    table = comparisons.read(Path(spec.comparisons))
+    return make_pairs(table, "train", spec.pairs.rule, spec.pairs.raters, flagged=spec.pairs.flagged)
 
 
 def parts(spec: Spec, pairs: int) -> list[list[range]]:

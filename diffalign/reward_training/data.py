@@ -17,7 +17,6 @@ from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair, held_out_pairs
 from diffalign.data.batches.preferences import Preference, make_preferences
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.filters.flags import kept
 from diffalign.reward_training import squares
 from diffalign.reward_training.scorer import Scorer
 from diffalign.reward_training.squares import Squares
@@ -70,12 +69,13 @@ def read(
     """
     table = comparisons.read(folder)
     preferences = make_preferences(
-        kept(table, pairs.flagged),
+        table,
         "train",
         pairs.rule,
         pairs.raters,
         ties=settings.ties,
         by_prompt="prompt" in settings.weights,
+        flagged=pairs.flagged,
     )
     if all(one.share == 0.5 for one in preferences):
         raise UserError(

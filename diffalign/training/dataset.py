@@ -15,7 +15,6 @@ from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.batches.prefetch import Prefetcher, when_asked
 from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.filters.flags import kept
 from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws
@@ -128,8 +127,8 @@ def held_out_pairs(spec: Spec) -> list[Pair]:
 
 def training_pairs(spec: Spec) -> list[Pair]:
     """Returns the train split's pairs by the rule, winners and losers exchanged where the policy says so."""
-    table = kept(comparisons.read(Path(spec.comparisons)), spec.pairs.flagged)
-    pairs = make_pairs(table, "train", spec.pairs.rule, spec.pairs.raters, spec.pairs.weights)
+    table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
+    pairs = make_pairs(table, "train", how.rule, how.raters, how.weights, how.flagged)
     if not pairs:
         raise UserError(
             f"{spec.comparisons} has no untied comparison in the train split under the rule {rule_of(spec)}: "
@@ -142,8 +141,8 @@ def training_pairs(spec: Spec) -> list[Pair]:
 
 def training_images(spec: Spec) -> tuple[list[ImageLabel], list[ImageLabel]]:
     """Returns the train split's desirable and undesirable images by the rule, exchanged where the policy says so."""
-    table = kept(comparisons.read(Path(spec.comparisons)), spec.pairs.flagged)
-    found = image_labels(table, "train", spec.pairs.rule, spec.pairs.raters)
+    table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
+    found = image_labels(table, "train", how.rule, how.raters, how.flagged)
     desirable, undesirable = ([each for each in found if each.desirable is wanted] for wanted in (True, False))
     if not (desirable and undesirable):
         raise UserError(

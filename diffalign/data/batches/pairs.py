@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
 from diffalign.data.comparisons.table import Split
+from diffalign.data.filters.flags import Flagged, allowed, barred
 
 Rule = Literal["each", "majority"]
 Weight = Literal["prompt", "strength", "rater"]
@@ -40,6 +41,7 @@ def make_pairs(
     rule: Rule = "each",
     raters: Collection[str] = (),
     weights: Collection[Weight] = (),
+    flagged: Flagged = "keep",
 ) -> list[Pair]:
     """Returns the pairs of a split, ordered by `pair_id`, whatever the order of the table's rows.
 
@@ -48,11 +50,13 @@ def make_pairs(
     counting half for each, and equal shares make no pair. `both_bad` and `none` make none. `raters`: only answers of
     these; empty: of all. A pair's weight is the product of the `weights`, divided by its mean over these pairs:
     `prompt`, 1 / pairs of its prompt (PickScore's; Kirstain et al. 2023, arXiv 2305.01569); `strength`, 2 s - 1, which
-    is 0 for a toss-up; `rater`, 1 / pairs of its rater, with rule `each`. Raises UserError for a rater who isn't in
-    the table, and for `rater` where an answer has none.
+    is 0 for a toss-up; `rater`, 1 / pairs of its rater, with rule `each`. `flagged`: what becomes of what filters
+    flagged (`filters/flags.py`), after the votes were counted. Raises UserError for a rater who isn't in the table, and
+    for `rater` where an answer has none.
     """
-    table = select(table, split, raters)
-    found = _each(table) if rule == "each" else _majority(table)
+    table = allowed(select(table, split, raters), flagged)
+    losers = barred(table, flagged)
+    found = [pair for pair in (_each(table) if rule == "each" else _majority(table)) if pair.image_w not in losers]
     return _weighted(found, table, weights) if weights and found else found
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from diffalign.data.batches.pairs import Rule, select
 from diffalign.data.comparisons.table import Split
+from diffalign.data.filters.flags import Flagged, allowed, barred
 
 VOTES = {"a": 1.0, "tie": 0.5, "b": 0.0}
 """The vote of each answer for image a; `both_bad` and `none` are no votes."""
@@ -35,15 +36,18 @@ def make_preferences(
     *,
     ties: bool = True,
     by_prompt: bool = False,
+    flagged: Flagged = "keep",
 ) -> list[Preference]:
     """Returns the preferences of a split in the order of comparison_id, whatever the order of the table's rows.
 
     Rule `each`: every answer a, b or tie is one, with a share of 1, 0 or 1/2. Rule `majority`: the votes for the same
     prompt and two images, whichever side they were on, are one. Without `ties` those with a share of 1/2 are left out.
     `by_prompt`: the weight is 1 / preferences of the prompt over its mean (PickScore's; Kirstain et al. 2023, arXiv
-    2305.01569), else 1. `raters`, and the UserError, as in `pairs.make_pairs`.
+    2305.01569), else 1. `raters`, `flagged` and the UserError as in `pairs.make_pairs`: an image that may only lose is
+    in no tie.
     """
-    table = select(table, split, raters)
+    table = allowed(select(table, split, raters), flagged)
+    losers = barred(table, flagged)
     columns = (table[name].to_pylist() for name in ("prompt", "image_a", "image_b", "answer"))
     votes: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for row, (prompt, a, b, answer) in enumerate(zip(*columns, strict=True)):
@@ -53,7 +57,11 @@ def make_preferences(
             first, second, vote = (a, b, VOTES[answer]) if a < b else (b, a, 1 - VOTES[answer])
             votes[prompt, first, second].append(vote)
     shares = {key: sum(given) / len(given) for key, given in votes.items()}
-    kept = [(str(key[0]), str(key[1]), str(key[2]), share) for key, share in shares.items() if ties or share != 0.5]
+    kept = [
+        (str(prompt), str(first), str(second), share)
+        for (prompt, first, second, *_), share in shares.items()
+        if (ties or share != 0.5) and not (first in losers and share >= 0.5) and not (second in losers and share <= 0.5)
+    ]
     counts = Counter(prompt for prompt, *_ in kept)
     mean = len(counts) / max(len(kept), 1)  # of 1 / count over the preferences
     return [

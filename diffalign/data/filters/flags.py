@@ -1,7 +1,7 @@
 """What becomes of comparisons that filters flagged when pairs are made of them.
 
 A flag is `unsafe_prompt:NAME`, `unsafe_a:NAME` or `unsafe_b:NAME`, NAME the filter's; `unscored_a:NAME` where an image
-has no score.
+has no score, and isn't known to be safe.
 """
 
 from typing import Literal
@@ -10,20 +10,27 @@ import pyarrow as pa
 
 Flagged = Literal["keep", "drop", "losers"]
 UNSAFE, UNSCORED = "unsafe", "unscored"
+DOUBTFUL = (f"{UNSAFE}_", f"{UNSCORED}_")
 
 
-def kept(table: pa.Table, flagged: Flagged) -> pa.Table:
-    """Returns the comparisons that pairs may be made of.
-
-    keep: all. drop: those without an unsafe flag. losers: without those whose preferred image is unsafe, so that an
-    unsafe image only ever loses; of an unsafe prompt the better image is still learned from.
-    """
-    if flagged == "keep":
+def allowed(table: pa.Table, flagged: Flagged) -> pa.Table:
+    """Returns the comparisons that may be learned from: with `drop` those that no filter flagged, else all."""
+    if flagged != "drop":
         return table
-    rows = zip(table["answer"].to_pylist(), table["flags"].to_pylist(), strict=True)
-    return table.filter(pa.array([not _excluded(answer, flags, flagged) for answer, flags in rows], pa.bool_()))
+    rows = table["flags"].to_pylist()
+    return table.filter(pa.array([not any(f.startswith(DOUBTFUL) for f in flags or ()) for flags in rows], pa.bool_()))
 
 
-def _excluded(answer: str, flags: list[str] | None, flagged: Flagged) -> bool:
-    prefix = f"{UNSAFE}_" if flagged == "drop" else f"{UNSAFE}_{answer}:"
-    return any(flag.startswith(prefix) for flag in flags or ())
+def barred(table: pa.Table, flagged: Flagged) -> frozenset[str]:
+    """Returns the images that may only lose: with `losers` those that are unsafe, or have no score, else none.
+
+    It's the votes' outcome that counts: an image that lost a vote and won the pair is barred from winning the pair.
+    """
+    if flagged != "losers":
+        return frozenset()
+    found: set[str] = set()
+    for side in "ab":
+        prefixes = tuple(f"{prefix}{side}:" for prefix in DOUBTFUL)
+        rows = zip(table[f"image_{side}"].to_pylist(), table["flags"].to_pylist(), strict=True)
+        found.update(image for image, flags in rows if any(flag.startswith(prefixes) for flag in flags or ()))
+    return frozenset(found)

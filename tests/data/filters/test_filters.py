@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import yaml
 
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.data.batches.image_labels import image_labels
 from diffalign.data.batches.pairs import make_pairs
+from diffalign.data.batches.preferences import make_preferences
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.filters import words
-from diffalign.data.filters.flags import kept
+from diffalign.data.filters.flags import Flagged
 from diffalign.generation.pipeline import png
 from diffalign.shapes import scenes
 from stages import ingest
@@ -78,20 +81,65 @@ def test_what_is_flagged_is_counted_and_treated_as_params_say(project: Params) -
     }
     counted = json.loads(Path("metrics/ingest.json").read_text())["flagged"]
     assert counted == {"unsafe_a:stars": 2, "unsafe_b:stars": 1, "unsafe_prompt:words": 1}
-    learned = {
-        how: {pair.prompt for pair in make_pairs(kept(table, how), "train")} for how in ("keep", "drop", "losers")
-    }
+    treatments: tuple[Flagged, ...] = ("keep", "drop", "losers")
+    learned = {how: {pair.prompt for pair in make_pairs(table, "train", flagged=how)} for how in treatments}
     assert learned == {
         "keep": {"wins", "loses", "full of gore", "nothing"},
         "drop": {"nothing"},
         "losers": {"loses", "full of gore", "nothing"},
     }
     stars = {row[f"image_{side}"] for row in rows for side in "ab" if f"unsafe_{side}:stars" in row["flags"]}
-    labels = image_labels(kept(table, "losers"), "train")
+    labels = image_labels(table, "train", flagged="losers")
     assert not [one for one in labels if one.desirable and one.image in stars]
     assert [one for one in labels if not one.desirable and one.image in stars]
+    shared = make_preferences(table, "train", flagged="losers")
+    assert {one.prompt for one in shared} == {"loses", "full of gore", "nothing"}, "a tie with a star isn't learned"
+
+
+def voted(answers: str, *flags: str) -> pa.Table:
+    """Returns votes a or b of raters 0, 1, ... on image x over y, with flags of image x in each."""
+    rows = {
+        "comparison_id": [f"c{i}" for i in range(len(answers))],
+        "prompt": ["p"] * len(answers),
+        "image_a": ["x"] * len(answers),
+        "image_b": ["y"] * len(answers),
+        "answer": list(answers),
+        "rater_id": [str(i) for i in range(len(answers))],
+        "split": ["train"] * len(answers),
+        "flags": [list(flags)] * len(answers),
+    }
+    return pa.table(rows)
+
+
+def test_an_unsafe_image_that_wins_the_majority_makes_no_pair() -> None:
+    """Three of four votes for it: were its votes left out one by one, the one against it would make a pair."""
+    table = voted("aaab", "unsafe_a:nsfw")
+    assert [(p.image_w, p.strength) for p in make_pairs(table, "train", "majority")] == [("x", 0.75)]
+    assert make_pairs(table, "train", "majority", flagged="losers") == []
+    assert make_preferences(table, "train", "majority", flagged="losers") == []
+    lost = make_pairs(voted("abbb", "unsafe_a:nsfw"), "train", "majority", flagged="losers")
+    assert [(p.image_w, p.strength) for p in lost] == [("y", 0.75)]
+
+
+@pytest.mark.parametrize("flagged", ["drop", "losers"])
+def test_an_image_without_a_score_is_not_known_to_be_safe(flagged: Flagged) -> None:
+    table = voted("a", "unscored_a:nsfw")
+    assert len(make_pairs(table, "train")) == 1 and make_pairs(table, "train", flagged=flagged) == []
+
+
+def test_a_rater_whose_answers_were_all_flagged_is_no_unknown_one() -> None:
+    table = voted("a", "unsafe_a:nsfw")
+    assert make_pairs(table, "train", raters=["0"], flagged="drop") == []
+    with pytest.raises(UserError, match="none named 7"):
+        make_pairs(table, "train", raters=["7"], flagged="drop")
 
 
 def test_without_filters_nothing_is_said(project: Params) -> None:
     ingest.run(project.model_copy(update={"data": project.data.model_copy(update={"filters": {}})}))
     assert "flagged" not in json.loads(Path("metrics/ingest.json").read_text())
+
+
+@pytest.mark.parametrize("stage", ["reference", "train", "reward"])
+def test_each_stage_that_learns_runs_again_for_another_treatment(stage: str, repo: Path) -> None:
+    described = yaml.safe_load((repo / "dvc.yaml").read_text())["stages"][stage]
+    assert {"pairs", "pairs.flagged"} & set(described.get("do", described)["params"])
