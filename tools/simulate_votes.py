@@ -43,16 +43,18 @@ def simulate(names: Sequence[str], reward: str, raters: int, limit: int, seed: i
 
 
 def scores_of(reward: str, names: Sequence[str]) -> Mapping[str, float]:
-    """Returns a reward's scores by SHA-256, in standard deviations; images that it couldn't score are left out.
+    """Returns a reward's scores by SHA-256, in standard deviations; those that it couldn't give are told.
 
-    Where all are equal they stay as they are: noise alone decides. Raises UserError where none is there.
+    Where all are equal they stay as they are: noise alone decides.
     """
     lines = records.read_lines(FOLDER / f"{reward}.jsonl", ImageScores, f"score@{reward}")
     found = {line.sha256: line.scores.get(reward) for line in lines if line.policy in names}
     known = {name: value for name, value in found.items() if value is not None}
-    if not known:
-        raise UserError(f"{FOLDER / reward}.jsonl: expected scores of the images of {', '.join(names)}, found none.")
-    spread = float(np.std(list(known.values()))) or 1.0
+    if len(known) < len(found):
+        sys.stderr.write(
+            f"{reward} couldn't score {len(found) - len(known)} of {len(found)} images: votes on them tie\n"
+        )
+    spread = float(np.std(list(known.values()) or [0.0])) or 1.0
     return {name: value / spread for name, value in known.items()}
 
 
