@@ -45,6 +45,11 @@ def test_a_classifiers_errors_are_taken_off() -> None:
         differences.corrected(seen, [[0.5, 0.5], [0.5, 0.5]])
 
 
+def test_four_equal_pairs_of_images_do_not_prove_that_nothing_shifted() -> None:
+    found = differences.distance(np.zeros((4, 3)), 0.95, 100, 0)
+    assert (found.value, found.low) == (0, 0) and found.high == pytest.approx(0.4899, abs=1e-4)
+
+
 @pytest.mark.parametrize(("shares", "truth"), [([0.1, 0.8, 0.1], 0.0), ([0.1, 0.6, 0.3], 0.2)])
 def test_a_shift_is_found_and_none_is_not(shares: list[float], truth: float) -> None:
     """Of 120 prompts and 200 worlds: at most 5% false alarms (plus three standard errors), 95% of intervals cover."""
