@@ -29,6 +29,7 @@ from diffalign.evaluation.results import Alarm, Comparison, Evaluation, Learnt
 from diffalign.evaluation.scores import Scored
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
+from diffalign.generation.gallery import Gallery
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def run(params: "Params") -> None:
 
     Raises UserError where scores or policies are of other images than those that are there.
     """
-    settings = params.evaluate
+    settings, shown = params.evaluate, shown_images(params)  # first: scores of other images aren't the cause
     table = comparisons.read(COMPARISONS)
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
-    judged = judged_images(params, scored)
+    judged = judged_images(params, shown, scored)
     compared = win_rates.over_baseline(settings.baseline, judged)
     for row in compared:
         win_rates.say_missing(row, judged)
@@ -77,13 +78,18 @@ def run(params: "Params") -> None:
     )
 
 
-def judged_images(params: "Params", scored: Mapping[str, Scored]) -> Judged:
-    """Reads all policies' images and their scores; UserError where they aren't of one run, as params ask for."""
-    settings = params.evaluate
+def shown_images(params: "Params") -> dict[str, Gallery]:
+    """Reads all policies' images; UserError where they aren't of one run, as params ask for."""
     shown = {name: galleries.read(IMAGES / name) for name in params.policies}
     galleries.check_comparable(shown.values())
     for name, gallery in shown.items():
         galleries.check_made(gallery, params.sampling(name))
+    return shown
+
+
+def judged_images(params: "Params", shown: Mapping[str, Gallery], scored: Mapping[str, Scored]) -> Judged:
+    """Reads the scores of all policies' images; UserError where they are of other images."""
+    settings = params.evaluate
     return Judged(
         galleries=shown,
         scores={name: scores.read_images(name, shown) for name in scored},
