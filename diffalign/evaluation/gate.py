@@ -57,9 +57,9 @@ def win_rate(condition: "WinRate", policy: str, figures: Figures) -> list[Ruling
         and condition.set in (ALL, row.set)
     ]
     if not rows:
-        who = "no judge of another family" if held_out else f"{condition.judge} didn't"
+        who = "no judge of another family judged" if held_out else f"{condition.judge} didn't judge"
         name = f"win rate by {condition.judge} on {condition.set}, lower bound above {condition.above:g}"
-        return [missing(name, f"{who} judged it: see rewards and generate.prompts", condition.above)]
+        return [missing(name, f"{who} it: see rewards and generate.prompts", condition.above)]
     return [
         lower_bound(
             f"win rate by {row.scorer} on {row.set}, lower bound above {condition.above:g}",
