@@ -109,6 +109,8 @@ class Study:
         raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1, "overrides": {}}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
         raw |= {"rewards": {JUDGE: {}}, "reward_models": {}}
+        raw["evaluate"]["alarms"]["held_out"] = [one for one in raw["evaluate"]["alarms"]["held_out"] if one == JUDGE]
+        raw["gate"]["conditions"] = [{"figure": "training_alarms", "allowed": []}]  # no run of it is promoted
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
         return parse(raw, "the study's params")
 

@@ -20,3 +20,7 @@ class Alarms(Model):
     contrast: Positive | None
     sharpness: Positive | None
     copies: Share | None
+
+
+NAMES = ("hacking", "diversity", "vendi", "alignment", "saturation", "contrast", "sharpness", "copies")
+"""The alarms that there are: the keys of the thresholds."""

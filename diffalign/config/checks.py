@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffalign.config import samplers
+from diffalign.config import alarms, gate, probe, samplers
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -33,6 +33,7 @@ def problems(params: Params) -> list[str]:
         )
     lines += of_weights(params)
     lines += of_images(params)
+    lines += of_gate(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
     for name, model in params.reward_models.items():
@@ -62,6 +63,29 @@ def of_images(params: Params) -> list[str]:
         for key, sampler in chosen.items()
         if needed is not None and sampler.process != needed
     ]
+
+
+def of_gate(params: Params) -> list[str]:
+    """Returns the names in the gate's conditions that the rest of the params doesn't have."""
+    known = {
+        "judge": (f"{gate.HELD_OUT}, or one of rewards", [gate.HELD_OUT, *params.rewards]),
+        "set": (f"{gate.ALL}, or one of generate.prompts", [gate.ALL, *params.generate.prompts]),
+        "filter": ("one of audit.filters", list(params.audit.filters)),
+        "attribute": ("one of audit.attributes", list(params.audit.attributes)),
+        "quiet": ("alarms of evaluate.alarms", list(alarms.NAMES)),
+        "allowed": ("alarms of probe", list(probe.ALARMS)),
+    }
+    lines = []
+    for number, condition in enumerate(params.gate.conditions):
+        for key, value in condition:
+            source, names = known.get(key, ("", [value]))
+            unknown = [one for one in (value if isinstance(value, list) else [value]) if one not in names]
+            if key in known and unknown:
+                got = ", ".join(map(repr, unknown))
+                lines.append(
+                    f"gate.conditions.{number}.{key}: expected {source}, {', '.join(names) or 'none'}, got {got}"
+                )
+    return lines
 
 
 def of_weights(params: Params) -> list[str]:

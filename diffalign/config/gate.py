@@ -6,6 +6,9 @@ from pydantic import Field
 
 from diffalign.config.values import Model, Name, Share
 
+HELD_OUT, ALL = "held_out", "all"
+"""Words of conditions: each judge of another family than what a policy learned from; each set of prompts."""
+
 
 class WinRate(Model):
     """The win rate over the baseline by a judge: the lower bound of its interval must be above a share.

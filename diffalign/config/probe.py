@@ -6,6 +6,9 @@ from pydantic import Field
 
 from diffalign.config.values import Count, Model, Name, Positive, Share, Whole
 
+ALARMS = ("winner_worse", "saturation", "divergence", "reference_changed")
+"""The alarms of training: the keys of the thresholds."""
+
 
 class Probe(Model):
     """The probes of trained policies: fixed held-out draws every so many steps, and what raises an alarm."""

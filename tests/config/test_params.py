@@ -93,6 +93,24 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
         ("policies.dpo", "dpo", "policies.dpo: expected a mapping, got 'dpo'"),
         ("gate.conditions", [{"figure": "unsafe"}], "gate.conditions.0.figure: expected one of win_rate, alarms, "),
         ("gate.conditions", [{"figure": "flagged", "filter": "nsfw"}], "gate.conditions.0.at_most: missing; "),
+        ("gate.conditions.0.judge", "oracel", "gate.conditions.0.judge: expected held_out, or one of rewards, "),
+        (
+            "gate.conditions.0.set",
+            "tset",
+            "gate.conditions.0.set: expected all, or one of generate.prompts, all, test, ",
+        ),
+        (
+            "gate.conditions.1.quiet",
+            ["hackng"],
+            "gate.conditions.1.quiet: expected alarms of evaluate.alarms, hacking, ",
+        ),
+        ("gate.conditions.2.allowed", ["x"], "gate.conditions.2.allowed: expected alarms of probe, winner_worse, "),
+        ("gate.conditions.3.filter", "nswf", "gate.conditions.3.filter: expected one of audit.filters, red_star, got"),
+        (
+            "gate.conditions.4.attribute",
+            "sise",
+            "gate.conditions.4.attribute: expected one of audit.attributes, size, ",
+        ),
         ("audit.attributes.size", {"attribute": "size"}, "audit.attributes.size.by: missing; expected one of shapes, "),
         ("policies.dpo.lora", "full", "policies.dpo.lora: expected a mapping, got 'full'"),
         ("policies.dpo.lora", {"rank": 4, "alpha": 4}, "policies.dpo.lora.targets: missing"),
@@ -123,9 +141,9 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
 )
 def test_a_wrong_value_is_named(raw: dict[str, Any], path: str, value: object, expected: str) -> None:
     *parents, key = path.split(".")
-    node = raw
+    node: Any = raw
     for parent in parents:
-        node = node[parent]
+        node = node[int(parent)] if isinstance(node, list) else node[parent]
     node[key] = value
     assert expected in message(raw)
 
@@ -142,6 +160,24 @@ def test_all_contradictions_are_reported_at_once(raw: dict[str, Any]) -> None:
         for name in ("dpo", "sft")
         for key in ("flip", "batch_size", "timesteps")
     )
+
+
+def test_the_gates_wrong_names_are_reported_at_once(raw: dict[str, Any]) -> None:
+    """They would be found missing by the gate, hours later."""
+    raw["gate"]["conditions"] = [
+        {"figure": "win_rate", "judge": "oracel", "set": "all", "above": 0.5},
+        {"figure": "alarms", "quiet": ["vendi", "hackng", "sharp"]},
+        {"figure": "flagged", "filter": "nswf", "at_most": 0.1},
+    ]
+    text = message(raw)
+    assert text.startswith("params.yaml has 3 errors:")
+    assert (
+        "gate.conditions.0.judge: expected held_out, or one of rewards, held_out, oracle, learned, got 'oracel'" in text
+    )
+    assert "sharpness, copies, got 'hackng', 'sharp'" in text
+    assert "gate.conditions.2.filter: expected one of audit.filters, red_star, got 'nswf'" in text
+    raw["audit"]["filters"] = {}
+    assert "gate.conditions.2.filter: expected one of audit.filters, none, got 'nswf'" in message(raw)
 
 
 def test_a_policy_has_the_values_of_training_where_it_gives_none(raw: dict[str, Any]) -> None:

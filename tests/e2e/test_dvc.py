@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.clone import POLICIES, clone, digest, edit, environment, ran, run
+from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     before = params.read_text()
     values = yaml.safe_load(before)
     values["rewards"] = {}
+    unjudged(values, {})
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()

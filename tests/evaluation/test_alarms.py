@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from diffalign.config import alarms as alarm_params
 from diffalign.config.alarms import Alarms
 from diffalign.config.load import load
 from diffalign.evaluation import alarm_figures, alarm_words, alarms, gate, looks, statistics
@@ -59,7 +60,7 @@ def test_hackers_raise_theirs(found: list[Alarm], policy: str) -> None:
 
 
 def test_every_alarm_has_its_threshold_and_its_words(settings: Alarms) -> None:
-    assert set(alarm_words.WORDS) == set(alarms.BEYOND) <= set(Alarms.model_fields)
+    assert set(alarm_words.WORDS) == set(alarms.BEYOND) == set(alarm_params.NAMES) <= set(Alarms.model_fields)
 
 
 def test_a_threshold_of_null_turns_an_alarm_off(settings: Alarms) -> None:

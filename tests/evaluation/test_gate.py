@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from diffalign.config import gate as gate_params
 from diffalign.config.gate import Condition
 from diffalign.config.load import load, parse
 from diffalign.core import yaml_file
@@ -42,6 +43,7 @@ def verdict(asked: dict[str, Any], found: gate.Figures, policy: str = "dpo") -> 
 
 def test_every_figure_of_params_has_its_function() -> None:
     assert set(gate.CONDITIONS) == NAMES
+    assert (gate.HELD_OUT, gate.ALL) == (gate_params.HELD_OUT, gate_params.ALL)
     for figure in NAMES:  # pydantic refuses the unknown ones
         TypeAdapter(Condition).json_schema()["discriminator"]["mapping"][figure]
 

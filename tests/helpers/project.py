@@ -1,5 +1,6 @@
 """A small project folder for tests: a random model, synthetic comparisons, params, and the real stages run in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,22 @@ def make_params(folder: Path, policies: dict[str, Any], **changes: dict[str, Any
     raw |= {"reward_models": {}, "rewards": {"oracle": {}}}
     for section, values in changes.items():
         raw[section] = values if section in ("rewards", "reward_models") else raw[section] | values
+    if "oracle" not in raw["rewards"]:
+        unjudged(raw, changes)
     if raw["model"]["family"] == "sd3" and not raw["generate"]["sampler"]["name"].startswith("flow_"):
         raw["generate"]["sampler"] = {"name": "flow_euler"}
     (folder / "params.yaml").write_text(yaml_file.dump(raw), "utf-8")
     return parse(raw)
+
+
+def unjudged(raw: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Takes the oracle out of where the default params name it, but for sections that a test gives itself."""
+    if "evaluate" not in given:
+        raw["evaluate"]["alarms"]["held_out"] = []
+    if "gate" not in given:
+        raw["gate"]["conditions"] = [
+            one | ({"judge": "held_out"} if one["figure"] == "win_rate" else {}) for one in raw["gate"]["conditions"]
+        ]
 
 
 DRAWN: dict[str, Any] = {"timesteps": [0.4, 1.0], "prompt_drop": 0.1}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from scipy.special import ndtri
 
+from diffalign.config import probe
 from diffalign.config.probe import Probe
 from diffalign.monitoring import alarm_words, alarms
 from diffalign.monitoring.curve import Point
@@ -19,7 +20,7 @@ def point(step: int, **figures: float) -> Point:
 
 
 def test_every_alarm_has_a_threshold_in_params_and_a_text() -> None:
-    assert set(alarms.ALARMS) <= set(Probe.model_fields)
+    assert set(alarms.ALARMS) == set(probe.ALARMS) <= set(Probe.model_fields)
     assert set(alarms.ALARMS) == set(alarm_words.WORDS)
 
 
