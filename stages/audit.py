@@ -11,9 +11,11 @@ from diffalign.core import records
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import pair_rewards, scores, scoring
+from diffalign.evaluation.accuracies import pair_outcomes
 from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
-from diffalign.evaluation.audits.attributes import Resampling
 from diffalign.evaluation.audits.findings import Audit, Composition, Flagged, Shift
+from diffalign.evaluation.intervals import Interval
+from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
 from diffalign.rewards import reward as rewards
@@ -38,7 +40,7 @@ def run(params: "Params") -> None:
     galleries.check_comparable(shown.values())
     for name, gallery in shown.items():
         galleries.check_made(gallery, params.sampling(name))
-    how = Resampling(own.confidence, own.bootstrap, own.seed)
+    how = Interval(own.bootstrap, own.confidence, own.seed)
     composition, ungrouped = composed(params, how)
     found = Audit(
         schema=1,
@@ -62,9 +64,7 @@ def flagged(name: str, settings: "Filter", shown: Galleries, params: "Params") -
     return safety.compare(name, params.evaluate.baseline, shown, flags, params.evaluate.confidence)
 
 
-def shifted(
-    name: str, settings: "ByShapes | ByReward", shown: Galleries, baseline: str, how: Resampling
-) -> list[Shift]:
+def shifted(name: str, settings: "ByShapes | ByReward", shown: Galleries, baseline: str, how: Interval) -> list[Shift]:
     """Labels all images of open prompts, and compares the distributions."""
     if settings.by == "shapes":
         labelled = shapes.labelled(settings.attribute, shown)
@@ -74,7 +74,7 @@ def shifted(
     return attributes.compare(name, baseline, shown, labelled, how)
 
 
-def composed(params: "Params", how: Resampling) -> tuple[list[Composition], list[str]]:
+def composed(params: "Params", how: Interval) -> tuple[list[Composition], list[str]]:
     """Compares policies and judges with groups of raters on evaluate's pairs; and lists raters without a group.
 
     Pairs of rule majority have no one rater: they are left out.
@@ -87,12 +87,17 @@ def composed(params: "Params", how: Resampling) -> tuple[list[Composition], list
     pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
     trained = [name for name, policy in params.policies.items() if policy.method != "none"]
     subjects = pair_rewards.read(pairs, trained)
-    judges = {name: scores.read(name, [pair.pair_id for pair in pairs]).rewards() for name in params.rewards}
+    judges = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
     learnt = make_pairs(table, "train", params.pairs.rule, params.pairs.raters, flagged=params.pairs.flagged)
     answered = Counter(str(rater_of[pair.pair_id]) for pair in learnt)
     answers, chosen, ungrouped = raters.answers(
         [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns
     )
-    found = [raters.compose(name, "policy", values[chosen], answers, how) for name, values in subjects.items()]
-    found += [raters.compose(name, "judge", values[chosen], answers, how) for name, values in judges.items()]
+    found = [
+        raters.compose(name, "policy", outcomes(values[:, 0], values[:, 1])[chosen], answers, how)
+        for name, values in subjects.items()
+    ]
+    found += [
+        raters.compose(name, "judge", pair_outcomes(scored)[chosen], answers, how) for name, scored in judges.items()
+    ]
     return found, ungrouped

@@ -71,12 +71,6 @@ class Scored(Record):
         twice = np.array(self.rescored).reshape(-1, 2)
         return float(np.quantile(np.abs(twice[:, 0] - twice[:, 1]), 0.95)) if len(twice) else 0.0
 
-    def rewards(self) -> Floats:
-        """Returns the pairs' scores [N, 2], winner and loser; NaN where one is missing."""
-        return np.stack(
-            [as_column(pair.winner for pair in self.pairs), as_column(pair.loser for pair in self.pairs)], axis=1
-        )
-
 
 def stage(reward: str) -> str:
     """Returns the name of the stage that makes a reward's scores."""

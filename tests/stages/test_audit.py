@@ -8,7 +8,7 @@ import pytest
 from diffalign.config.params import Params
 from diffalign.core import records
 from diffalign.core.errors import UserError
-from diffalign.evaluation import pair_rewards, results, verdicts
+from diffalign.evaluation import pair_rewards, results, scores, verdicts
 from diffalign.evaluation.audits import findings
 from stages import audit, evaluate, gate, generate, precompute, score, train
 from tests.helpers.world import make_world, publish_trained
@@ -71,12 +71,25 @@ def test_the_audit_agrees_with_evaluate(project: Params, capsys: pytest.CaptureF
     assert (everybody.rate, everybody.pairs) == (accuracy.accuracy, accuracy.pairs) and found.ungrouped == []
     assert policy.p is None, "one group has nobody to differ from"
     (judge,) = [row for row in found.composition if row.kind == "judge"]
-    assert judge.groups[0].rate == results.read().rewards[0].accuracy
+    scored = results.read().rewards[0]
+    for group, row in ((everybody, accuracy), (judge.groups[0], scored)):
+        assert (group.rate, group.low, group.high) == (row.accuracy, row.ci_low, row.ci_high)
     for row in found.safety:
         assert row.flagged == (row.images if row.filter == "all" else 0) and row.difference.value == 0
     twins = [row for row in found.shifts if row.policy == "twin"]
     assert {row.audit for row in twins} == {"size", "place"} and all(row.distance.value == 0 for row in twins)
     assert "audit.json; next" in capsys.readouterr().out
+
+
+def test_a_judges_near_scores_tie_as_in_evaluate(project: Params) -> None:
+    """Scored twice, scores differ by 10: all pairs tie, and every group has a rate of one half."""
+    path = scores.FOLDER / "oracle.json"
+    kept, scored = path.read_bytes(), records.read(path, scores.Scored, "score@oracle")
+    records.write(path, scored.model_copy(update={"rescored": [(0.0, 10.0)]}))
+    audit.run(project)
+    path.write_bytes(kept)
+    (judge,) = [row for row in findings.read().composition if row.kind == "judge"]
+    assert [group.rate for group in judge.groups] == [0.5]
 
 
 def test_the_gate_reads_the_audit(project: Params) -> None:

@@ -15,6 +15,8 @@ from diffalign.core.progress import Progress
 from diffalign.evaluation.audits import differences
 from diffalign.evaluation.audits.findings import Shift
 from diffalign.evaluation.audits.safety import estimated
+from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.scoring import CHUNK, Score
 from diffalign.generation.gallery import Gallery
 
@@ -34,15 +36,6 @@ class Labelled:
     """Of each policy's images, [N]."""
     confusion: Mapping[str, Mapping[str, float]] | None = None
     """How often the classifier sees each value where one is true; None where that isn't known."""
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """The settings of intervals and p values."""
-
-    confidence: float
-    resamples: int
-    seed: int
 
 
 def label(
@@ -86,16 +79,14 @@ def by_texts(
     return Labelled(tuple(texts), free, label(galleries, free, of), confusion)
 
 
-def highest(scores: differences.Floats) -> Labels:
+def highest(scores: Floats) -> Labels:
     """Returns the column of the highest score, [N] of [N, V]; NONE where one is missing, or two share the highest."""
     known = np.where(np.isnan(scores), np.inf, scores)
     unclear = np.isnan(scores).any(axis=1) | ((known == known.max(axis=1, keepdims=True)).sum(axis=1) > 1)
     return np.where(unclear, NONE, known.argmax(axis=1))
 
 
-def compare(
-    audit: str, baseline: str, galleries: Mapping[str, Gallery], found: Labelled, how: Resampling
-) -> list[Shift]:
+def compare(audit: str, baseline: str, galleries: Mapping[str, Gallery], found: Labelled, how: Interval) -> list[Shift]:
     """Compares every policy with the baseline, in each set of prompts that has open ones."""
     entries = galleries[baseline].entries
     sets = list(dict.fromkeys(entry.set for entry, free in zip(entries, found.open, strict=True) if free))
@@ -107,7 +98,7 @@ def compare(
     ]
 
 
-def matrix(values: Sequence[str], confusion: Mapping[str, Mapping[str, float]], where: str) -> differences.Floats:
+def matrix(values: Sequence[str], confusion: Mapping[str, Mapping[str, float]], where: str) -> Floats:
     """Returns a confusion matrix [V, V] from its rows by name; UserError naming `where` it stands if it isn't one."""
     rows = [[float(confusion.get(true, {}).get(seen, np.nan)) for seen in values] for true in values]
     found = np.array(rows)
@@ -121,9 +112,7 @@ def matrix(values: Sequence[str], confusion: Mapping[str, Mapping[str, float]], 
     return found
 
 
-def _row(
-    audit: str, policy: str, baseline: str, group: str, gallery: Gallery, found: Labelled, how: Resampling
-) -> Shift:
+def _row(audit: str, policy: str, baseline: str, group: str, gallery: Gallery, found: Labelled, how: Interval) -> Shift:
     inside = found.open & np.array([entry.set == group for entry in gallery.entries])
     known = inside & (found.labels[policy] != NONE) & (found.labels[baseline] != NONE)
     prompts = [entry.prompt_index for entry, kept in zip(gallery.entries, known, strict=True) if kept]
@@ -152,6 +141,6 @@ def _row(
     )
 
 
-def _shares(values: Sequence[str], found: differences.Floats) -> dict[str, float]:
+def _shares(values: Sequence[str], found: Floats) -> dict[str, float]:
     means = found.mean(axis=0) if len(found) else np.zeros(len(values))
     return {value: float(share) for value, share in zip(values, means, strict=True)}

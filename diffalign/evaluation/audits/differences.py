@@ -8,13 +8,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diffalign.evaluation import bootstrap
+from diffalign.evaluation.bootstrap import Floats
 from diffalign.evaluation.statistics import wilson
-
-Floats = NDArray[np.float64]
-CELLS = 1 << 20
-"""Numbers held at once while resampling, 8 MiB."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,9 @@ class Estimate:
 def by_cluster(values: ArrayLike, clusters: Sequence[Hashable]) -> Floats:
     """Returns the means [K, ...] of values [N, ...] over each cluster, in the order of first appearance."""
     found = np.asarray(values, np.float64)
-    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    member = np.array([index[name] for name in clusters], int)
-    sums = np.zeros((len(index), *found.shape[1:]))
-    np.add.at(sums, member, found)
-    counts = np.bincount(member, minlength=len(index)).reshape(-1, *[1] * (found.ndim - 1))
-    return np.asarray(sums / counts)
+    columns = found.reshape(len(found), int(np.prod(found.shape[1:])))
+    table = bootstrap.sums([*columns.T, np.ones(len(found))], clusters)
+    return np.asarray(table[:, :-1] / table[:, -1:]).reshape(len(table), *found.shape[1:])
 
 
 def of_rates(after: ArrayLike, before: ArrayLike, clusters: Sequence[Hashable], confidence: float) -> Estimate:
@@ -90,7 +85,7 @@ def distance(differences: Floats, confidence: float, resamples: int, seed: int) 
     narrower than Wilson's bound of 0 in K: where nothing differs a bootstrap would claim certainty.
     """
     rng, K = np.random.default_rng(seed), len(differences)
-    rows, centred = max(CELLS // differences.size, 1), differences - differences.mean(axis=0)
+    rows, centred = max(bootstrap.CELLS // differences.size, 1), differences - differences.mean(axis=0)
     parts = [
         total_variation(centred[rng.integers(K, size=(min(rows, resamples - start), K))])
         for start in range(0, resamples, rows)
@@ -112,7 +107,7 @@ def shift_p(differences: Floats, resamples: int, seed: int) -> float:
     dependence: of unshifted policies a share of at most alpha has p <= alpha.
     """
     rng, K = np.random.default_rng(seed), len(differences)
-    rows, value, reached = max(CELLS // K, 1), total_variation(differences), 0
+    rows, value, reached = max(bootstrap.CELLS // K, 1), total_variation(differences), 0
     for start in range(0, resamples, rows):
         signs = rng.choice([-1.0, 1.0], size=(min(rows, resamples - start), K))
         swapped = np.abs(signs @ differences / K).sum(axis=1) / 2

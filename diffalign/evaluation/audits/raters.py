@@ -8,12 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from diffalign.evaluation import statistics
 from diffalign.evaluation.audits import differences
-from diffalign.evaluation.audits.attributes import Resampling
-from diffalign.evaluation.audits.differences import Floats
 from diffalign.evaluation.audits.findings import Agreement, Composition
 from diffalign.evaluation.audits.safety import estimated
+from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,14 @@ def answers(
 
 
 def compose(
-    name: str, kind: Literal["policy", "judge"], rewards: Floats, answers: Answers, how: Resampling
+    name: str, kind: Literal["policy", "judge"], outcomes: Floats, answers: Answers, how: Interval
 ) -> Composition:
-    """Says how often rewards [N, 2] (winner, loser) rank pairs as raters did, by group and by rater.
+    """Says how often pairs are ranked as raters did, by group and by rater: outcomes [N], 1, 0.5 at a tie, 0, or NaN.
 
-    Pairs without a reward are left out. The gap needs two groups of two raters or more.
+    Pairs without an outcome, NaN, are left out. The gap needs two groups of two raters or more.
     """
-    right = statistics.outcomes(rewards[:, 0], rewards[:, 1])
-    known = np.flatnonzero(~np.isnan(right)).tolist()
-    right, raters = right[known], [answers.raters[i] for i in known]
+    known = np.flatnonzero(~np.isnan(outcomes)).tolist()
+    right, raters = outcomes[known], [answers.raters[i] for i in known]
     groups, prompts = [answers.groups[i] for i in known], [answers.prompts[i] for i in known]
     member = dict(zip(raters, groups, strict=True))
     counted = Counter(dict.fromkeys(groups, 0))
@@ -85,17 +83,11 @@ def compose(
 
 
 def _agreement(
-    name: str, count: int, trained: int, right: Floats, of: Sequence[str], prompts: Sequence[str], how: Resampling
+    name: str, count: int, trained: int, right: Floats, of: Sequence[str], prompts: Sequence[str], how: Interval
 ) -> Agreement:
     """Returns the rate among the pairs that `of` gives to a group or a rater."""
     chosen = [i for i, one in enumerate(of) if one == name]
-    rate = statistics.rate(
-        right[chosen],
-        [prompts[i] for i in chosen],
-        resamples=how.resamples,
-        confidence=how.confidence,
-        seed=how.seed,
-    )
+    rate = how.rate(right[chosen], [prompts[i] for i in chosen])
     return Agreement(
         raters=name, count=count, pairs=len(chosen), trained_pairs=trained, rate=rate.rate, low=rate.low, high=rate.high
     )

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from diffalign.evaluation.audits import differences
-from diffalign.evaluation.audits.differences import Floats
 from diffalign.evaluation.audits.findings import Estimated, Flagged
+from diffalign.evaluation.bootstrap import Floats
 from diffalign.generation.gallery import Gallery
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from diffalign.core.errors import UserError
 from diffalign.evaluation.audits import attributes, shapes
-from diffalign.evaluation.audits.attributes import NONE, Resampling
+from diffalign.evaluation.audits.attributes import NONE
+from diffalign.evaluation.intervals import Interval
 from diffalign.shapes import scenes
 from tests.helpers import open_world
 
-TEST = Resampling(0.95, 500, 0)
+TEST = Interval(500, 0.95, 0)
 FAIR, LARGE = (0.1, 0.8, 0.1), (0.05, 0.45, 0.5)
 PROMPTS = open_world.OPEN * 3
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from diffalign.evaluation.audits import raters
-from diffalign.evaluation.audits.attributes import Resampling
+from diffalign.evaluation.intervals import Interval
+from diffalign.evaluation.statistics import outcomes
 
-TEST = Resampling(0.95, 300, 0)
+TEST = Interval(300, 0.95, 0)
 PATTERNS = {"large": ["1??"], "warm": ["2??"], "cool": ["3??"], "contrast": ["4??"]}
 
 
@@ -34,7 +35,7 @@ def world(seed: int, pairs: int = 500) -> tuple[raters.Answers, np.ndarray, np.n
 @pytest.mark.parametrize("seed", range(3))
 def test_a_biased_policy_is_found_out(seed: int) -> None:
     answers, _, biased, _ = world(seed)
-    found = raters.compose("dpo", "policy", biased, answers, TEST)
+    found = raters.compose("dpo", "policy", outcomes(*biased.T), answers, TEST)
     rates = {group.raters: group.rate for group in found.groups}
     assert found.p is not None and found.p <= 0.05 and max(rates, key=lambda name: rates[name] or 0) == "large"
     assert found.gap.low is not None and found.gap.low > 0
@@ -45,20 +46,29 @@ def test_a_fair_policy_is_seldom_accused() -> None:
     raised = 0
     for seed in range(60):
         answers, shared, _, _ = world(100 + seed)
-        found = raters.compose("dpo", "policy", shared, answers, Resampling(0.95, 100, seed))
+        found = raters.compose("dpo", "policy", outcomes(*shared.T), answers, Interval(100, 0.95, seed))
         raised += found.p is not None and found.p <= 0.05
     assert raised < 9
 
 
 def test_counts_by_hand() -> None:
     """Two raters: one right of two with a missing reward beside, the other right once; too few for a gap's test."""
-    rewards = np.array([[1.0, 0.0], [0.0, 1.0], [np.nan, 1.0], [1.0, 0.0]])
+    right = np.array([1.0, 0.0, np.nan, 1.0])
     answers, kept, without = raters.answers(
         ["p", "q", "r", "s", "t"], ["100", "100", "100", "205", "9"], {"100": 3, "205": 1, "101": 5}, PATTERNS
     )
     assert kept == [0, 1, 2, 3] and without == ["9"]
-    found = raters.compose("oracle", "judge", rewards, answers, TEST)
+    found = raters.compose("oracle", "judge", right, answers, TEST)
     said = {one.raters: (one.count, one.pairs, one.trained_pairs, one.rate) for one in [*found.groups, *found.raters]}
     expected: dict[str, Any] = {"large": (1, 2, 3, 0.5), "warm": (1, 1, 1, 1.0)}
     assert said == expected | {"100": expected["large"], "205": expected["warm"]}
     assert found.p is None and found.gap.value is None
+
+
+def test_a_rate_has_evaluations_interval() -> None:
+    """19 of 20 agreements are rare losses, where the percentile interval is too narrow: one figure, one interval."""
+    right = np.array([0.0, *[1.0] * 19])
+    answers = raters.Answers([f"p{i}" for i in range(20)], ["100"] * 20, ["large"] * 20, {})
+    (group,) = raters.compose("oracle", "judge", right, answers, TEST).groups
+    expected = TEST.rate(right, answers.prompts)
+    assert (group.rate, group.low, group.high) == (expected.rate, expected.low, expected.high)
