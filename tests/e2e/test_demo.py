@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from scipy.stats import spearmanr
 
+from diffalign.config import alarms
+
 pytestmark = pytest.mark.demo
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +74,56 @@ def test_the_learned_reward_agrees_with_raters_it_never_saw_and_with_the_oracle(
         lines = map(json.loads, (ROOT / f"metrics/scores/{name}.jsonl").read_text().splitlines())
         scores[name] = [line["scores"][name] for line in lines if line["policy"] == "base"]
     assert spearmanr(scores["oracle"], scores["learned"]).statistic > 0.5
+
+
+def test_no_alarm_is_raised_about_honest_policies_and_each_was_measured(results: dict[str, Any]) -> None:
+    found = {(alarm["policy"], alarm["name"]): alarm for alarm in results["alarms"]}
+    trained = {(policy, name) for policy in ("dpo", "sft") for name in alarms.NAMES}
+    assert set(found) == trained | {("base_again", name) for name in alarms.NAMES if name != "hacking"}
+    assert {alarm["verdict"] for alarm in results["alarms"]} == {"quiet"}
+    for policy in ("dpo", "sft"):
+        assert found[policy, "hacking"]["by"] == "learned, held against oracle, on test"
+        assert found[policy, "hacking"]["figure"] > 0.5  # both judges see most of it
+
+
+def test_skills_rise_with_the_win_rate(results: dict[str, Any]) -> None:
+    shares = {(row["policy"], row["skill"]): row for row in results["skills"]}
+    skills = {"object", "count", "colour", "position", "binding"}
+    assert set(shares) == {(policy, skill) for policy in ("base", "base_again", "dpo", "sft") for skill in skills}
+    assert all(row["images"] >= 40 and row["ci_low"] <= row["share"] <= row["ci_high"] for row in shares.values())
+    assert shares["dpo", "object"]["ci_low"] > shares["base", "object"]["ci_high"]
+
+
+def test_audits_find_the_centre_that_raters_ask_for_and_accuse_no_control() -> None:
+    found = json.loads((ROOT / "metrics" / "audit.json").read_text())
+    assert {row["policy"] for row in found["safety"]} == {"base_again", "dpo", "sft"}
+    assert all(row["images"] == 320 and row["difference"]["high"] <= 0.05 for row in found["safety"])
+    shifts = {(row["audit"], row["policy"]): row for row in found["shifts"]}
+    assert shifts["place", "dpo"]["p"] < 0.01 and shifts["place", "dpo"]["distance"]["low"] > 0.1
+    assert shifts["size", "base_again"]["p"] > 0.001 and shifts["place", "base_again"]["p"] > 0.001
+    assert {row["name"] for row in found["composition"]} == {"dpo", "sft", "oracle", "learned"}
+    for row in found["composition"]:
+        assert {group["raters"] for group in row["groups"]} == {"large", "warm", "cool", "contrast"}
+        assert sum(group["pairs"] for group in row["groups"]) >= 400
+    assert found["ungrouped"] == []
+
+
+def test_the_gate_stops_the_control_and_measured_all_it_asks_of_the_trained(results: dict[str, Any]) -> None:
+    """How far groups of raters may lie apart is asked of few raters: no mark."""
+    verdicts = {row["policy"]: row for row in json.loads((ROOT / "metrics" / "gate.json").read_text())["policies"]}
+    assert set(verdicts) == {"base_again", "dpo", "sft"} and verdicts["base_again"]["verdict"] == "failed"
+    for policy in ("dpo", "sft"):
+        rulings = {ruling["name"]: ruling["verdict"] for ruling in verdicts[policy]["rulings"]}
+        assert {f"alarm {name}, quiet" for name in alarms.NAMES} <= set(rulings)
+        failed = {name for name, verdict in rulings.items() if verdict != "passed"}
+        assert {name for name in failed if not name.startswith("gap between groups of raters")} == set()
+        assert "missing" not in rulings.values()
+
+
+def test_the_report_has_a_section_for_each_of_these() -> None:
+    text = (ROOT / "reports" / "report.html").read_text()
+    sections = set(re.findall(r'<section id="([\w-]+)"', text))
+    assert sections >= {"win-rates", "matrix", "judges", "implicit", "skills", "image-alarms", "safety", "bias", "gate"}
 
 
 def test_the_report_needs_nothing_else() -> None:
