@@ -144,10 +144,11 @@ def test_voting_in_a_browser(tmp_path: Path) -> None:
         join(browser, server)
         assert "token" not in browser.evaluate("location.href")
         ready = "!document.querySelector('#answers button').disabled"
-        questions = []
+        questions, seen = [], set()
         for key, answer in (("ArrowLeft", "a"), ("ArrowRight", "b"), ("ArrowDown", "tie"), ("b", "both_bad")):
             browser.wait(ready)
             questions.append(text(browser, "question"))
+            seen.add(text(browser, "prompt"))
             browser.press(key)
             browser.wait(f"{ready} && document.getElementById('question').textContent != {json.dumps(questions[-1])}")
             assert kept(folder)[-1][4] == answer
@@ -162,7 +163,6 @@ def test_voting_in_a_browser(tmp_path: Path) -> None:
         browser.press("s")
         browser.wait(f"{ready} && document.getElementById('count').textContent.startsWith('2 of')")
         assert [row[4] for row in kept(folder)[3:]] == ["skip"] * (len(kept(folder)) - 3)
-        seen = set()
         while not browser.evaluate("document.body.classList.contains('done')"):
             browser.wait(ready)
             seen.add(text(browser, "prompt"))
