@@ -82,9 +82,9 @@ class Pages:
 
     async def join(self, request: Request) -> Response:
         """Makes the browser a rater's, by a nickname that is hashed and forgotten."""
-        form = parse_qs((await body(request)).decode(errors="replace"), max_num_fields=4)
-        session = self._ours(request, form.get("csrf", [""])[0])
-        rater = self.access.rater(form.get("name", [""])[0])
+        fields = await form(request)
+        session = self._ours(request, fields.get("csrf", [""])[0])
+        rater = self.access.rater(fields.get("name", [""])[0])
         if rater is None:
             csrf = self.access.csrf(session)
             return HTMLResponse(self.page["join"].render(csrf=csrf, longest=NAME, refused=True), 422)
@@ -92,8 +92,8 @@ class Pages:
 
     async def leave(self, request: Request) -> Response:
         """Lets another rater use the browser."""
-        form = parse_qs((await body(request)).decode(errors="replace"), max_num_fields=4)
-        session = self._ours(request, form.get("csrf", [""])[0])
+        fields = await form(request)
+        session = self._ours(request, fields.get("csrf", [""])[0])
         return self._home(request, Session(session.nonce, ""))
 
     async def state(self, request: Request) -> Response:
@@ -114,9 +114,9 @@ class Pages:
         return await self._state(rater)
 
     async def undo(self, request: Request) -> Response:
-        """Takes the last answer back and returns its question."""
-        rater, _ = await self._said(request, ())
-        await run_in_threadpool(self.sessions.store.undo, rater)
+        """Takes the last answer back, if it's the one that is meant, and returns the next question."""
+        rater, said = await self._said(request, ("vote",))
+        await run_in_threadpool(self.sessions.undo, rater, said["vote"])
         return await self._state(rater)
 
     async def image(self, request: Request) -> Response:
@@ -167,6 +167,14 @@ class Pages:
         if session is None or not session.rater:
             raise HTTPException(403, "join first: load the page again")
         return session.rater
+
+
+async def form(request: Request) -> dict[str, list[str]]:
+    """Returns a form's fields; refuses one with more than four."""
+    try:
+        return parse_qs((await body(request)).decode(errors="replace"), max_num_fields=4)
+    except ValueError:
+        raise HTTPException(400, "expected a form of few fields") from None
 
 
 async def body(request: Request) -> bytes:

@@ -45,10 +45,13 @@ class Sessions:
         self.plan = lru_cache(RATERS)(lambda rater: self._plan(rater, pairs, noise, settings))
 
     def state(self, rater: str) -> dict[str, Any]:
-        """Returns the next question, where to find its images, and the progress; `done` where none is left."""
+        """Returns the next question, where to find its images, and the progress; `done` where none is left.
+
+        `undo` is the last answer's name, empty where none was given.
+        """
         tasks, answered = self.plan(rater).tasks, self.store.answered(rater)
         open_ = [(name, task) for name, task in tasks.items() if self._left(task, answered)]
-        progress = {"number": len(tasks) - len(open_), "total": len(tasks), "undo": bool(answered)}
+        progress = {"number": len(tasks) - len(open_), "total": len(tasks), "undo": self._last(rater)[0]}
         if not open_:
             return {"done": True, **progress}
         name, task = open_[0]
@@ -75,6 +78,11 @@ class Sessions:
         self.store.vote(rater, found, question, answer)
         return True
 
+    def undo(self, rater: str, name: str) -> bool:
+        """Takes back the last answer, if it's of that name: what is sent again doesn't take back the one before."""
+        known, number = self._last(rater)
+        return known == name and self.store.undo(rater, number)
+
     def image(self, rater: str, name: str) -> bytes | None:
         """Returns the bytes of an image of the rater's plan; None for any other name."""
         digest = self.plan(rater).images.get(name)
@@ -88,6 +96,11 @@ class Sessions:
             for name, image in zip(self._names(rater, task), (task.left, task.right), strict=True)
         }
         return Plan({self.access.sign("task", rater, task.kind, task.pair_id)[:24]: task for task in tasks}, images)
+
+    def _last(self, rater: str) -> tuple[str, int | None]:
+        """Returns the last answer's name for the browser, and its number."""
+        number = self.store.last(rater)
+        return "" if number is None else self.access.sign("vote", rater, str(number))[:24], number
 
     def _names(self, rater: str, task: Task) -> list[str]:
         return [self.access.sign("image", rater, task.kind, task.pair_id, side)[:32] for side in ("left", "right")]

@@ -93,16 +93,22 @@ class Store:
             marks = ", ".join("?" * len(COLUMNS))
             self.connection.executemany(f"INSERT INTO votes ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
 
-    def undo(self, rater: str) -> bool:
-        """Removes a rater's last answer, a skip as a whole; False where there is none."""
+    def last(self, rater: str) -> int | None:
+        """Returns the number of a rater's last answer, which no other answer ever gets; None where there is none."""
+        with self.lock:
+            (found,) = self.connection.execute("SELECT max(id) FROM votes WHERE rater_id = ?", (rater,)).fetchone()
+        return found if found is None else int(found)
+
+    def undo(self, rater: str, vote: int | None) -> bool:
+        """Removes a rater's answer by its number, a skip as a whole; False where it isn't there: it was undone."""
         with self.lock, self._transaction():
-            last = self.connection.execute(
-                "SELECT pair_id, kind, created_at FROM votes WHERE rater_id = ? ORDER BY id DESC LIMIT 1", (rater,)
+            found = self.connection.execute(
+                "SELECT pair_id, kind, created_at FROM votes WHERE rater_id = ? AND id = ?", (rater, vote)
             ).fetchone()
-            if last:
+            if found:
                 where = "rater_id = ? AND pair_id = ? AND kind = ? AND created_at = ?"
-                self.connection.execute(f"DELETE FROM votes WHERE {where}", (rater, *last))
-        return last is not None
+                self.connection.execute(f"DELETE FROM votes WHERE {where}", (rater, *found))
+        return found is not None
 
     def answered(self, rater: str) -> Mapping[tuple[str, str], set[str]]:
         """Returns the questions that a rater has answered, by (pair, kind)."""

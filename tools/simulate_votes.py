@@ -19,7 +19,7 @@ from arena.server import COPIES, GALLERIES
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
-from diffalign.data.votes import SIMULATED, Question, Vote
+from diffalign.data.votes import SIMULATED, Answer, Question, Vote
 from diffalign.evaluation.scores import FOLDER, ImageScores
 
 FILE = Path("data/votes/simulated.parquet")
@@ -45,33 +45,39 @@ def simulate(names: Sequence[str], reward: str, raters: int, limit: int, seed: i
 def scores_of(reward: str, names: Sequence[str]) -> Mapping[str, float]:
     """Returns a reward's scores by SHA-256, in standard deviations; those that it couldn't give are told.
 
-    Where all are equal they stay as they are: noise alone decides.
+    Where all are equal they stay as they are: noise alone decides. Raises UserError where none is there.
     """
     lines = records.read_lines(FOLDER / f"{reward}.jsonl", ImageScores, f"score@{reward}")
     found = {line.sha256: line.scores.get(reward) for line in lines if line.policy in names}
     known = {name: value for name, value in found.items() if value is not None}
+    if not known:
+        raise UserError(f"{FOLDER / reward}.jsonl: expected scores of the images of {', '.join(names)}, found none.")
     if len(known) < len(found):
         sys.stderr.write(
-            f"{reward} couldn't score {len(found) - len(known)} of {len(found)} images: votes on them tie\n"
+            f"{reward} couldn't score {len(found) - len(known)} of {len(found)} images: votes on them skip\n"
         )
-    spread = float(np.std(list(known.values()) or [0.0])) or 1.0
+    spread = float(np.std(list(known.values()))) or 1.0
     return {name: value / spread for name, value in known.items()}
 
 
 def answer(
     task: Task, rater: str, scores: Mapping[str, float], noise: float, rng: random.Random, moment: datetime
 ) -> Vote:
-    """Returns a simulated rater's vote: noise loses always, else the reward decides, or a tie where it has no score."""
+    """Returns a simulated rater's vote: noise loses always, else the reward decides; a skip where it has no score."""
     question: Question = "overall"
     a, b = (scores.get(image.sha256) for image in (task.left, task.right))
-    lead = 0.0 if a is None or b is None else a - b + noise * rng.gauss(0, 2**0.5)
-    said = task.expected or ("a" if lead > TIE else "b" if lead < -TIE else "tie")
+    said: Answer = "skip"
+    if task.expected:
+        said = "a" if task.expected == "a" else "b"
+    elif a is not None and b is not None:
+        lead = a - b + noise * rng.gauss(0, 2**0.5)
+        said = "a" if lead > TIE else "b" if lead < -TIE else "tie"
     return Vote(
         vote_id=sha256_bytes(repr((rater, task.pair_id, task.kind)).encode())[:16],
         pair_id=task.pair_id,
         kind=task.kind,
         question=question,
-        answer="b" if said == "b" else "a" if said == "a" else "tie",
+        answer=said,
         expected=task.expected,
         prompt=task.prompt,
         image_a=task.left.sha256,

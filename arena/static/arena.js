@@ -88,7 +88,7 @@ function answer(value) {
 }
 
 function undo() {
-  if (shown.undo) change("undo", {}, "Taken back.");
+  if (shown.undo) change("undo", { vote: shown.undo }, "Taken back.");
 }
 
 for (const button of buttons) {

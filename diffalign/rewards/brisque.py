@@ -61,7 +61,7 @@ class Brisque:
 
     regression: Regression
     name = "brisque"
-    version = f"1-{SVM.digest}"
+    version = f"2-{SVM.digest}"
     range = (-math.inf, math.inf)
     families = ("live",)
     differentiable = False

@@ -48,7 +48,7 @@ class TextRendering:
 
     read: Read
     name = "ocr"
-    version = f"1-{FINDS.digest}-{READS.digest}"
+    version = f"2-{FINDS.digest}-{READS.digest}"
     range = (0.0, 1.0)
     families = ("ocr",)
     differentiable = False

@@ -51,9 +51,12 @@ def test_undo_takes_back_answer_by_answer_and_a_skip_whole(store):
     store.vote("r2", task(), "overall", "a")
     store.vote("r1", task(), "appeal", "skip")
     assert [vote.answer for vote in store.votes() if vote.rater_id == "r1"] == ["a", "skip", "skip"]
-    assert store.undo("r1")
+    skip = store.last("r1")
+    assert store.undo("r1", skip)
+    assert not store.undo("r1", skip), "it's gone: the one before stays"
     assert dict(store.answered("r1")) == {("p1", "pair"): {"overall"}}
-    assert store.undo("r1") and not store.undo("r1")
+    assert not store.undo("r1", store.last("r2")), "another rater's"
+    assert store.undo("r1", store.last("r1")) and store.last("r1") is None
     assert store.counts() == (1, 1)
 
 

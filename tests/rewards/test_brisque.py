@@ -8,6 +8,7 @@ from diffalign.core import shipped
 from diffalign.core.errors import UserError
 from diffalign.data.pixels import from_uint8
 from diffalign.rewards import reward as rewards
+from diffalign.rewards.parts import natural_scenes
 from diffalign.rewards.reward import Reward
 from tests.helpers import degraded
 from tools.photographs import jpeg
@@ -24,8 +25,15 @@ def scores(reward: Reward, pictures: list[np.ndarray]) -> list[float]:
 
 @pytest.mark.extra
 @pytest.mark.parametrize(("name", "measured"), [("astronaut", (10.8, 30.5, 60.5)), ("coffee", (3, 32, 78))])
-def test_the_packages_own_values(brisque: Reward, name: str, measured: tuple[float, ...]) -> None:
-    """Measured with brisque 0.2.0 on numpy 2.2: the original, and as JPEG of quality 30 and 8."""
+def test_the_packages_own_values(
+    brisque: Reward, name: str, measured: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured with brisque 0.2.0 on numpy 2.2: the original, and as JPEG of quality 30 and 8.
+
+    It counts zeros as positive, which BRISQUE's authors don't: so do we here, by a hair above zero.
+    """
+    fitted = natural_scenes.fitted
+    monkeypatch.setattr(natural_scenes, "fitted", lambda values: fitted(np.where(values == 0, 1e-12, values)))
     picture = degraded.photograph(name)
     found = scores(brisque, [picture, jpeg(picture, 30), jpeg(picture, 8)])
     assert [-score for score in found] == pytest.approx(measured, abs=0.6)

@@ -4,8 +4,12 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
+
 from arena.plan import Image, Task
 from diffalign.core import records
+from diffalign.core.errors import UserError
+from diffalign.data.votes import read
 from diffalign.evaluation.scores import ImageScores
 from diffalign.generation import gallery
 from stages import people
@@ -35,17 +39,22 @@ def test_they_go_from_scores_to_figures(tmp_path, monkeypatch, capsys):
     assert (found.simulated, found.raters, found.votes) == (True, 3, 30)
     assert (found.checks.answered, found.checks.passed) == (9, 9)
     assert found.win_rates[0].policy == "dpo" and found.win_rates[0].win_rate > 0.8
+    records.write_lines(Path("metrics/scores/oracle.jsonl"), lines[:-1])  # the last image of dpo's has no score
+    simulate_votes.main()
+    votes = [vote for vote in read(Path("data/votes")) if vote.kind == "pair"]
+    assert {vote.prompt for vote in votes if vote.answer == "skip"} == {PROMPTS[-1]}
+    with pytest.raises(UserError, match="expected scores of the images of nobody, found none"):
+        simulate_votes.scores_of("oracle", ["nobody"])
 
 
-def test_images_without_a_score_tie_and_are_told(tmp_path, monkeypatch, capsys):
+def test_images_without_a_score_are_skipped_and_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     about = {"policy": "x", "file": "1.png", "prompt": "a disc", "prompt_index": 0, "seed": 0}
     lines = [ImageScores(sha256=name, scores={"oracle": value}, **about) for name, value in (("1", None), ("2", 0.5))]
     records.write_lines(Path("metrics/scores/oracle.jsonl"), lines)
     scores = simulate_votes.scores_of("oracle", ["x"])
     assert scores == {"2": 0.5}
-    assert "couldn't score 1 of 2 images: votes on them tie" in capsys.readouterr().err
+    assert "couldn't score 1 of 2 images: votes on them skip" in capsys.readouterr().err
     task = Task("pair", "p", "a disc", 0, Image("1", "x"), Image("2", "y"), ("overall",))
-    assert (
-        simulate_votes.answer(task, "simulated-0", scores, 1.0, random.Random(0), simulate_votes.START).answer == "tie"
-    )
+    said = simulate_votes.answer(task, "simulated-0", scores, 1.0, random.Random(0), simulate_votes.START)
+    assert said.answer == "skip", "a tie would be an opinion"

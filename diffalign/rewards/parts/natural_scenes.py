@@ -76,10 +76,11 @@ def halved(luminance: Floats) -> Floats:
 def fitted(values: Floats) -> Floats:
     """Fits an asymmetric generalised Gaussian to values by moments: [exponent, mean, left and right variance].
 
-    Lasmar, Stitou and Berthoumieu 2009, as BRISQUE's authors do it. All four are NaN where no value lies on one side.
+    Lasmar, Stitou and Berthoumieu 2009, as BRISQUE's authors do it: zeros, which black areas have, lie on neither
+    side. All four are NaN where no value lies on one side.
     """
-    left, right = values[values < 0], values[values >= 0]
-    if not left.size or not right.any():
+    left, right = values[values < 0], values[values > 0]
+    if not left.size or not right.size:
         return np.full(4, np.nan)
     spread_l, spread_r = np.sqrt(np.mean(left**2)), np.sqrt(np.mean(right**2))
     skew = spread_l / spread_r

@@ -3,12 +3,22 @@
 import re
 from collections.abc import Sequence
 
-QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
+QUOTED = re.compile(
+    r"""
+    "([^"]*)" | “([^”]*)”
+    | (?<!\w)'(?!\s|n'\s)((?:[^'"“”]|(?<=\w)'(?=\w))*)(?<!\s)'(?!\w)    # not dogs', nor rock 'n' roll
+    | ‘((?:[^‘’"“”]|(?<=\w)’(?=\w))*)’(?!\w)                            # ’ within a word is an apostrophe
+    """,
+    re.VERBOSE,
+)
 
 
 def words(prompt: str) -> list[str]:
-    """Returns what stands between double quotes in a prompt, straight or curly, as `plain` has it; none is empty."""
-    found = (plain(straight or curly) for straight, curly in QUOTED.findall(prompt))
+    """Returns what stands between quotes in a prompt, as `plain` has it; none is empty.
+
+    Quotes are double or single, straight or curly; single ones stand at words' ends, so that apostrophes are none.
+    """
+    found = (plain("".join(groups)) for groups in QUOTED.findall(prompt))
     return [word for word in found if word]
 
 

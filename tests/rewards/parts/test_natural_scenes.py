@@ -41,6 +41,13 @@ def test_a_skewed_fit_by_hand() -> None:
     assert [mean, left, right] == pytest.approx([1, 2, 8], rel=0.03)
 
 
+def test_zeros_lie_on_neither_side() -> None:
+    """As in the authors' C++: second moments are 4 and 1 of the values beside zero; zeros count in the ratio alone."""
+    found = natural_scenes.fitted(np.array([-2.0, -2, 1, 1, 0, 0, 0, 0]))
+    assert found[2:].tolist() == [4, 1]
+    assert np.isnan(natural_scenes.fitted(np.array([-1.0, 0, 0]))).all()
+
+
 def test_the_window_is_a_gaussian_of_seven_pixels() -> None:
     image = np.random.default_rng(1).random((20, 23))
     y, x = np.mgrid[-3:4, -3:4]

@@ -11,12 +11,18 @@ from diffalign.rewards.parts import quoted
         ('a shop with the sign "Open Late"', ["openlate"]),
         ("a mug that says “Hello”", ["hello"]),
         ('"A" and "b c"', ["a", "bc"]),
+        ("A storefront with 'Hello World' written on it.", ["helloworld"]),
+        ("a shirt that says ‘Diffusion’, and 'Go'.", ["diffusion", "go"]),
+        ("a sign: 'Don't walk', another: ‘It’s on’", ["don'twalk", "it’son"]),
+        ("'Say \"hi\"'", ["hi"]),
         ("the cat's bowl", []),
+        ("the dogs' bowls and the cats' toys don't match; '80s cars, rock 'n' roll", []),
+        ("the dog’s bowls and the cats’ toys", []),
         ('an empty "" or blank "  " sign', []),
         ('one lonely " mark', []),
     ],
 )
-def test_words_between_double_quotes(prompt: str, expected: list[str]) -> None:
+def test_words_between_quotes(prompt: str, expected: list[str]) -> None:
     assert quoted.words(prompt) == expected
 
 
