@@ -30,6 +30,7 @@ from diffalign.evaluation.scores import Scored
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
+from diffalign.reporting.ingested import read_ingested
 from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
@@ -90,13 +91,14 @@ def shown_images(params: "Params") -> dict[str, Gallery]:
 def judged_images(params: "Params", shown: Mapping[str, Gallery], scored: Mapping[str, Scored]) -> Judged:
     """Reads the scores of all policies' images; UserError where they are of other images."""
     settings = params.evaluate
+    families = families_of(params)
     return Judged(
         galleries=shown,
         scores={name: scores.read_images(name, shown) for name in scored},
         interval=Interval(settings.bootstrap, settings.confidence, settings.seed),
         bands={name: one.tie_band for name, one in scored.items()},
-        families={name: one.reward.families for name, one in scored.items()},
-        policies={name: learnt(policy, settings.families) for name, policy in params.policies.items()},
+        families={name: (name, *one.reward.families) for name, one in scored.items()},
+        policies={name: learnt(policy, families) for name, policy in params.policies.items()},
     )
 
 
@@ -111,6 +113,11 @@ def raised_or_quiet(
     found = alarm_figures.listed(settings.alarms, settings.baseline, judged, compared, scored, seen)
     alarm_figures.say(found)
     return found
+
+
+def families_of(params: "Params") -> list[str]:
+    """Returns the tags of the preferences: those in params, and a reward's and its name where it answered."""
+    return list(dict.fromkeys([*params.evaluate.families, *read_ingested().families]))
 
 
 def learnt(policy: "Policy", families: list[str]) -> Learnt:

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def run(params: "Params", reward: str, to: Path, margin: float) -> str:
         sys.stderr.write(f"relabel: {reward} can't score {unscored} of {len(rows)} comparisons: left out\n")
     if not answered:
         raise UserError(f"relabel: expected comparisons that {reward} can score in {COMPARISONS}, found none.")
-    write(answered, to, f"{SCORER}{reward} v{judge.reward.version}")
+    write(answered, to, f"{SCORER}{reward} v{judge.reward.version}", (reward, *judge.reward.families))
     return told(answered, len(table), to)
 
 
@@ -54,7 +55,7 @@ def once(rows: list[Row]) -> list[Row]:
     return list(first.values())
 
 
-def write(rows: list[Row], to: Path, note: str) -> None:
+def write(rows: list[Row], to: Path, note: str, families: Sequence[str]) -> None:
     """Writes a file for each split; the folder is there with all of them, or not at all."""
     progress, number = Progress("relabel: writes comparisons", len(rows)), 0
     with publishing.replacing(to) as new:
@@ -62,7 +63,7 @@ def write(rows: list[Row], to: Path, note: str) -> None:
             of_split = [row for row in rows if row["split"] == split]
             if of_split:
                 path = new / f"{name}-00000-of-00001.parquet"
-                pickapic_file.write(path, of_split, COMPARISONS, note, number, progress.update)
+                pickapic_file.write(path, of_split, COMPARISONS, note, families, number, progress.update)
             number += len(of_split)
 
 

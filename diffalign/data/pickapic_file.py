@@ -1,5 +1,6 @@
 """Writes comparisons into Parquet files with the columns of Pick-a-Pic, as `sources/pickapic.py` reads them."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from diffalign.core import files
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.sources.pickapic import COLUMNS, SIMULATED
+from diffalign.data.sources.pickapic import COLUMNS, FAMILIES, SIMULATED
 
 LABELS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5)}
 CHUNK = 500
@@ -17,12 +18,21 @@ CHUNK = 500
 Row = dict[str, Any]
 
 
-def write(path: Path, rows: Sequence[Row], folder: Path, note: str, first: int, done: Callable[[int], None]) -> None:
+def write(
+    path: Path,
+    rows: Sequence[Row],
+    folder: Path,
+    note: str,
+    families: Sequence[str],
+    first: int,
+    done: Callable[[int], None],
+) -> None:
     """Writes comparisons, as plain values, with their images from `folder`; all have an answer among LABELS.
 
-    `note` says who answered, in the file's own metadata; `first` numbers the rows. `done` is told of each chunk.
+    `note` says who answered, and `families` are its tags, in the file's own metadata; `first` numbers the rows. `done`
+    is told of each chunk.
     """
-    schema = pa.schema(list(COLUMNS.items()), {SIMULATED: note})
+    schema = pa.schema(list(COLUMNS.items()), {SIMULATED: note, FAMILIES: json.dumps(list(families))})
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.writing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for start in range(0, len(rows), CHUNK):

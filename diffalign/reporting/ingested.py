@@ -25,6 +25,10 @@ class Ingested(Record):
     rejects: dict[str, Annotated[int, Field(ge=0)]]
     simulated: bool
     """True where the raters are programs; the comparisons say so of themselves."""
+    notes: tuple[str, ...] = ()
+    """How they answered, as the files say it."""
+    families: tuple[str, ...] = ()
+    """Tags of the rewards that answered, and their names: judges that share one are in-family."""
 
 
 def read_ingested(path: Path = FILE) -> Ingested:

@@ -1,5 +1,6 @@
 """`relabel`: a reward's answers as a source that ingest reads; who answered, what is left out, ties by margin."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.generation.pipeline import png
 from diffalign.shapes import oracle, scenes
-from stages import ingest
+from stages import evaluate, ingest
 from tests.helpers import pickapic
 from tests.helpers.project import make_params
 
@@ -60,7 +61,15 @@ def test_the_rewards_answers_come_through_ingest(params: Params, capsys: pytest.
     assert {r["rater_id"] for r in found} == {NAME}
     sides = [(r["prompt"], r["image_a"], r["image_b"]) for r in before]
     assert all((r["prompt"], r["image_a"], r["image_b"]) in sides for r in found)
-    assert '"simulated": true' in Path("metrics/ingest.json").read_text()
+    told = json.loads(Path("metrics/ingest.json").read_text())
+    assert told["simulated"] and told["notes"] == [NAME] and told["families"] == ["oracle", "shapes"]
+
+
+def test_the_reward_that_answered_is_in_family(params: Params) -> None:
+    """It would else stand among the judges that are held out from what the policies learnt."""
+    relabel.run(params, "oracle", Path("data/raw/ai"), 0.0)
+    read_again(params, "data/raw/ai")
+    assert "oracle" in evaluate.families_of(params)
 
 
 def test_scores_within_the_margin_tie(params: Params) -> None:

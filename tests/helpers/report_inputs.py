@@ -100,7 +100,14 @@ def write_inputs(folder: Path, size: int = 64) -> None:
     )
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
-    counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects, "simulated": True}
+    counts = {
+        "schema": 1,
+        "rows": 2250,
+        "comparisons": 2238,
+        "rejects": rejects,
+        "simulated": True,
+        "notes": ["20 raters on an oracle"],
+    }
     write_json(folder / "metrics/ingest.json", counts)
 
 

@@ -248,7 +248,7 @@ def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: Params)
 
 def test_what_people_answered_is_not_called_simulated(project: Params) -> None:
     counts = json.loads(Path("metrics/ingest.json").read_text())
-    write_json(Path("metrics/ingest.json"), counts | {"simulated": False})
+    write_json(Path("metrics/ingest.json"), counts | {"simulated": False, "notes": []})
     page = Page(written(project))
     assert "raters are simulated" not in page.text and "oracle is in-family" not in page.text
 

@@ -95,6 +95,8 @@ def test_rows_become_comparisons():
             {"file": "deep/er/train-0.parquet", "rows": 5, "split": "train", "known_by": "the word train in its name"}
         ],
         "left_out": {},
+        "notes": [],
+        "families": [],
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons.table import Answer, Split
@@ -35,6 +36,8 @@ COLUMNS: dict[str, pa.DataType] = {
 
 SIMULATED = "diffalign.simulated"
 """The key in a Parquet file's own metadata under which a simulation says what it simulated."""
+FAMILIES = "diffalign.families"
+"""The key of the tags of who answered, as JSON: a judge that shares one has learnt, or made, these very answers."""
 SCORER = "simulated: "
 """What such a text begins with where a reward answered all rows of the file: it's the rater then."""
 
@@ -69,6 +72,7 @@ class PickAPic:
         self.rows = sum(self.counts)
         self.notes = {file.path: parquet.note(file.path, SIMULATED) or "" for file in self.files}
         self.simulated = any(self.notes.values())
+        self.families = {tag for file in self.files for tag in _families(file.path)}
         if not self.rows:
             raise UserError(f"{path} (data.path): expected rows, its {len(self.files)} Parquet files have none.")
 
@@ -104,7 +108,24 @@ class PickAPic:
             {"file": file.name, "rows": rows, "split": file.split, "known_by": file.known_by}
             for file, rows in zip(self.files, self.counts, strict=True)
         ]
-        return {"files": len(self.files), "file_splits": known, "left_out": self.left_out}
+        notes = sorted({text for text in self.notes.values() if text})
+        families = sorted(self.families)
+        return {
+            "files": len(self.files),
+            "file_splits": known,
+            "left_out": self.left_out,
+            "notes": notes,
+            "families": families,
+        }
+
+
+def _families(path: Path) -> list[str]:
+    """Returns the tags of who answered, of a file's own metadata; none without, UserError if they can't be read."""
+    text = parquet.note(path, FAMILIES)
+    try:
+        return [] if text is None else TypeAdapter(list[str]).validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{path}: {FAMILIES}: expected a JSON list of tags, found {text!r:.80}.") from error
 
 
 def _checked(path: Path, found: list[files.File]) -> list[int]:

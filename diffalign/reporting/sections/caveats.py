@@ -4,23 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffalign.evaluation.results import Judge
+from diffalign.reporting.ingested import Ingested
 from diffalign.reporting.material import Material
 
 
 def context(report: Material) -> dict[str, Any]:
     """Returns the caveats."""
-    return {"caveats": caveats(report.results.rewards, report.ingested.simulated)}
+    return {"caveats": caveats(report.results.rewards, report.ingested)}
 
 
-def caveats(judges: Sequence[Judge], simulated: bool) -> list[str]:
+def caveats(judges: Sequence[Judge], ingested: Ingested) -> list[str]:
     """Returns what is simulated (the comparisons say so of themselves), and what the figures don't say."""
-    found = []
-    if simulated:
-        found.append(
-            "The raters are simulated: programs that prefer what the oracle prefers, with a taste of their own and "
-            "noise. No person answered. Captions and pictures are of a small procedural world."
-        )
-    if simulated and any(judge.name == "oracle" for judge in judges):
+    found = [f"The raters are simulated: {note.removeprefix('simulated: ')}." for note in ingested.notes]
+    simulated = ingested.simulated
+    if simulated and not found:
+        found.append("The raters are simulated, some or all: programs answered.")
+    if any(judge.name == "oracle" for judge in judges):
+        found.append("Captions and pictures are of a small procedural world, which the oracle reads.")
+    if any(judge.name == "oracle" for judge in judges) and any("oracle" in note for note in ingested.notes):
         found.append(
             "The oracle is in-family: it made the labels that the policies learnt from, and it judges them here. It "
             "shows that the pipeline optimises what it was given, not that people would agree."

@@ -19,8 +19,9 @@ def context(report: Material) -> dict[str, Any] | None:
     sets = list(dict.fromkeys(row.set for row in rows))
     voted = people(report) if len(sets) == 1 else {}  # votes aren't told apart by set
     judges = [{"name": judge.name, "families": judge.families} for judge in report.results.rewards]
+    voters = "simulated voters" if report.people and report.people.simulated else "people"
     return {
-        "judges": [*judges, *([{"name": "people", "families": ()}] if voted else [])],
+        "judges": [*judges, *([{"name": voters, "families": ()}] if voted else [])],
         "sets": [of_set(report, name, voted) for name in sets],
         "baseline": report.roles.baseline,
         "level": 1 - report.settings.interval.confidence,
