@@ -66,10 +66,10 @@ def stage(
             f"stage {name}: DIFFALIGN_LAUNCHER=external is for train, which runs in many processes; unset it."
         )
     if base == "train" and not (place and place.rank):
-        from diffalign.rewards import reward
+        from diffalign.planning import missing
 
-        for message in reward.lacking(values.model_dump()["rewards"]):
-            sys.stderr.write(f"stage {name}: later score@REWARD will fail: {message}\n")
+        for message in missing.messages(values.model_dump()):
+            sys.stderr.write(f"stage {name}: a later stage will fail: {message}\n")
     later = place is not None and place.rank > 0  # the first of a launcher's processes tells of all
     with nullcontext() if later else stage_run(name, raw):
         work = importlib.import_module(f"stages.{base}").run
@@ -87,11 +87,11 @@ def run(
     from diffalign.config.load import load
 
     params = load()  # first: its errors don't wait for Prefect
-    from diffalign.rewards import reward
+    from diffalign.planning import missing
     from flows.align import PipelineFailed, align
     from flows.serving import check_api
 
-    if messages := reward.lacking(params.model_dump()["rewards"]):
+    if messages := missing.messages(params.model_dump()):
         raise UserError("\n".join(messages))
     check_api()
     try:
@@ -109,11 +109,10 @@ def plan() -> None:
 
     params = load()  # first: its errors don't wait for PyTorch
     sys.stderr.write("plan: loads PyTorch and measures this machine\n")
-    from diffalign.planning import planner
-    from diffalign.rewards import reward
+    from diffalign.planning import missing, planner
 
     typer.echo(planner.text(params, planner.this_machine()))
-    for message in reward.lacking(params.model_dump()["rewards"]):
+    for message in missing.messages(params.model_dump()):
         typer.echo(f"missing: {message}")
 
 

@@ -27,7 +27,8 @@ def run(params: "Params") -> None:
     """Writes `data/comparisons` and `metrics/ingest.json` from the raw rows at data.path.
 
     Raises UserError for data that isn't as data.source expects, a damaged file, names that leave a split open, a full
-    disk, a prompt set that isn't there, and where no row can be used; nothing is left in `data/comparisons` then.
+    disk, a prompt set that isn't there, and where no row can be used, or no vote learned from; nothing is left in
+    `data/comparisons` then.
     """
     data = params.data
     source = sources.load(data.source, Path(data.path), data.settings)
@@ -41,6 +42,7 @@ def run(params: "Params") -> None:
             reasons = ingest.REASONS | dict(source.reasons)
             ledger = Ledger(writer, data.source, prompts, data.repeats, reasons, screen(params))
             ingest.ingest(source, ledger, examine)
+            sources.check_splits(source, ledger.split_sizes)
         files.write_json(METRICS, ledger.metrics() | source.about() | {"simulated": source.simulated})
 
 

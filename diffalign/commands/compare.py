@@ -16,7 +16,7 @@ from diffalign.commands.compare_models import Asked
 from diffalign.commands.judges import Judge
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
-from diffalign.evaluation import scoring, skills, win_rates
+from diffalign.evaluation import scores, scoring, skills, win_rates
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.results import Comparison, Evaluation, JudgeAccuracy, Learnt
 from diffalign.evaluation.win_rates import Judged
@@ -25,7 +25,7 @@ from diffalign.generation.gallery import Gallery
 from diffalign.rewards import reward as rewards
 
 if TYPE_CHECKING:
-    from diffalign.config.params import Params
+    from diffalign.config.params import Evaluate, Params
 
 OUT = files.RUNS / "compare"
 
@@ -53,8 +53,7 @@ def run(params: "Params", a: str, b: str, options: Options) -> str:
     with files.lock(out):
         shown = sides(params, dict(zip(names, (a, b), strict=True)), options, out)
         galleries.check_comparable(shown.values())
-        interval = Interval(params.evaluate.bootstrap, params.evaluate.confidence, params.evaluate.seed)
-        judged = judged_by(loaded, shown, interval)
+        judged = judged_by(loaded, shown, params.evaluate)
         found = compared(names[0], judged, loaded)
         for row in found.comparisons:
             win_rates.say_missing(row, judged)
@@ -80,16 +79,23 @@ def sides(params: "Params", given: Mapping[str, str], options: Options, out: Pat
     return {name: compare_models.make(params, name, where, asked, out / "images") for name, where in given.items()}
 
 
-def judged_by(loaded: Sequence[Judge], shown: Mapping[str, Gallery], interval: Interval) -> Judged:
-    """Scores both sides' images by every judge."""
+def judged_by(loaded: Sequence[Judge], shown: Mapping[str, Gallery], settings: "Evaluate") -> Judged:
+    """Scores both sides' images by every judge, and some of the first side's again: what that moves is a tie."""
+    found = {
+        one.name: {name: scoring.score_gallery(g, one.score, one.name, one.cache) for name, g in shown.items()}
+        for one in loaded
+    }
+    a, bands = next(iter(shown)), {}
+    for one in loaded:
+        first = found[one.name][a][one.name]
+        bands[one.name] = scores.band(
+            scoring.score_again(shown[a], first, one.score, one.name, settings.rescored, one.cache)
+        )
     return Judged(
         galleries=shown,
-        scores={
-            one.name: {name: scoring.score_gallery(g, one.score, one.name, one.cache) for name, g in shown.items()}
-            for one in loaded
-        },
-        interval=interval,
-        bands=dict.fromkeys((one.name for one in loaded), 0.0),
+        scores=found,
+        interval=Interval(settings.bootstrap, settings.confidence, settings.seed),
+        bands=bands,
         families={one.name: one.reward.families for one in loaded},
         policies={name: Learnt(method="none", seed=None, families=()) for name in shown},
     )
@@ -97,7 +103,7 @@ def judged_by(loaded: Sequence[Judge], shown: Mapping[str, Gallery], interval: I
 
 def compared(a: str, judged: Judged, loaded: Sequence[Judge]) -> Evaluation:
     """Returns all figures of B over A, in the schema of metrics/evaluate.json."""
-    unasked: dict[str, Any] = {"accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0, "tie_band": 0.0}
+    unasked: dict[str, Any] = {"accuracy": None, "ci_low": None, "ci_high": None, "pairs": 0}
     return Evaluation(
         schema=3,
         comparisons=win_rates.over_baseline(a, judged),
@@ -105,7 +111,9 @@ def compared(a: str, judged: Judged, loaded: Sequence[Judge]) -> Evaluation:
         categories=win_rates.by_category(a, judged),
         over_seeds=[],
         implicit_reward=[],
-        rewards=[JudgeAccuracy(**rewards.describe(one.reward), **unasked) for one in loaded],
+        rewards=[
+            JudgeAccuracy(**rewards.describe(one.reward), **unasked, tie_band=judged.bands[one.name]) for one in loaded
+        ],
         skills=tuple(skills.rates(judged.galleries, judged.scores, judged.interval)),
         alarms=[],
         policies=dict(judged.policies),

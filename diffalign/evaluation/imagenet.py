@@ -41,7 +41,11 @@ def features(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
 
 @cache
 def loaded(device: str) -> Network:
-    """Loads the network once a process; its checksum says that it's the network that is built here."""
+    """Loads the network once a process; its checksum says that it's the network that is built here.
+
+    The file is a PyTorch pickle, read without risk: only after its bytes were found to be the pinned ones, and with
+    `weights_only`, which makes tensors and plain containers and calls nothing that the file names.
+    """
     state = torch.load(shipped.path(WEIGHTS), map_location="cpu", weights_only=True)
     return efficientnet.build(state, device)
 

@@ -67,9 +67,14 @@ class Scored(Record):
 
     @property
     def tie_band(self) -> float:
-        """Returns the difference up to which scores tie: 95% of images scored twice differ by no more; 0 without."""
-        twice = np.array(self.rescored).reshape(-1, 2)
-        return float(np.quantile(np.abs(twice[:, 0] - twice[:, 1]), 0.95)) if len(twice) else 0.0
+        """Returns the difference up to which scores tie; see `band`."""
+        return band(self.rescored)
+
+
+def band(rescored: Sequence[tuple[float, float]]) -> float:
+    """Returns the difference up to which scores tie: 95% of images scored twice differ by no more; 0 without."""
+    twice = np.array(rescored).reshape(-1, 2)
+    return float(np.quantile(np.abs(twice[:, 0] - twice[:, 1]), 0.95)) if len(twice) else 0.0
 
 
 def stage(reward: str) -> str:

@@ -79,8 +79,8 @@ class Brisque:
 
 
 def check(settings: "Settings") -> None:
-    """Raises UserError unless its package is installed; no file is read."""
-    shipped.present(SVM)
+    """Raises UserError unless its package is installed with the file that is expected."""
+    shipped.path(SVM)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

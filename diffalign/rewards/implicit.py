@@ -35,6 +35,9 @@ from diffalign.rewards.reward import Reward
 if TYPE_CHECKING:
     from diffalign.config.rewards.implicit import Settings
 
+MADE = Path("models/policies")
+"""The folder where stage train puts policies."""
+
 
 @dataclass(frozen=True)
 class Implicit:
@@ -84,14 +87,26 @@ class Implicit:
         return torch.cat(found)
 
 
-def load(settings: "Settings", device: torch.device | str) -> Reward:
-    """Loads the policy and its reference; UserError where a folder isn't what it should be."""
+def check(settings: "Settings") -> None:
+    """Raises UserError where the policy isn't there, unless it's one that this project may train first."""
+    if Path(settings.policy).parent != MADE:
+        trained(settings)
+
+
+def trained(settings: "Settings") -> Path:
+    """Returns the policy's folder; UserError where it isn't one."""
     folder = Path(settings.policy)
     if not (folder / "policy.json").is_file():
         raise UserError(
             f"rewards.implicit.policy: expected a trained policy's folder, found no policy.json in {folder}. "
             "Train it first: `dvc repro train@NAME`."
         )
+    return folder
+
+
+def load(settings: "Settings", device: torch.device | str) -> Reward:
+    """Loads the policy and its reference; UserError where a folder isn't what it should be."""
+    folder = trained(settings)
     model = networks.load(settings.family, settings.model, ("vae", "text"), device)
     model.load_denoiser(Path(settings.init))
     policy = policies.load_policy(settings.family, settings.model, folder, device, ())

@@ -44,8 +44,8 @@ class Safe:
 
 
 def check(settings: "Settings") -> None:
-    """Raises UserError unless its package is installed; no file is read."""
-    shipped.present(open_nsfw.WEIGHTS)
+    """Raises UserError unless its package is installed with the file that is expected."""
+    shipped.path(open_nsfw.WEIGHTS)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

@@ -69,8 +69,9 @@ class TextRendering:
 
 
 def check(settings: "Settings") -> None:
-    """Raises UserError unless its package is installed; no file is read."""
-    shipped.present(READS)
+    """Raises UserError unless its package is installed with the files that are expected."""
+    for file in (FINDS, READS):
+        shipped.path(file)
 
 
 def load(settings: "Settings", device: torch.device | str) -> Reward:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffalign.commands import compare, compare_models
+from diffalign.commands import compare, compare_folders, compare_models
 from diffalign.commands.compare import Options, labels, slug
+from diffalign.commands.judges import Judge
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
+from diffalign.evaluation import score_cache
 from diffalign.generation import writer
 from diffalign.generation.pipeline import png
+from diffalign.rewards import reward as rewards
 from diffalign.shapes import scenes
 from tests.helpers.project import make_params
 from tests.helpers.tiny import make_model
@@ -79,6 +83,25 @@ def test_two_folders_are_paired_by_names(params: Params, capsys: pytest.CaptureF
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     assert "how these images were made isn&#39;t known" in page and "Same prompt: a, b." in page
     assert "b beats a" not in page  # of three images: its interval holds a half
+
+
+def test_what_scoring_twice_moves_is_a_tie(params: Params) -> None:
+    """In a batch A's images get 1e-6 more than alone, as rounding does; B's lie below by no more: no win, no loss."""
+    for i in range(3):
+        put(f"a/{i}.png", drawn(RED), RED)
+        put(f"b/{i}.png", drawn(BLUE), None)
+    reward = rewards.load("oracle", {}, "cpu")
+
+    def score(images: Sequence[np.ndarray], prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        bright = np.array([image.mean() > 128 for image in images])
+        return {"oracle": 0.5 + 1e-6 * bright * (len(images) > 1)}
+
+    judge = Judge(reward, score, score_cache.opened("oracle", "test", {}, True))
+    shown = compare_folders.read({"a": Path("a"), "b": Path("b")}, None, 64 * 64)
+    judged = compare.judged_by([judge], shown, params.evaluate)
+    found = compare.compared("a", judged, [judge])
+    assert (found.comparisons[0].wins, found.comparisons[0].ties, found.comparisons[0].losses) == (0, 3, 0)
+    assert found.rewards[0].tie_band == judged.bands["oracle"] == pytest.approx(1e-6)
 
 
 def test_images_of_two_sizes_are_refused(params: Params) -> None:

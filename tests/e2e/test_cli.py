@@ -71,7 +71,7 @@ def test_a_judge_without_its_weights_is_told_before_anything_runs(tmp_path: Path
     assert done.returncode == 2 and "python pipeline.py fetch --rewards pickscore" in done.stderr
     assert not (project / "data").exists()
     told = cli(project, "stage", "train@dpo").stderr
-    assert "stage train@dpo: later score@REWARD will fail: rewards.pickscore.path" in told
+    assert "stage train@dpo: a later stage will fail: rewards.pickscore.path" in told
 
 
 def test_an_unknown_stage(project: Path) -> None:

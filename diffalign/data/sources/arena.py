@@ -1,5 +1,6 @@
 """People's votes from the arena: a folder of votes (`data/votes.py`), each vote on a pair a comparison."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,12 @@ REASONS = {
     "check": "a check of the rater's attention",
     "failed_checks": votes.RULE,
 }
+HELD_OUT = (
+    "Votes are split by their prompts' hash, which also chose the test split's prompts (data.test): votes on images "
+    "for these land there again. To train on votes, vote on images for other prompts: a list of your own in prompts/, "
+    "named in generate.prompts. See docs/arena.md, Votes to train on."
+)
+"""The reason why votes may be held out, and what to do."""
 BATCH = 64
 """Votes of a batch: as many pairs of images are in memory."""
 
@@ -64,6 +71,20 @@ class Arena:
     def about(self) -> dict[str, Any]:
         """Returns the number of raters, and of those who failed the checks."""
         return {"files": len(list(self.path.glob("*.parquet"))), "raters_failed_checks": len(self.failed)}
+
+    def check_splits(self, sizes: Mapping[str, int]) -> None:
+        """Raises UserError where no vote can be learned from; says on stderr where most of them are held out."""
+        total, test, train = sum(sizes.values()), sizes["test"], sizes["train"]
+        if not train:
+            raise UserError(
+                f"{self.path} (data.path): all {total} votes are held out, {test} of them in the test split: none is "
+                f"left to train on. {HELD_OUT}"
+            )
+        if 2 * train < total:
+            sys.stderr.write(
+                f"careful: only {train} of {total} votes are in the train split, {test} of {total} votes are in test. "
+                f"{HELD_OUT}\n"
+            )
 
     def _record(self, row: int, vote: Vote) -> Candidate | Reject:
         failed = vote.rater_id in self.failed

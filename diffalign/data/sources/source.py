@@ -88,6 +88,12 @@ def load(name: str, path: Path, settings: Mapping[str, Any]) -> Source:
     return source
 
 
+def check_splits(source: Source, sizes: Mapping[str, int]) -> None:
+    """Lets a source judge how many comparisons are in each split, where it offers `check_splits(sizes)`."""
+    if hasattr(source, "check_splits"):
+        source.check_splits(sizes)
+
+
 def check_settings(kind: type[S], settings: Mapping[str, Any]) -> S:
     """Returns a source's settings, typed; raises one UserError that lists every error under `data.settings`."""
     try:

@@ -13,14 +13,15 @@ from diffalign.config.load import parse
 from diffalign.core.errors import UserError
 from diffalign.data import votes
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.splits import PromptSplits
 from stages import ingest
 from tests.helpers import pickapic
 from tests.helpers.project import REPO
 from tests.helpers.voters import flipped, vote
 
 FOLDER = Path("data/votes")
-IMAGES = {name: pickapic.image(seed, format_="PNG") for seed, name in enumerate("xyz")}
-X, Y, Z = (hashlib.sha256(data).hexdigest() for data in IMAGES.values())
+IMAGES = {name: pickapic.image(seed, format_="PNG") for seed, name in enumerate("xyzw")}
+X, Y, Z, W = (hashlib.sha256(data).hexdigest() for data in IMAGES.values())
 SETTINGS = {"axis": "overall", "failed_checks": "drop"}
 
 
@@ -28,7 +29,7 @@ SETTINGS = {"axis": "overall", "failed_checks": "drop"}
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (FOLDER / votes.IMAGES).mkdir(parents=True)
-    for digest, data in zip((X, Y, Z), IMAGES.values(), strict=True):
+    for digest, data in zip((X, Y, Z, W), IMAGES.values(), strict=True):
         (FOLDER / votes.IMAGES / digest).write_bytes(data)
 
 
@@ -40,9 +41,9 @@ def write(*rows, name="arena"):
     pq.write_table(votes.table(rows), FOLDER / f"{name}.parquet")
 
 
-def run(**settings):
+def run(shares=0.0, **settings):
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["data"] |= {"source": "arena", "path": str(FOLDER), "validation": 0.0, "test": 0.0}
+    raw["data"] |= {"source": "arena", "path": str(FOLDER), "validation": shares, "test": shares}
     raw["data"]["settings"] = SETTINGS | settings
     ingest.run(parse(raw))
     return json.loads(Path("metrics/ingest.json").read_text())
@@ -88,6 +89,28 @@ def test_simulated_voters_are_named_and_files_are_put_together():
     write(one(1, rater_id="simulated-0"), name="other")
     metrics = run()
     assert (metrics["simulated"], metrics["comparisons"], metrics["files"]) == (True, 2, 2)
+
+
+def prompts_by(split, count):
+    """Prompts that the hash puts in a split, at shares of 0.1 each."""
+    splits = PromptSplits((), 0.1, 0.1)
+    found = (f"a disc, number {n}" for n in range(1000))
+    return [prompt for prompt in found if splits.of(prompt) == split][:count]
+
+
+def test_votes_on_test_prompts_leave_nothing_to_train_on(capsys):
+    """The test split's prompts were chosen by the hash that splits votes: the error names it and what to do."""
+    test = [one(n, prompt=prompt) for n, prompt in enumerate(prompts_by("test", 3))]
+    write(*test)
+    with pytest.raises(UserError, match=r"all 3 votes are held out, 3 of them in the test.*data\.test.*docs/arena\.md"):
+        run(shares=0.1)
+    assert not Path("data/comparisons").exists()
+    write(*test, *(one(n, prompt=prompt, image_a=Z, image_b=W) for n, prompt in enumerate(prompts_by("train", 2), 5)))
+    assert run(shares=0.1)["splits"] == {"train": 2, "validation": 0, "test": 3}
+    assert "3 of 5 votes" in capsys.readouterr().err
+    write(*(one(n, prompt=prompt) for n, prompt in enumerate(prompts_by("train", 5))))
+    run(shares=0.1)
+    assert "votes" not in capsys.readouterr().err
 
 
 def test_images_that_are_gone_or_damaged():
