@@ -127,7 +127,7 @@ def test_the_page_has_a_section_with_code_for_every_axis() -> None:
     text = (REPO / "docs/extending.md").read_text()
     sections = re.split(r"^## ", text, flags=re.MULTILINE)
     bare = [part.splitlines()[0] for part in sections[1:] if not BLOCK.search(part)]
-    assert bare == ["What runs again", "A preset"]
+    assert bare == ["What runs again", "A prompt set", "A preset"]
 
 
 def test_nobody_elses_stage_depends_on_the_new_code(tree: Path) -> None:

@@ -34,6 +34,8 @@ class Project:
             self.write(name, "stand-in")
         (folder / "metrics/rewards").mkdir(parents=True)  # git has it, with a .gitkeep
         (folder / "data/votes").mkdir(parents=True)  # nobody has voted
+        for name in ("filters", "prompts"):  # of the user's own
+            (folder / name).mkdir()
         Repo.init(str(folder), no_scm=True).close()
         with self.dvc() as dvc:
             for out in (out for stage in dvc.index.stages for out in stage.outs):

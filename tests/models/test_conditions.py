@@ -97,7 +97,7 @@ def test_where_the_crop_lies(width: int, height: int, mirrored: bool, crop: tupl
 
 
 def test_no_family_is_named_outside_families() -> None:
-    """Only the params, which admit the names, and the hub's pins know one family from another."""
+    """Only params, which admit the names, the hub's pins, and compare, which is given any folder, tell them apart."""
     root = Path(__file__).resolve().parents[2]
     files = [*root.glob("diffalign/**/*.py"), *root.glob("stages/*.py"), *root.glob("flows/*.py"), root / "pipeline.py"]
     asking = {
@@ -107,6 +107,7 @@ def test_no_family_is_named_outside_families() -> None:
     }
     inside = {f"diffalign/models/{name}.py" for name in ("sd15", "sdxl", "sd3")}
     assert asking - {"diffalign/core/code.py", "diffalign/config/samplers.py"} == {
+        "diffalign/commands/compare_models.py",
         "diffalign/config/params.py",
         "diffalign/data/hub/fetch.py",
         *inside,

@@ -16,7 +16,7 @@ from tests.helpers.comparison_rows import one, table
 
 def spec(folder: Path, **changes: Any) -> Any:
     """What `feed` asks of a run about its pairs."""
-    pairs = Pairs.model_validate({"rule": "each", "raters": [], "weights": []} | changes)
+    pairs = Pairs.model_validate({"rule": "each", "raters": [], "flagged": "keep", "weights": []} | changes)
     return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy=SimpleNamespace(swap_labels=False))
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,16 +148,3 @@ def test_fewer_prompts_are_a_sample_that_grows() -> None:
 def test_prompts_that_training_has_are_counted_whatever_their_case_and_spacing() -> None:
     prompts = [Prompt("A  Cat", "one"), Prompt("a dog", "one"), Prompt("a cat", "two"), Prompt("a bird", "three")]
     assert overlap(prompts, ["a cat", "A dog.", "ａ ｃａｔ"]) == {"one": 1, "two": 1, "three": 0}
-
-
-WHOLE: dict[str, Any] = {"parti": (parti, 1632, 12), "geneval": (geneval, 553, 6)}
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_the_whole_set_where_it_is(name: str, request: pytest.FixtureRequest) -> None:
-    module, prompts, categories = WHOLE[name]
-    folder = request.config.rootpath / prompt_set.ROOT / name
-    if not folder.is_dir():
-        pytest.skip(f"{prompt_set.ROOT / name} isn't there")
-    found = module.load(folder)
-    assert (len(found), len({p.category for p in found})) == (prompts, categories)
