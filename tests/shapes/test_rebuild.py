@@ -25,6 +25,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_everything_is_made_measured_and_noted(small: Path) -> None:
     rebuild.run(0, keep_model=False)
     log = json.loads((small / "assets/pretraining.json").read_text())

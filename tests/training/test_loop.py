@@ -107,7 +107,7 @@ BETA = (
 """Of 4 x 8 x 8 latents: 1000 / 256."""
 
 
-@pytest.mark.parametrize("policy", ["dpo", "lora"])
+@pytest.mark.parametrize("policy", ["dpo", pytest.param("lora", marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(project: Path, policy: str) -> None:
     assert f"train {policy}: {BETA}" in finish(policy)
     whole, points = weights(policy), curve(policy)
