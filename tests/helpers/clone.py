@@ -62,6 +62,9 @@ def clone(folder: Path) -> Path:
     make_params(folder, POLICIES, probe={"rewards": []})
     run("git", "init", "-q", cwd=folder)
     run("git", "add", "-A", cwd=folder)
+    run(
+        "git", "add", "-f", *(name for name in listed.split("\0") if name.endswith(".gitkeep")), cwd=folder
+    )  # in ignored folders
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "all", cwd=folder)
     return folder
 
