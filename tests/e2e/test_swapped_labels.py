@@ -24,6 +24,7 @@ def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.Mon
         "base": raw["policies"]["base"],
         "swapped": raw["policies"]["dpo"] | {"swap_labels": True, "steps": 30, "lr": 5.0e-5},
     }
+    raw |= {"rewards": {"oracle": {}}, "reward_models": {}}
     raw["generate"] |= {"prompts": {"validation": 64}}
     raw["evaluate"] |= {"pairs": 50, "draws": 1}
     values = parse(raw)
