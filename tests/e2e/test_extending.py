@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from diffalign.core import yaml_file
 from tests.helpers import pickapic
+from tests.helpers.one_process import DRIVER
 from tests.helpers.project import REPO, make_params
 from tests.helpers.tiny import make_model
 
@@ -104,23 +105,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "tools.closure", "--write", cwd=folder)
     run(sys.executable, "-c", DRIVER, cwd=folder)
     return folder
-
-
-DRIVER = """
-import importlib
-from pathlib import Path
-from diffalign.config.load import load
-from diffalign.tracking import dag
-from diffalign.training import loop, spec, start
-def in_place(module, arguments, *rest):
-    loop.run(spec.read(Path(arguments[0])), Path(arguments[0]).parent)
-start.launch = in_place
-params = load()
-for name in dag.graph():
-    stage, _, key = name.partition("@")
-    importlib.import_module(f"stages.{stage}").run(params, *([key] if key else []))
-"""
-"""Runs the stages in the DAG's order in one process, trainings too: torch is imported once, not for each."""
 
 
 def test_the_page_has_a_section_with_code_for_every_axis() -> None:

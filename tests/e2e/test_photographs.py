@@ -12,27 +12,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from diffalign.core import yaml_file
+from tests.helpers.one_process import DRIVER
 from tests.helpers.project import REPO
 from tools import photographs
 
 pytestmark = pytest.mark.extra
 CHANGES = re.compile(r"^<!-- photographs -->\n\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """What the page changes in params.yaml."""
-DRIVER = """
-import importlib
-from pathlib import Path
-from diffalign.config.load import load
-from diffalign.tracking import dag
-from diffalign.training import loop, spec, start
-def in_place(module, arguments, *rest):
-    loop.run(spec.read(Path(arguments[0])), Path(arguments[0]).parent)
-start.launch = in_place
-params = load()
-for name in dag.graph():
-    stage, _, key = name.partition("@")
-    importlib.import_module(f"stages.{stage}").run(params, *([key] if key else []))
-"""
-"""Runs the stages in the DAG's order in one process."""
 
 
 def changed(old: Any, new: Any, path: str = "") -> Any:

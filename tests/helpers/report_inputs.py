@@ -36,63 +36,10 @@ SHADE = {"base": 10, "base_again": 60, "dpo": 200, "sft": 120}
 
 def write_inputs(folder: Path, size: int = 64) -> None:
     """What the stages before leave: flat images, dpo's score above the base's for all captions but two."""
-    rng, lines = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    lines = [line for name in POLICIES for line in write_images(folder / "images" / name, name, size)]
     for name in POLICIES:
-        entries = []
-        for i, prompt in enumerate(PROMPTS):
-            data = png(np.full((size, size, 3), (SHADE[name], i, 90), np.uint8))
-            write_bytes(folder / "images" / name / f"{i:05d}-0.png", data)
-            entries.append(
-                {
-                    "file": f"{i:05d}-0.png",
-                    "prompt": prompt,
-                    "prompt_index": i,
-                    "seed": 0,
-                    "sha256": sha256_bytes(data),
-                    "set": "test",
-                    "category": None,
-                }
-            )
-            value = (
-                None
-                if prompt in HOSTILE
-                else 0.5 + 0.01 * i * {"dpo": 1, "sft": 0.5}.get(name, 0) * (-1 if i < 2 else 1)
-            )
-            lines.append(
-                {
-                    "policy": name,
-                    "file": f"{i:05d}-0.png",
-                    "sha256": entries[-1]["sha256"],
-                    "prompt": prompt,
-                    "prompt_index": i,
-                    "seed": 0,
-                    "scores": {"oracle": value},
-                }
-            )
-        about = {
-            "schema": 3,
-            "policy": name,
-            "noise_seed": int(name == "base_again"),
-            "sets": [{"name": "test", "prompts": len(PROMPTS), "asked": len(PROMPTS), "in_training": 0}],
-            "seeds": 1,
-            **MADE,
-            "resolution": size,
-        }
-        write_json(folder / "images" / name / "manifest.json", {**about, "images": entries})
-        steps = range(5, 155, 5) if name in ("dpo", "sft") else ()
-        curve = [
-            {
-                "step": s,
-                "loss": 0.7 - s / 1000 + rng.normal(0, 0.02),
-                "implicit_accuracy": 0.5 + s / 1000,
-                "winner_change": -1e-5 * s,
-                "loser_change": 3e-5 * s,
-                "lr": 1e-5,
-                "grad_norm": 1.0,
-            }
-            for s in steps
-        ]
-        write_text(folder / "curves" / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
+        write_text(folder / "curves" / f"{name}.jsonl", curve(rng) if name in ("dpo", "sft") else "")
     write_json_lines(folder / SCORES, lines)
     write_json(
         folder / "metrics/scores/oracle.json",
@@ -100,15 +47,51 @@ def write_inputs(folder: Path, size: int = 64) -> None:
     )
     write_json(folder / "metrics/evaluate.json", evaluation())
     rejects = {"bad_label": 2, "<script>alert(2)</script>": 1}
-    counts = {
-        "schema": 1,
-        "rows": 2250,
-        "comparisons": 2238,
-        "rejects": rejects,
-        "simulated": True,
-        "notes": ["20 raters on an oracle"],
+    counts = {"schema": 1, "rows": 2250, "comparisons": 2238, "rejects": rejects}
+    write_json(
+        folder / "metrics/ingest.json",
+        counts | {"simulated": True, "notes": ["20 raters on an oracle"], "families": []},
+    )
+
+
+def write_images(folder: Path, name: str, size: int) -> list[dict[str, Any]]:
+    """Writes a policy's flat images with their manifest, and returns the lines of their scores."""
+    entries, lines = [], []
+    for i, prompt in enumerate(PROMPTS):
+        data = png(np.full((size, size, 3), (SHADE[name], i, 90), np.uint8))
+        write_bytes(folder / f"{i:05d}-0.png", data)
+        about = {"file": f"{i:05d}-0.png", "sha256": sha256_bytes(data), "prompt": prompt, "prompt_index": i, "seed": 0}
+        entries.append(about | {"set": "test", "category": None})
+        gain = 0.01 * i * {"dpo": 1, "sft": 0.5}.get(name, 0) * (-1 if i < 2 else 1)
+        lines.append({"policy": name, **about, "scores": {"oracle": None if prompt in HOSTILE else 0.5 + gain}})
+    made = {
+        "schema": 3,
+        "policy": name,
+        "noise_seed": int(name == "base_again"),
+        "sets": [{"name": "test", "prompts": len(PROMPTS), "asked": len(PROMPTS), "in_training": 0}],
+        "seeds": 1,
+        **MADE,
+        "resolution": size,
     }
-    write_json(folder / "metrics/ingest.json", counts)
+    write_json(folder / "manifest.json", {**made, "images": entries})
+    return lines
+
+
+def curve(rng: np.random.Generator) -> str:
+    """Returns the lines of a training's curve, whose loss falls with noise."""
+    lines = [
+        {
+            "step": s,
+            "loss": 0.7 - s / 1000 + rng.normal(0, 0.02),
+            "implicit_accuracy": 0.5 + s / 1000,
+            "winner_change": -1e-5 * s,
+            "loser_change": 3e-5 * s,
+            "lr": 1e-5,
+            "grad_norm": 1.0,
+        }
+        for s in range(5, 155, 5)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def evaluation() -> dict[str, Any]:

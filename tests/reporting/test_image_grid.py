@@ -1,16 +1,15 @@
 """The grid shows what its titles say: random is random, best is best, and one image a prompt."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffalign.core.files import sha256_bytes
 from diffalign.generation import gallery as galleries
 from diffalign.generation.pipeline import png
 from diffalign.reporting import image_grid
+from tests.helpers.galleries import write_gallery
 from tests.helpers.world import CAPTIONS, HOSTILE
 
 
@@ -42,29 +41,10 @@ def test_without_scores_only_random_ones_are_shown() -> None:
     assert [group.title for group in image_grid.choose(np.full(5, np.nan), range(5), 4, 4, 3, 0)] == ["At random"]
 
 
-MADE = {"sampler": {"name": "ddim"}, "steps": 2, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
-ABOUT = MADE | {"schema": 3, "noise_seed": 0, "sets": [], "seeds": 1}
-
-
 def gallery(folder: Path, shade: int, prompts: list[str], size: int = 64) -> galleries.Gallery:
     """A folder of flat images, red for one, blue for another."""
-    folder.mkdir()
-    entries = []
-    for i, prompt in enumerate(prompts):
-        data = png(np.full((size, size, 3), (shade, 0, 255 - shade), np.uint8))
-        (folder / f"{i}.png").write_bytes(data)
-        entries.append(
-            {
-                "file": f"{i}.png",
-                "prompt": prompt,
-                "prompt_index": i,
-                "seed": 0,
-                "sha256": sha256_bytes(data),
-                "set": "test",
-                "category": None,
-            }
-        )
-    (folder / "manifest.json").write_text(json.dumps({**ABOUT, "policy": folder.name, "images": entries}))
+    flat = png(np.full((size, size, 3), (shade, 0, 255 - shade), np.uint8))
+    write_gallery(folder, prompts, size=size, draw=lambda n: flat)
     return galleries.read(folder)
 
 
