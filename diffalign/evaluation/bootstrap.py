@@ -4,6 +4,7 @@ Legend: N images or pairs, K clusters (distinct prompts), M sums that a statisti
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,15 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Computes a figure [...] from totals [..., M]; NaN where it can't be computed."""
 CELLS = 1 << 20  # resampled indices held at once, 8 MiB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def sums(columns: Sequence[ArrayLike], clusters: Sequence[Hashable]) -> Floats:

@@ -11,6 +11,7 @@ from diffalign.data.votes import QUESTIONS, Question, Vote
 from diffalign.evaluation import agreement as agreements
 from diffalign.evaluation import people_results as results
 from diffalign.evaluation import strengths
+from diffalign.evaluation.bootstrap import Estimate
 from diffalign.evaluation.intervals import Interval
 
 VALUES = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
@@ -173,5 +174,5 @@ def _chosen(vote: Vote) -> str | None:
     return {"a": vote.model_a, "b": vote.model_b}.get(vote.answer)
 
 
-def _estimate(found: strengths.Estimate) -> dict[str, float]:
+def _estimate(found: Estimate) -> dict[str, float]:
     return {"value": found.value, "ci_low": found.low, "ci_high": found.high}

@@ -13,7 +13,7 @@ from diffalign.evaluation.statistics import Rate, ratio, wilson
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Mean:
     """A mean of outcomes over prompts and seeds, its standard error, and the degrees of freedom of that."""
 
     mean: float
@@ -22,7 +22,7 @@ class Estimate:
     freedom: float
 
 
-def estimate(kept: ArrayLike, names: Sequence[Hashable]) -> Estimate:
+def estimate(kept: ArrayLike, names: Sequence[Hashable]) -> Mean:
     """Returns the mean of outcomes [S >= 2, N] of K >= 2 clusters, and its error.
 
     The variance of the mean is prompts' (linearised over clusters, of the outcomes' mean over seeds) plus seeds'
@@ -32,9 +32,9 @@ def estimate(kept: ArrayLike, names: Sequence[Hashable]) -> Estimate:
     mean, error = ratio(values.mean(axis=0), np.ones(len(names)), names)
     parts = np.array([error**2, values.mean(axis=1).var(ddof=1) / len(values)])
     if not parts.any():
-        return Estimate(mean, 0.0, np.inf)
+        return Mean(mean, 0.0, np.inf)
     freedom = parts.sum() ** 2 / (parts**2 / [len(set(names)) - 1, len(values) - 1]).sum()
-    return Estimate(mean, float(parts.sum() ** 0.5), float(freedom))
+    return Mean(mean, float(parts.sum() ** 0.5), float(freedom))
 
 
 def rate_over_seeds(results: ArrayLike, clusters: Sequence[Hashable], *, confidence: float) -> Rate:

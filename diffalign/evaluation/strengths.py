@@ -15,21 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.evaluation import bootstrap
-from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.bootstrap import Estimate, Floats
 
 LARGEST = 12.0
 """A log-odds beyond this isn't finite: somebody won every vote, or nobody ever chose one side."""
 SMALLEST = 1e-9
 """The least curvature of the mean log-likelihood, below which the votes don't tell the policies apart."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A parameter, and its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,13 @@ are resampled, and a prompt's images of both policies stay together.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diffalign.evaluation import bootstrap
-from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.bootstrap import Estimate, Floats
 from diffalign.evaluation.statistics import wilson
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def by_cluster(values: ArrayLike, clusters: Sequence[Hashable]) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffalign.evaluation.audits import differences
 from diffalign.evaluation.audits.findings import Estimated, Flagged
-from diffalign.evaluation.bootstrap import Floats
+from diffalign.evaluation.bootstrap import Estimate, Floats
 from diffalign.generation.gallery import Gallery
 
 
@@ -55,7 +55,7 @@ def _row(
     )
 
 
-def estimated(found: differences.Estimate | None) -> Estimated:
+def estimated(found: Estimate | None) -> Estimated:
     """Returns an estimate as the file has it: None for what can't be told."""
     values = (None,) * 3 if found is None else (found.value, found.low, found.high)
     value, low, high = (None if v is None or np.isnan(v) else float(v) for v in values)
