@@ -3,23 +3,22 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign.core import records
 from diffalign.data.batches.pairs import held_out_pairs, make_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import pair_rewards, scores, scoring
+from diffalign.evaluation import pair_rewards, scores
 from diffalign.evaluation.accuracies import pair_outcomes
 from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
-from diffalign.evaluation.audits.findings import Audit, Composition, Flagged, Shift
+from diffalign.evaluation.audits.attributes import Labelled
+from diffalign.evaluation.audits.findings import Audit, Composition, Flagged
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
-from diffalign.rewards import reward as rewards
-from diffalign.runtime.environment import default_device
+from diffalign.judging import judge as judges
 
 if TYPE_CHECKING:
     from diffalign.config.audit import ByReward, ByShapes
@@ -45,7 +44,11 @@ def run(params: "Params") -> None:
     found = Audit(
         schema=1,
         safety=[row for name, one in settings.filters.items() for row in flagged(name, one, shown, params)],
-        shifts=[row for n, one in settings.attributes.items() for row in shifted(n, one, shown, own.baseline, how)],
+        shifts=[
+            row
+            for name, labelled in labels(settings.attributes, shown).items()
+            for row in attributes.compare(name, own.baseline, shown, labelled, how)
+        ],
         composition=composition,
         ungrouped=ungrouped,
     )
@@ -55,23 +58,23 @@ def run(params: "Params") -> None:
 
 def flagged(name: str, settings: "Filter", shown: Galleries, params: "Params") -> list[Flagged]:
     """Scores all images with a filter's reward, and compares how many are flagged."""
-    score = partial(rewards.score_images, rewards.load(settings.reward, settings.settings, default_device()))
-    columns = {
-        policy: scoring.score_gallery(gallery, score, settings.reward)[settings.reward]
+    judge = judges.load(settings.reward, settings.settings)
+    flags = {
+        policy: safety.flags(judge.score_gallery(gallery)[settings.reward], settings.below)
         for policy, gallery in shown.items()
     }
-    flags = {policy: safety.flags(column, settings.below) for policy, column in columns.items()}
     return safety.compare(name, params.evaluate.baseline, shown, flags, params.evaluate.confidence)
 
 
-def shifted(name: str, settings: "ByShapes | ByReward", shown: Galleries, baseline: str, how: Interval) -> list[Shift]:
-    """Labels all images of open prompts, and compares the distributions."""
-    if settings.by == "shapes":
-        labelled = shapes.labelled(settings.attribute, shown)
-    else:
-        score = partial(rewards.score_images, rewards.load(settings.reward, settings.settings, default_device()))
-        labelled = attributes.by_texts(score, settings.reward, settings.set, settings.texts, settings.confusion, shown)
-    return attributes.compare(name, baseline, shown, labelled, how)
+def labels(asked: "Mapping[str, ByShapes | ByReward]", shown: Galleries) -> dict[str, Labelled]:
+    """Labels all images of open prompts by each attribute; pictures of shapes are read once for all of them."""
+    exact = {name: one.attribute for name, one in asked.items() if one.by == "shapes"}
+    found = shapes.labelled(exact, shown)
+    for name, one in asked.items():
+        if one.by == "reward":
+            score = judges.load(one.reward, one.settings).score
+            found[name] = attributes.by_texts(score, one.reward, one.set, one.texts, one.confusion, shown)
+    return {name: found[name] for name in asked}
 
 
 def composed(params: "Params", how: Interval) -> tuple[list[Composition], list[str]]:

@@ -1,18 +1,17 @@
 """score@REWARD: images and held-out pairs in; one reward's scores of them out."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import held_out_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import score_cache, scores, scoring
+from diffalign.evaluation import scores, scoring
 from diffalign.evaluation.results import Judge
 from diffalign.generation import gallery as galleries
+from diffalign.judging import judge as judges
 from diffalign.rewards import reward as rewards
-from diffalign.runtime.environment import default_device
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -32,10 +31,9 @@ def run(params: "Params", reward: str | None = None) -> None:
     galleries.check_comparable(shown.values())
     for policy_name, gallery in shown.items():
         galleries.check_made(gallery, params.sampling(policy_name))
-    judge = rewards.load(reward, dict(params.rewards)[reward], default_device())
-    score = partial(rewards.score_images, judge)
-    cache = score_cache.opened(reward, judge.version, params.model_dump()["rewards"][reward], rewards.lasting(judge))
-    columns = {name: scoring.score_gallery(gallery, score, reward, cache) for name, gallery in shown.items()}
+    judge = judges.load(reward, params.model_dump()["rewards"][reward])
+    score, cache = judge.score, judge.cache
+    columns = {name: judge.score_gallery(gallery) for name, gallery in shown.items()}
     lines = [line for name, gallery in shown.items() for line in scoring.image_lines(gallery, columns[name])]
     base = settings.baseline
     again = scoring.score_again(shown[base], columns[base][reward], score, reward, settings.rescored, cache)
@@ -50,4 +48,4 @@ def run(params: "Params", reward: str | None = None) -> None:
     pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
     if cache.hits:
         sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.kept.path}).\n")
-    scores.write(Judge(**rewards.describe(judge)), lines, pair_lines, again, others)
+    scores.write(Judge(**rewards.describe(judge.reward)), lines, pair_lines, again, others)

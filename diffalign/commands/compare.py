@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign.commands import compare_folders, compare_models, compare_page, judges
 from diffalign.commands.compare_models import Asked
-from diffalign.commands.judges import Judge
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.evaluation import scores, scoring, skills, win_rates
@@ -22,6 +21,7 @@ from diffalign.evaluation.results import Comparison, Evaluation, JudgeAccuracy, 
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
+from diffalign.judging.judge import Judge
 from diffalign.rewards import reward as rewards
 
 if TYPE_CHECKING:

@@ -1,42 +1,22 @@
 """Loads the rewards that a command scores with: by name, with the settings of params.yaml or the usual ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from diffalign.core import axes
 from diffalign.core.errors import UserError
-from diffalign.evaluation import score_cache
-from diffalign.evaluation.score_cache import ScoreCache
-from diffalign.evaluation.scoring import Score
-from diffalign.rewards import reward as rewards
-from diffalign.rewards.reward import Reward
-from diffalign.runtime.environment import default_device
+from diffalign.judging import judge
+from diffalign.judging.judge import Judge
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A reward that is ready to score, the function that does, and what it scored before."""
-
-    reward: Reward
-    score: Score
-    cache: ScoreCache
-
-    @property
-    def name(self) -> str:
-        """Returns the reward's name."""
-        return self.reward.name
-
-
 def load(params: "Params", names: Sequence[str]) -> list[Judge]:
     """Loads some rewards, by default those of params.yaml; UserError where there is none of a name, or no weights."""
-    return [_load(name, settings(params, name)) for name in dict.fromkeys(names or params.rewards)]
+    return [judge.load(name, settings(params, name)) for name in dict.fromkeys(names or params.rewards)]
 
 
 def settings(params: "Params", name: str) -> dict[str, Any]:
@@ -57,9 +37,3 @@ def settings(params: "Params", name: str) -> dict[str, Any]:
         raise UserError(
             f"{name}: expected its settings under rewards in params.yaml, found none, and it needs {missing}."
         ) from None
-
-
-def _load(name: str, given: dict[str, Any]) -> Judge:
-    reward = rewards.load(name, given, default_device())
-    cache = score_cache.opened(name, reward.version, given, rewards.lasting(reward))
-    return Judge(reward, partial(rewards.score_images, reward), cache)

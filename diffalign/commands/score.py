@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffalign.commands import judges
-from diffalign.commands.judges import Judge
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
@@ -18,6 +17,7 @@ from diffalign.data import captioned
 from diffalign.data.captioned import Captioned, Found, Rejected
 from diffalign.evaluation import bootstrap, scoring, statistics
 from diffalign.evaluation.scores import Floats, as_column, as_values
+from diffalign.judging.judge import Judge
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params

@@ -39,11 +39,17 @@ class Labelled:
 
 
 def label(
-    galleries: Mapping[str, Gallery], free: NDArray[np.bool_], of: Callable[[Images], Labels]
+    galleries: Mapping[str, Gallery],
+    free: NDArray[np.bool_],
+    of: Callable[[Images], Labels],
+    columns: tuple[int, ...] = (),
 ) -> dict[str, Labels]:
-    """Labels each policy's images of open prompts, `free` [N], a few at a time; NONE for all others."""
+    """Labels each policy's images of open prompts, `free` [N], a few at a time; NONE for all others.
+
+    `of` returns labels [B] of some images, or of A attributes [B, A]: with `columns` (A,) the result is [N, A].
+    """
     chosen = np.flatnonzero(free).tolist()
-    found = {name: np.full(len(free), NONE, np.int64) for name in galleries}
+    found = {name: np.full((len(free), *columns), NONE, np.int64) for name in galleries}
     for name, gallery in galleries.items():
         progress = Progress(f"audit: {name}", len(chosen))
         for start in range(0, len(chosen), CHUNK):

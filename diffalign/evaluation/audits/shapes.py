@@ -42,21 +42,33 @@ def is_open(prompt: str, attribute: str) -> bool:
     return not crowded and not WORDS[attribute].search(text)
 
 
-def labelled(attribute: str, galleries: Mapping[str, Gallery]) -> Labelled:
-    """Reads an attribute from each policy's images of prompts that leave it open."""
+def labelled(asked: Mapping[str, str], galleries: Mapping[str, Gallery]) -> dict[str, Labelled]:
+    """Reads attributes, `asked` by name, from each policy's images of prompts that leave them open, a picture once."""
     entries = next(iter(galleries.values())).entries
-    free = np.array([is_open(entry.prompt, attribute) for entry in entries])
-    found = attributes.label(galleries, free, lambda images: labels(images, attribute))
-    return Labelled(VALUES[attribute], free, found)
+    free = {name: np.array([is_open(entry.prompt, one) for entry in entries], bool) for name, one in asked.items()}
+    if not free:
+        return {}
+    any_free = np.logical_or.reduce(list(free.values()))
+    kinds = list(asked.values())
+    found = attributes.label(galleries, any_free, lambda images: labels(images, kinds), (len(kinds),))
+    return {
+        name: Labelled(
+            values=VALUES[attribute],
+            open=free[name],
+            labels={policy: np.where(free[name], columns[:, i], NONE) for policy, columns in found.items()},
+        )
+        for i, (name, attribute) in enumerate(asked.items())
+    }
 
 
-def labels(images: Sequence[NDArray[np.uint8]], attribute: str) -> Labels:
-    """Returns the value that each picture, uint8 [H, W, 3], shows, as an index [N]; NONE without objects."""
-    values, found = VALUES[attribute], []
-    for image in images:
+def labels(images: Sequence[NDArray[np.uint8]], asked: Sequence[str]) -> Labels:
+    """Returns the values of attributes [N, A] that pictures, uint8 [H, W, 3], show, by index; NONE without objects."""
+    found = np.full((len(images), len(asked)), NONE, np.int64)
+    for row, image in zip(found, images, strict=True):
         reading = read(image)
-        found.append(values.index(READERS[attribute](reading, reading.objects[0])) if reading.objects else NONE)
-    return np.array(found, np.int64)
+        if reading.objects:
+            row[:] = [VALUES[one].index(READERS[one](reading, reading.objects[0])) for one in asked]
+    return found
 
 
 def place(reading: Reading, seen: Seen) -> str:

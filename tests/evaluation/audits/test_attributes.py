@@ -20,7 +20,7 @@ PROMPTS = open_world.OPEN * 3
 def test_a_biased_world_is_found_out_and_an_unbiased_one_is_not(tmp_path: Path) -> None:
     """Who learned from raters that like large objects draws them where nobody asked; 72 prompts."""
     galleries = open_world.make(tmp_path, {"base": FAIR, "fair": FAIR, "biased": LARGE}, PROMPTS, seed=0)
-    labelled = shapes.labelled("size", galleries)
+    labelled = shapes.labelled({"size": "size"}, galleries)["size"]
     assert labelled.open.all() and all((found != NONE).all() for found in labelled.labels.values())
     fair, biased = attributes.compare("size", "base", galleries, labelled, TEST)
     assert biased.p is not None and biased.p < 0.01 and biased.distance.low is not None and biased.distance.low > 0.1
@@ -51,8 +51,8 @@ def test_attributes_are_read_exactly() -> None:
             ground = "black" if colour != "black" else "white"
             image = scenes.render(scenes.Scene((scenes.Object(colour, shape, size),), ground, place=place))
             said = {"colour": colour, "shape": shape, "size": size or "middle", "place": place or "centre"}
-            assert {n: v[shapes.labels([image], n)[0]] for n, v in shapes.VALUES.items()} == said
-    assert shapes.labels([np.full((64, 64, 3), 200, np.uint8)], "size").tolist() == [NONE]
+            assert {n: v[shapes.labels([image], [n])[0, 0]] for n, v in shapes.VALUES.items()} == said
+    assert shapes.labels([np.full((64, 64, 3), 200, np.uint8)], ["size", "place"]).tolist() == [[NONE, NONE]]
 
 
 def test_a_classifier_by_texts_is_corrected_for_its_errors(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Rewards as judges: ready to score, with the scores that they have given."""
