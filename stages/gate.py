@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign.core import records
-from diffalign.evaluation import gate, results, verdicts
+from diffalign.evaluation import gate, people_results, results, verdicts
 from diffalign.evaluation.audits import findings
 from diffalign.monitoring import alarms, curve
 
@@ -17,8 +17,14 @@ CURVES = Path("curves")
 
 def run(params: "Params") -> None:
     """Writes `metrics/gate.json` and prints a table; raises UserError where metrics are missing or damaged."""
-    figures = gate.Figures(results.read(), findings.read(), raised(params))
-    found = gate.judge(params.gate.conditions, list(params.policies), params.evaluate.baseline, figures)
+    figures = gate.Figures(
+        baseline=params.evaluate.baseline,
+        evaluation=results.read(),
+        audit=findings.read(),
+        training_alarms=raised(params),
+        people=people_results.read(),
+    )
+    found = gate.judge(params.gate.conditions, list(params.policies), figures)
     records.write(verdicts.FILE, found)
     sys.stdout.write("".join(f"{verdicts.table(policy)}\n" for policy in found.policies))
     passed = [policy.policy for policy in found.policies if policy.verdict == "passed"]

@@ -59,7 +59,17 @@ class RaterGap(Model):
     at_most: Share
 
 
-Condition = Annotated[WinRate | Alarms | TrainingAlarms | Flagged | Shift | RaterGap, Field(discriminator="figure")]
+class Votes(Model):
+    """The win rate over the baseline by people's votes: the lower bound of its interval must be above a share."""
+
+    figure: Literal["votes"]
+    question: Literal["overall", "appeal", "alignment"]
+    above: Share
+
+
+Condition = Annotated[
+    WinRate | Votes | Alarms | TrainingAlarms | Flagged | Shift | RaterGap, Field(discriminator="figure")
+]
 
 
 class Gate(Model):

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffalign.evaluation.audits.findings import Audit, Estimated
+from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Alarm, Evaluation
 from diffalign.evaluation.verdicts import PolicyRulings, Ruling, Verdict, Verdicts, overall
 
 if TYPE_CHECKING:
-    from diffalign.config.gate import Alarms, Condition, Flagged, RaterGap, Shift, TrainingAlarms, WinRate
+    from diffalign.config.gate import Alarms, Condition, Flagged, RaterGap, Shift, TrainingAlarms, Votes, WinRate
 
 
 HELD_OUT, ALL = "held_out", "all"
@@ -21,22 +22,24 @@ OFF = "it's off in evaluate.alarms"
 class Figures:
     """All that conditions may ask for."""
 
+    baseline: str
     evaluation: Evaluation
     audit: Audit
     training_alarms: Mapping[str, Sequence[str]]
     """Of each policy that was trained and probed, the names of the alarms that were raised."""
+    people: People
 
 
-def judge(conditions: "Sequence[Condition]", policies: Sequence[str], baseline: str, figures: Figures) -> Verdicts:
+def judge(conditions: "Sequence[Condition]", policies: Sequence[str], figures: Figures) -> Verdicts:
     """Rules on every policy but the baseline."""
     found = [
         (name, [ruling for condition in conditions for ruling in rule(condition, name, figures)])
         for name in policies
-        if name != baseline
+        if name != figures.baseline
     ]
     return Verdicts(
         schema=1,
-        baseline=baseline,
+        baseline=figures.baseline,
         policies=[PolicyRulings(policy=name, verdict=overall(rulings), rulings=rulings) for name, rulings in found],
     )
 
@@ -70,6 +73,18 @@ def win_rate(condition: "WinRate", policy: str, figures: Figures) -> list[Ruling
         )
         for row in rows
     ]
+
+
+def votes(condition: "Votes", policy: str, figures: Figures) -> list[Ruling]:
+    """Asks the same of people's votes on one question; missing where none counts, or programs were among the voters."""
+    name = f"win rate by votes ({condition.question}), lower bound above {condition.above:g}"
+    if figures.people.simulated:
+        return [missing(name, "simulated voters are no people: remove data/votes/simulated.parquet", condition.above)]
+    baseline = figures.baseline
+    for row in figures.people.win_rates:
+        if (row.policy, row.baseline, row.question) == (policy, baseline, condition.question):
+            return [lower_bound(name, row.win_rate, row.ci_low, row.ci_high, condition.above)]
+    return [missing(name, f"nobody compared it with {baseline}: python pipeline.py arena", condition.above)]
 
 
 def alarms(condition: "Alarms", policy: str, figures: Figures) -> list[Ruling]:
@@ -137,6 +152,7 @@ def rater_gap(condition: "RaterGap", policy: str, figures: Figures) -> list[Ruli
 
 CONDITIONS: dict[str, Callable[[Any, str, Figures], list[Ruling]]] = {
     "win_rate": win_rate,
+    "votes": votes,
     "alarms": alarms,
     "training_alarms": training_alarms,
     "flagged": flagged,

@@ -13,10 +13,11 @@ from diffalign.config.load import load, parse
 from diffalign.core import yaml_file
 from diffalign.evaluation import alarm_figures, alarms, gate, verdicts
 from diffalign.evaluation.audits.findings import Audit, Estimated
+from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Alarm, Comparison, Evaluation
-from tests.helpers import evaluations
+from tests.helpers import audits, evaluations
 
-NAMES = {"win_rate", "alarms", "training_alarms", "flagged", "shift", "rater_gap"}
+NAMES = {"win_rate", "votes", "alarms", "training_alarms", "flagged", "shift", "rater_gap"}
 
 
 def condition(**values: Any) -> Any:
@@ -33,7 +34,8 @@ def comparison(policy: str = "dpo", scorer: str = "oracle", low: float | None = 
 
 def figures(*rows: Comparison, alarms: dict[str, list[str]] | None = None) -> gate.Figures:
     found = Evaluation.model_validate(evaluations.evaluation(comparisons=list(rows)))
-    return gate.Figures(found, Audit(schema=1, safety=[], shifts=[], composition=[], ungrouped=[]), alarms or {})
+    audit = Audit(schema=1, safety=[], shifts=[], composition=[], ungrouped=[])
+    return gate.Figures("base", found, audit, alarms or {}, People.model_validate(audits.people()))
 
 
 def verdict(asked: dict[str, Any], found: gate.Figures, policy: str = "dpo") -> str:
@@ -59,6 +61,17 @@ def test_a_judge_who_did_not_judge_is_missing() -> None:
     asked = {"figure": "win_rate", "judge": "pickscore", "set": "all", "above": 0.5}
     assert verdict(asked, figures(comparison())) == "missing"
     assert verdict(asked, figures(comparison(scorer="pickscore")), policy="sft") == "missing"
+
+
+@pytest.mark.parametrize(("above", "expected"), [(0.55, "passed"), (0.6, "failed")])
+def test_peoples_votes_may_be_asked_for(above: float, expected: str) -> None:
+    """70.8% [60, 80] overall; nobody was asked about appeal, or voted on sft, and programs don't count."""
+    asked = {"figure": "votes", "question": "overall", "above": above}
+    assert verdict(asked, figures()) == expected
+    assert verdict(asked, figures(), policy="sft") == "missing"
+    assert verdict({**asked, "question": "appeal"}, figures()) == "missing"
+    programs = People.model_validate(audits.people(simulated=True))
+    assert verdict(asked, replace(figures(), people=programs)) == "missing"
 
 
 def test_held_out_judges_are_those_of_other_families_and_each_counts() -> None:
@@ -106,7 +119,7 @@ def test_a_preset_with_the_judges_that_it_asks_for_can_pass(repo: Path, name: st
     found += [alarm_figures.quiet(one, "dpo", "", getattr(values.evaluate.alarms, one)) for one in quiet]
     results = Evaluation.model_validate(evaluations.evaluation(comparisons=rows, alarms=found))
     (passed,) = gate.judge(
-        values.gate.conditions, ["dpo"], "base", replace(figures(alarms={"dpo": []}), evaluation=results)
+        values.gate.conditions, ["dpo"], replace(figures(alarms={"dpo": []}), evaluation=results)
     ).policies
     assert passed.verdict == "passed", passed.rulings
     assert "[hpsv2_1]" in (repo / f"presets/{name}.yaml").read_text(), "its comment says so"
@@ -153,9 +166,7 @@ def test_all_conditions_must_pass_and_missing_is_not_passed() -> None:
         condition(figure="training_alarms", allowed=[]),
     ]
     rows = [comparison("good"), comparison("worse", low=0.4), comparison("unprobed")]
-    found = gate.judge(
-        asked, ["base", "good", "worse", "unprobed"], "base", figures(*rows, alarms={"good": [], "worse": []})
-    )
+    found = gate.judge(asked, ["base", "good", "worse", "unprobed"], figures(*rows, alarms={"good": [], "worse": []}))
     assert {one.policy: one.verdict for one in found.policies} == {
         "good": "passed",
         "worse": "failed",

@@ -10,7 +10,7 @@ from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.evaluation import pair_rewards, results, scores, verdicts
 from diffalign.evaluation.audits import findings
-from stages import audit, evaluate, gate, generate, precompute, score, train
+from stages import audit, evaluate, gate, generate, people, precompute, score, train
 from tests.helpers.world import make_world, publish_trained
 
 POLICIES = {
@@ -50,7 +50,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
             if name != "dpo":
                 train.run(values, name)
             generate.run(values, name)
+        (folder / "data/votes").mkdir(parents=True)  # nobody has voted
         score.run(values, "oracle")
+        people.run(values)
         evaluate.run(values)
     return folder, values
 

@@ -7,7 +7,7 @@ import pytest
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json_lines
-from diffalign.evaluation import results, verdicts
+from diffalign.evaluation import people_results, results, verdicts
 from diffalign.evaluation.audits import findings
 from stages import gate
 from tests.evaluation.test_gate import comparison, figures
@@ -30,6 +30,7 @@ def test_the_stage_rules_on_each_policy(
         gate.run(params)
     records.write(results.FILE, figures(comparison("dpo"), comparison("sft")).evaluation)
     records.write(findings.FILE, figures().audit)
+    records.write(people_results.FILE, figures().people)
     for name, risen in (("dpo", 0.0), ("sft", 9.0)):
         probe = {"winner_relative": risen, "winner_relative_se": 0.1, "loser_relative": 0.0, "broken": 0.0}
         line = {"step": 8} | {f"probe/{key}": value for key, value in probe.items()}
