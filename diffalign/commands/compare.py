@@ -47,7 +47,7 @@ def run(params: "Params", a: str, b: str, options: Options) -> str:
     Raises UserError where a side is neither a model nor images, the sides are of two kinds, or nothing is in common.
     """
     names = labels(a, b)
-    out = options.out or OUT / "-".join(slug(name) for name in names)
+    out = options.out or OUT / "-".join(map(slug, (a, b)))  # base and images/base are two
     loaded = judges.load(params, options.rewards)  # first: that weights are missing needn't wait for images
     out.mkdir(parents=True, exist_ok=True)
     with files.lock(out):

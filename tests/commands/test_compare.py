@@ -85,6 +85,16 @@ def test_two_folders_are_paired_by_names(params: Params, capsys: pytest.CaptureF
     assert "b beats a" not in page  # of three images: its interval holds a half
 
 
+def test_folders_named_like_policies_have_their_own_report(params: Params) -> None:
+    """`compare base dpo` and `compare images/base images/dpo` after each other leave two."""
+    for side, colour in (("a", RED), ("b", BLUE)):
+        put(f"images/{side}/0.png", drawn(colour), RED)
+        put(f"{side}/0.png", drawn(RED), RED)
+    compare.run(params, "a", "b", PLAIN)
+    compare.run(params, "images/a", "images/b", PLAIN)
+    assert [figures(name)["comparisons"][0]["ties"] for name in ("a-b", "images_a-images_b")] == [1, 0]
+
+
 def test_what_scoring_twice_moves_is_a_tie(params: Params) -> None:
     """In a batch A's images get 1e-6 more than alone, as rounding does; B's lie below by no more: no win, no loss."""
     for i in range(3):
