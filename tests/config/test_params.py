@@ -91,7 +91,7 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
         ("policies.dpo.method", None, "policies.dpo.method: expected one of none, dpo, kto, mapo, sft, got None"),
         ("policies.dpo", {"init": "x"}, "policies.dpo.method: missing; expected one of none, dpo, kto, mapo, sft"),
         ("policies.dpo", "dpo", "policies.dpo: expected a mapping, got 'dpo'"),
-        ("gate.conditions", [{"figure": "unsafe"}], "gate.conditions.0.figure: expected one of win_rate, votes, alarms, "),
+        ("gate.conditions", [{"figure": "unsafe"}], "gate.conditions.0.figure: expected one of win_rate, votes, "),
         ("gate.conditions", [{"figure": "flagged", "filter": "nsfw"}], "gate.conditions.0.at_most: missing; "),
         ("gate.conditions.0.judge", "oracel", "gate.conditions.0.judge: expected held_out, or one of rewards, "),
         (
