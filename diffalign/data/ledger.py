@@ -86,12 +86,17 @@ class Ledger:
             image_b=b.hex(),
             answer=candidate.answer,
             rater_id=candidate.rater_id,
-            source=self.source,
+            source=candidate.source or self.source,
             model_a=candidate.model_a,
             model_b=candidate.model_b,
             created_at=candidate.created_at,
             split=self.splits.of(candidate.prompt),
             flags=(*candidate.flags, *self.screen.flags(candidate.prompt, a, b)),
+            share=candidate.share,
+            votes=candidate.votes,
+            axis=candidate.axis,
+            rater_group=candidate.rater_group,
+            ranking=candidate.ranking,
         )
         self.image_splits.note(comparison.split, a, b)
         self.writer.defer(comparison, candidate.file, candidate.row)
@@ -148,7 +153,7 @@ class Ledger:
         return Refusal("same_image", f"both are {a.hex()}") if a == b else self._repeated(candidate, a, b)
 
     def _repeated(self, candidate: Candidate, a: bytes, b: bytes) -> Refusal | None:
-        """Notes a rater's answer to two images, whichever side they were on; a refusal if there was one before.
+        """Notes a rater's answer to a question about two images, whichever side they were on; refuses the later ones.
 
         The prompt counts as one whatever its case and spacing, as for splits. No answer (`none`) is none.
         """
@@ -156,7 +161,7 @@ class Ledger:
             return None
         better = {"a": a, "b": b}.get(candidate.answer, candidate.answer.encode())
         asked = hashlib.sha256(
-            repr((candidate.rater_id, normalised(candidate.prompt), *sorted((a, b)))).encode()
+            repr((candidate.rater_id, candidate.axis, normalised(candidate.prompt), *sorted((a, b)))).encode()
         ).digest()
         before = self.answered.get(asked)
         if before is None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from diffalign.core import files
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.sources.pickapic import COLUMNS, FAMILIES, SIMULATED
+from diffalign.data.sources.pickapic import COLUMNS, FAMILIES, MORE, SIMULATED
 
 LABELS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5)}
 CHUNK = 500
@@ -29,10 +29,12 @@ def write(
 ) -> None:
     """Writes comparisons, as plain values, with their images from `folder`; all have an answer among LABELS.
 
+    Where a row has a share, labels are shares. The columns `MORE` are there where a row says something in one of them.
     `note` says who answered, and `families` are its tags, in the file's own metadata; `first` numbers the rows. `done`
     is told of each chunk.
     """
-    schema = pa.schema(list(COLUMNS.items()), {SIMULATED: note, FAMILIES: json.dumps(list(families))})
+    more = MORE if any(row[name] is not None for row in rows for name in MORE) else {}
+    schema = pa.schema([*COLUMNS.items(), *more.items()], {SIMULATED: note, FAMILIES: json.dumps(list(families))})
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.writing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for start in range(0, len(rows), CHUNK):
@@ -47,7 +49,7 @@ def write(
 
 def _lines(rows: Sequence[Row], images: dict[str, bytes], first: int) -> Iterator[Row]:
     for number, row in enumerate(rows, first):
-        label_a, label_b = LABELS[row["answer"]]
+        label_a, label_b = LABELS[row["answer"]] if row["share"] is None else (row["share"], 1 - row["share"])
         yield {
             "are_different": True,
             "caption": row["prompt"],
@@ -63,4 +65,5 @@ def _lines(rows: Sequence[Row], images: dict[str, bytes], first: int) -> Iterato
             "model_1": row["model_b"],
             "ranking_id": number,
             "user_id": None,
+            **{name: row[name] for name in MORE},
         }

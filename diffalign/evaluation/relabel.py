@@ -10,6 +10,8 @@ from diffalign.evaluation.score_cache import Key
 
 Scores = Mapping[Key, float]
 """By (image, prompt)."""
+VOTED = ("share", "votes", "axis", "rater_group")
+"""What a comparison says of raters' votes, beside the answer."""
 
 
 def asked(table: pa.Table, splits: Collection[Split]) -> list[Key]:
@@ -22,13 +24,14 @@ def asked(table: pa.Table, splits: Collection[Split]) -> list[Key]:
 def relabelled(table: pa.Table, scores: Scores, reward: str, tie_below: float, splits: Collection[Split]) -> pa.Table:
     """Returns the table with the answers of some splits by score: a tie where scores differ by less than `tie_below`.
 
-    The answer is `none` where the reward can't score one of the images. A flag says who answered.
+    The answer is `none` where the reward can't score one of the images. A flag says who answered; nothing is left of
+    the raters' votes and of what they were asked.
     """
     rows = table.to_pylist()
     for row in rows:
         if row["split"] in splits:
             a, b = (scores[row[image], row["prompt"]] for image in ("image_a", "image_b"))
-            row["answer"] = answer(a, b, tie_below)
+            row |= {"answer": answer(a, b, tie_below), **dict.fromkeys(VOTED)}
             row["flags"] = [*(row["flags"] or []), f"answered by {reward}"]
     return pa.Table.from_pylist(rows, schema=table.schema)
 

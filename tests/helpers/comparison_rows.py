@@ -7,7 +7,7 @@ import pyarrow as pa
 from diffalign.data.comparisons.table import COMPARISON_SCHEMA
 
 
-def one(number, answer="a", image_a="A", image_b="B", prompt="p", rater="r1", split="train"):
+def one(number, answer="a", image_a="A", image_b="B", prompt="p", rater="r1", split="train", **more):
     return {
         "comparison_id": f"c{number}",
         "prompt": prompt,
@@ -21,6 +21,8 @@ def one(number, answer="a", image_a="A", image_b="B", prompt="p", rater="r1", sp
         "split": split,
         "flags": [],
         "created_at": datetime(2024, 1, 2, 3, 4, 5, 678901, UTC),
+        **dict.fromkeys(("share", "votes", "axis", "rater_group", "ranking")),
+        **more,
     }
 
 

@@ -18,6 +18,7 @@ import yaml
 from diffalign.config.load import parse
 from diffalign.core import files
 from diffalign.core.errors import UserError
+from diffalign.data import pickapic_file
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.ingest import REASONS
 from diffalign.data.prompts import drawbench, prompt_set
@@ -112,10 +113,43 @@ def test_data_says_of_itself_that_it_is_simulated():
     assert run(path=str(REPO / "assets/comparisons"))["simulated"] is True
 
 
+def test_shares_of_votes_are_read_and_written_again():
+    """Labels are shares where a row has votes, or where they're none of 0, 1/2 and 1; no votes are no answer."""
+    labels = [(1.0, 26), (0.25, 4), (0.5, 2), (0.7, None), (1.0, None), (0.5, 0)]
+    raw = pickapic.table([pickapic.row(n, label_0=a, label_1=1 - a) for n, (a, _) in enumerate(labels)])
+    raw = raw.append_column("votes", pa.array([votes for _, votes in labels], pa.int64()))
+    for name, value in {"axis": "coherence", "rater_group": "de", "ranking": "r1"}.items():
+        raw = raw.append_column(name, pa.array([value] + [None] * 5, pa.string()))
+    Path("raw").mkdir()
+    pq.write_table(raw, "raw/train-0.parquet")
+    assert run()["rejects"] == {"no_label": 1}
+    found = comparisons.read(OUT).to_pylist()
+    assert [(c["answer"], c["share"], c["votes"]) for c in found] == [
+        ("a", 1.0, 26),
+        ("b", 0.25, 4),
+        ("tie", 0.5, 2),
+        ("a", 0.7, None),
+        ("a", None, None),
+    ]
+    said = [(c["axis"], c["rater_group"], c["ranking"]) for c in found]
+    assert said == [("coherence", "de", "r1")] + [(None, None, None)] * 4
+    pickapic_file.write(Path("again/train-0.parquet"), found, OUT, "", [], 0, lambda count: None)
+    run(path="again")
+    kept = ("prompt", "answer", "share", "votes", "axis", "rater_group", "ranking")
+    assert [[c[n] for n in kept] for c in comparisons.read(OUT).to_pylist()] == [[c[n] for n in kept] for c in found]
+
+
+def test_a_rater_answers_each_axis_once():
+    rows = pickapic.table([pickapic.row(n, caption="p", jpg_0=IMAGES[0], jpg_1=IMAGES[1], user_id=7) for n in range(3)])
+    Path("raw").mkdir()
+    pq.write_table(rows.append_column("axis", pa.array(["x", "y", "x"])), "raw/train-0.parquet")
+    assert run()["rejects"] == {"repeated_answer": 1} and rejects()[2][0] == "repeated_answer"
+
+
 def bad_rows():
     """(reason, row): each row is wrong in one way."""
     image = pickapic.image(1000)
-    labels = [(None, None), (1.0, 1.0), (0.0, 0.0), (0.7, 0.3), (float("nan"), 0.0), (1.0, None)]
+    labels = [(None, None), (1.0, 1.0), (0.0, 0.0), (0.7, 0.2), (float("nan"), 0.0), (1.0, None)]
     return [
         ("null_caption", {"caption": None}),
         ("empty_caption", {"caption": " \n\t\u2003"}),

@@ -31,6 +31,8 @@ REQUIRED = ("comparison_id", "prompt", "image_a", "image_b", "source")
 COMPARISON_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT]
     + [("created_at", pa.timestamp("us", "UTC")), ("split", pa.string()), ("flags", pa.list_(pa.string()))]
+    + [("share", pa.float64()), ("votes", pa.int64())]
+    + [(name, pa.string()) for name in ("axis", "rater_group", "ranking")]
 )
 REJECT_SCHEMA = pa.schema(
     [("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
@@ -43,9 +45,12 @@ IMAGE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Holds one answer of one rater: which of two images, shown as a and b, is better for the prompt.
+    """Holds one answer of one rater, or the votes of many: which of two images, shown as a and b, fits a prompt better.
 
-    Images are named by the SHA-256 of their bytes. What the source doesn't say is None. `created_at` is in UTC.
+    Images are named by the SHA-256 of their bytes. What the source doesn't say is None. `created_at` is in UTC. Of many
+    raters' votes `share` in [0, 1] is that for a, `votes` their number, and `answer` the side with more. `axis` is what
+    was asked for (preference, coherence, ...), `rater_group` whom the raters are of; comparisons made of one ranking of
+    several images have its name in `ranking`.
     """
 
     comparison_id: str
@@ -60,6 +65,11 @@ class Comparison:
     created_at: datetime | None
     split: Split
     flags: tuple[str, ...] = ()
+    share: float | None = None
+    votes: int | None = None
+    axis: str | None = None
+    rater_group: str | None = None
+    ranking: str | None = None
 
 
 def read(folder: Path) -> pa.Table:
@@ -85,6 +95,11 @@ def read(folder: Path) -> pa.Table:
         if others:
             raise UserError(f"{path}: {column}: expected {', '.join(values)}, found {min(others)!r}. {AGAIN}")
     return table
+
+
+def answer_of(share: float) -> Answer:
+    """Returns the answer that a share of votes for a, in [0, 1], comes to: the side with more, a tie at one half."""
+    return "tie" if share == 0.5 else "a" if share > 0.5 else "b"
 
 
 def prompts(table: pa.Table, split: Split) -> list[str]:

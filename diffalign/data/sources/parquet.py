@@ -1,8 +1,9 @@
 """Reads untrusted Parquet files: checks their columns, streams their rows within a bound on memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,11 @@ DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """Errors that reading a damaged Parquet file raises."""
 
 
-def check(path: Path, columns: dict[str, pa.DataType]) -> int:
-    """Returns the number of rows of a file with the right columns; raises UserError, without the file's name."""
+def check(path: Path, columns: dict[str, pa.DataType], more: Mapping[str, pa.DataType] = MappingProxyType({})) -> int:
+    """Returns the number of rows of a file with the right columns; raises UserError, without the file's name.
+
+    `more` are columns that it may have, of these types.
+    """
     try:
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
@@ -27,10 +31,10 @@ def check(path: Path, columns: dict[str, pa.DataType]) -> int:
     missing = [name for name in columns if name not in found]
     wrong = [
         f"{name} is {found[name]} instead of {kind}"
-        for name, kind in columns.items()
+        for name, kind in (columns | dict(more)).items()
         if name in found and not _same(found[name], kind)
     ]
-    twice = [name for name in columns if len(schema.get_all_field_indices(name)) > 1]
+    twice = [name for name in (*columns, *more) if len(schema.get_all_field_indices(name)) > 1]
     parts = [f"columns missing: {', '.join(missing)}"] if missing else []
     parts += [f"columns of another type: {', '.join(wrong)}"] if wrong else []
     parts += [f"columns there twice: {', '.join(twice)}"] if twice else []
@@ -60,17 +64,19 @@ def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple
     Text comes as bytes and times as microseconds, as they lie in the file: nothing says that they are valid. A small
     file may unpack to gigabytes (a dictionary of one image, repeated): so only as many rows are unpacked at a time as
     fit `unpack_bytes` if each were as large as its whole row group. Beside these, memory holds pages, and dictionary
-    pages, which some writers make as large as a row group.
+    pages, which some writers make as large as a row group. A column that isn't there gives None.
     """
     count = 0
     with _damage(path), _open(path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        absent = dict.fromkeys(set(columns).difference(there))
         for group in range(file.num_row_groups):
             # Of the whole group: asking for a column's size ends the process (pyarrow 25) where the footer is damaged.
             size = max(file.metadata.row_group(group).total_byte_size, 1)
             rows = min(max(unpack_bytes // size, 1), 16)
-            for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
-                values = [_values(batch[name]) for name in columns]
-                yield [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)], batch.nbytes
+            for batch in file.iter_batches(rows, row_groups=[group], columns=there, use_threads=False):
+                values = [_values(batch[name]) for name in there]
+                yield [dict(zip(there, row, strict=True)) | absent for row in zip(*values, strict=True)], batch.nbytes
                 count += batch.num_rows
         expected = file.metadata.num_rows
     if count != expected:

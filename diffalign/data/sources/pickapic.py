@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from diffalign.core.errors import UserError
-from diffalign.data.comparisons.table import Answer, Split
+from diffalign.data.comparisons.table import Split, answer_of
 from diffalign.data.comparisons.writer import Reject
 from diffalign.data.sources import files, parquet, source
 from diffalign.data.sources.source import Candidate
@@ -33,6 +33,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "user_id": pa.int64(),
 }
 """The columns that are read; others (URLs, best_image_uid, ...) needn't be there."""
+MORE: dict[str, pa.DataType] = {"votes": pa.int64(), "axis": _TEXT, "rater_group": _TEXT, "ranking": _TEXT}
+"""Columns that a file may have beside, as in `Comparison`; labels are shares of the votes where it has `votes`."""
 
 SIMULATED = "diffalign.simulated"
 """The key in a Parquet file's own metadata under which a simulation says what it simulated."""
@@ -43,7 +45,7 @@ SCORER = "simulated: "
 
 REASONS = {
     "no_label": "nobody answered",
-    "bad_label": "the answer is neither of the images nor a tie",
+    "bad_label": "the labels are no answer: not two numbers from 0 to 1 with the sum 1",
 }
 
 
@@ -92,7 +94,7 @@ class PickAPic:
             scorer = self.notes[file.path] if self.notes[file.path].startswith(SCORER) else None
             row = size = 0
             found: list[Candidate | Reject] = []
-            for raws, unpacked in parquet.records(file.path, list(COLUMNS), self.unpack_bytes):
+            for raws, unpacked in parquet.records(file.path, [*COLUMNS, *MORE], self.unpack_bytes):
                 found += [_record(file, row + i, raw, scorer) for i, raw in enumerate(raws)]
                 row += len(raws)
                 size += unpacked
@@ -133,7 +135,7 @@ def _checked(path: Path, found: list[files.File]) -> list[int]:
     errors, counts = [], []
     for file in found:
         try:
-            counts.append(parquet.check(file.path, COLUMNS))
+            counts.append(parquet.check(file.path, COLUMNS, MORE))
         except UserError as error:
             errors.append(f"\n  {file.path}: {error}")
     if errors:
@@ -156,12 +158,12 @@ def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None)
     if not raw["has_label"]:
         detail = "has_label is false" if raw["has_label"] is False else "has_label is null"
         return Reject(file.name, row, "no_label", detail)
-    labels = raw["label_0"], raw["label_1"]
-    answers: dict[tuple[float, float], Answer] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
-    answer = answers.get(labels)
-    if answer is None:
-        detail = f"expected label_0, label_1 = 1, 0 or 0, 1 or 0.5, 0.5; found {labels}"
+    share, votes = _share(raw["label_0"], raw["label_1"]), raw["votes"]
+    if share is None:
+        detail = f"expected label_0 and label_1 from 0 to 1 with the sum 1; found {raw['label_0']}, {raw['label_1']}"
         return Reject(file.name, row, "bad_label", detail)
+    if votes is not None and votes < 1:
+        return Reject(file.name, row, "no_label", f"votes is {votes}")
     moment, user, different = _moment(raw["created_at"]), raw["user_id"], raw["are_different"]
     rater = scorer if user is None else str(user)
     unsaid = {"no_rater": rater is None, "no_time": moment is None, "not_different": different is False}
@@ -171,7 +173,7 @@ def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None)
         split=file.split,
         comparison_id=_identity(raw),
         prompt=prompt,
-        answer=answer,
+        answer=answer_of(share),
         rater_id=rater,
         model_a=_text(raw["model_0"]),
         model_b=_text(raw["model_1"]),
@@ -179,13 +181,26 @@ def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None)
         flags=tuple(flag for flag, raised in unsaid.items() if raised),
         bytes_a=raw["jpg_0"] or b"",
         bytes_b=raw["jpg_1"] or b"",
+        share=None if votes is None and share in (0.0, 0.5, 1.0) else share,
+        votes=votes,
+        axis=_text(raw["axis"]),
+        rater_group=_text(raw["rater_group"]),
+        ranking=_text(raw["ranking"]),
     )
+
+
+def _share(label_0: float | None, label_1: float | None) -> float | None:
+    """Returns the share of image 0 in two labels; None where they aren't shares of one whole, to six digits."""
+    if label_0 is None or label_1 is None or not (0 <= label_0 <= 1 and abs(label_0 + label_1 - 1) < 1e-6):
+        return None
+    return label_0
 
 
 def _identity(raw: dict[str, Any]) -> str:
     """Returns `pickapic-<ranking_id>-<hash of what was asked and answered>`; an image is its uid, else its bytes."""
     shown = [raw[f"image_{i}_uid"] or hashlib.sha256(raw[f"jpg_{i}"] or b"").digest() for i in (0, 1)]
     answer = [raw["user_id"], raw["caption"], *shown, raw["label_0"], raw["created_at"]]
+    answer += [(name, raw[name]) for name in MORE if raw[name] is not None]
     digest = hashlib.sha256(repr(answer).encode()).hexdigest()
     return f"pickapic-{raw['ranking_id']}-{digest[:12]}"
 

@@ -35,7 +35,8 @@ class Candidate:
     """Holds a raw row that says all a comparison needs; its images are still to be examined.
 
     `split` is the source's own, None where it has none. `comparison_id` is made of the row's content, so that equal
-    rows have equal ids wherever they are.
+    rows have equal ids wherever they are. `share` to `ranking` are as in `Comparison`; `source` is the name of the
+    row's source where several are read.
     """
 
     file: str
@@ -51,6 +52,12 @@ class Candidate:
     flags: tuple[str, ...]
     bytes_a: bytes
     bytes_b: bytes
+    share: float | None = None
+    votes: int | None = None
+    axis: str | None = None
+    rater_group: str | None = None
+    ranking: str | None = None
+    source: str | None = None
 
 
 class Source(Protocol):
