@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 from diffalign.config.load import load
+from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes
 
@@ -30,9 +31,18 @@ def use(name: str, force: bool = False) -> str:
             f"Commit or copy it first, or say: python pipeline.py preset {name} --force"
         )
     write_bytes(PARAMS, new)
-    missing = [path for path in (values.data.path, values.model.path) if not Path(path).exists()]
-    hint = f"\n{' and '.join(missing)} must be brought first: python pipeline.py fetch" if missing else ""
-    return f"{PARAMS} is {source} now.{hint}"
+    return "\n".join([f"{PARAMS} is {source} now.", *_to_bring(values)])
+
+
+def _to_bring(values: Params) -> list[str]:
+    """Returns a line for each kind of thing that the params name and that isn't there, with the command for it."""
+    data = values.data.path
+    missing = [path for path in (data, values.model.path) if not Path(path).exists()]
+    judges = [name for name, settings in values.rewards.items() if not Path(getattr(settings, "path", ".")).exists()]
+    lines = [f"{' and '.join(missing)} must be brought first: python pipeline.py fetch"] if missing else []
+    if data in missing:
+        lines.append(f"Pairs of your own: python pipeline.py import SOURCE --to {data}")
+    return lines + ([f"Weights of {' and '.join(judges)}: python pipeline.py fetch --rewards"] if judges else [])
 
 
 def _edited() -> bool:

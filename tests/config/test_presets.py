@@ -63,6 +63,23 @@ def test_it_names_the_folders_that_fetch_fills(name: str) -> None:
         assert any(pattern.startswith(f"{folder}/") for pattern in PINNED[name].patterns), folder
 
 
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_those_for_ones_own_pairs_train_what_fits_24_gb(name: str) -> None:
+    """LoRA on the folder that fetch fills, judged by two judges, its pictures to be seen while it trains."""
+    values = load(ROOT / "presets" / f"{name}-lora.yaml")
+    dpo = values.policies["dpo"]
+    assert isinstance(dpo, dpo_params.Settings) and dpo.lora and dpo.lora.rank == 8
+    assert Path(values.model.path) == PINNED[name].folder
+    assert list(values.rewards) == ["pickscore", "hpsv2_1"] and not values.evaluate.families
+    assert dpo.steps * dpo.batch_size / 3000 < 12  # epochs of 3,000 pairs
+
+
+@pytest.mark.parametrize("file", FILES[1:], ids=lambda file: file.name)
+def test_a_preset_shows_pictures_while_it_trains(file: Path) -> None:
+    values = load(file)
+    assert values.probe.every and values.probe.images == 8
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder under git with the project's params and presets."""
@@ -78,8 +95,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_preset_replaces_params_that_are_in_git(project: Path) -> None:
     text = presets.use("sd15")
     assert (project / "params.yaml").read_bytes() == (project / "presets/sd15.yaml").read_bytes()
-    assert "python pipeline.py fetch" in text
+    assert "python pipeline.py fetch" in text and "fetch --rewards" not in text
     assert "already" in presets.use("sd15")
+    text = presets.use("sd15-lora")
+    assert "import SOURCE --to data/raw/mine" in text
+    assert text.endswith("Weights of pickscore and hpsv2_1: python pipeline.py fetch --rewards")
 
 
 def test_edited_params_are_kept(project: Path) -> None:
@@ -94,5 +114,5 @@ def test_edited_params_are_kept(project: Path) -> None:
 
 
 def test_an_unknown_preset_is_named(project: Path) -> None:
-    with pytest.raises(UserError, match=r"expected one of sd15, sd3, sdxl.*got 'sd9'"):
+    with pytest.raises(UserError, match=r"expected one of sd15, sd15-lora, sd3, sdxl, sdxl-lora.*got 'sd9'"):
         presets.use("sd9")
