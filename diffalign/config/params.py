@@ -44,7 +44,17 @@ from diffalign.config.values import Count, Flag, HeldOut, Model, Name, PromptSet
 class Data(Model):
     """The raw comparisons: their source, splits and limits; `settings` are the source's own, checked by its module."""
 
-    source: Literal["pickapic", "arena"]
+    source: Literal[
+        "arena",
+        "hpdv2",
+        "hpdv3",
+        "imagereward",
+        "open_image_preferences",
+        "pickapic",
+        "pickapic_urls",
+        "pickapic_webdataset",
+        "rapidata",
+    ]
     path: str
     validation: Share
     test: Share

@@ -42,16 +42,16 @@ class File(NamedTuple):
     known_by: str
 
 
-def find(path: Path, suffix: str, splits: Mapping[str, Said]) -> tuple[list[File], dict[str, int]]:
+def find(path: Path, suffix: str, splits: Mapping[str, Said], deep: bool = True) -> tuple[list[File], dict[str, int]]:
     """Returns the files below a folder (or the one file) in the order of their paths, and what was left out.
 
     `splits` maps patterns of names (`*` matches any characters, `/` too) to splits; the first that matches wins. Left
     out are hidden files and folders and files with another suffix: their number by suffix. Linked folders are read
-    like others. Raises UserError: nothing there, a link to nothing or to a folder above itself, a pattern without a
-    file, a name that leaves the split open.
+    like others; without `deep` folders are left out, whole. Raises UserError: nothing there, a link to nothing or to a
+    folder above itself, a pattern without a file, a name that leaves the split open.
     """
     left_out: Counter[str] = Counter()
-    paths = [path] if path.is_file() else sorted(_listed(path, suffix, left_out), key=os.fsencode)
+    paths = [path] if path.is_file() else sorted(_listed(path, suffix, left_out, deep), key=os.fsencode)
     found, unclear = [], []
     for file in paths:
         name = os.fsencode(Path(file.name if path.is_file() else file.relative_to(path)).as_posix())
@@ -112,24 +112,25 @@ def _question(path: Path, unclear: list[tuple[str, str]], count: int) -> str:
     )
 
 
-def _listed(folder: Path, suffix: str, left_out: Counter[str]) -> Iterator[Path]:
+def _listed(folder: Path, suffix: str, left_out: Counter[str], deep: bool) -> Iterator[Path]:
     if not folder.is_dir():
         raise UserError(
             f"{folder} (data.path): expected a folder with *{suffix} files, it isn't there. Correct it in "
             "params.yaml, or bring the data: python pipeline.py fetch"
         )
     found = False
-    for path in _walk(folder, frozenset({_identity(folder)}), left_out):
+    for path in _walk(folder, frozenset({_identity(folder)}), left_out, deep):
         if path.suffix.lower() == suffix:
             found = True
             yield path
         else:
             left_out[path.suffix.lower() or "no suffix"] += 1
     if not found:
-        raise UserError(f"{folder} (data.path): expected *{suffix} files at any depth, found none.")
+        where = "at any depth" if deep else "in it"
+        raise UserError(f"{folder} (data.path): expected *{suffix} files {where}, found none.")
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]], left_out: Counter[str]) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[tuple[int, int]], left_out: Counter[str], deep: bool) -> Iterator[Path]:
     """Yields the files below a folder, through links too; `above` identifies the folder and those that it is in."""
     try:
         paths = [folder / name for name in os.listdir(folder)]
@@ -141,9 +142,12 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]], left_out: Counter[str
         if path.name.startswith("."):
             left_out["hidden"] += 1
         elif path.is_dir():
+            if not deep:
+                left_out["folder"] += 1
+                continue
             if _identity(path) in above:
                 raise UserError(f"{path} (data.path) is a link to a folder that it lies in. Remove the link.")
-            yield from _walk(path, above | {_identity(path)}, left_out)
+            yield from _walk(path, above | {_identity(path)}, left_out, deep)
         elif path.is_file():
             yield path
         else:
