@@ -87,11 +87,12 @@ def composed(params: "Params", how: Interval) -> tuple[list[Composition], list[s
         return [], []
     table = comparisons.read(COMPARISONS)
     rater_of = dict(zip(table["comparison_id"].to_pylist(), table["rater_id"].to_pylist(), strict=True))
-    pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
+    asked = params.pairs
+    pairs = held_out_pairs(table, settings.split, asked.rule, asked.raters, asked.axes)[: settings.pairs]
     trained = [name for name, policy in params.policies.items() if policy.method != "none"]
     subjects = pair_rewards.read(pairs, trained)
     judges = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
-    learnt = make_pairs(table, "train", params.pairs.rule, params.pairs.raters, flagged=params.pairs.flagged)
+    learnt = make_pairs(table, "train", asked.rule, asked.raters, flagged=asked.flagged, axes=asked.axes)
     answered = Counter(str(rater_of[pair.pair_id]) for pair in learnt)
     answers, chosen, ungrouped = raters.answers(
         [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns

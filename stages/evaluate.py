@@ -46,7 +46,8 @@ def run(params: "Params") -> None:
     """
     settings, shown = params.evaluate, shown_images(params)  # first: scores of other images aren't the cause
     table = comparisons.read(COMPARISONS)
-    pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
+    how = params.pairs
+    pairs = held_out_pairs(table, settings.split, how.rule, how.raters, how.axes)[: settings.pairs]
     scored = {name: scores.read(name, [pair.pair_id for pair in pairs]) for name in params.rewards}
     judged = judged_images(params, shown, scored)
     compared = win_rates.over_baseline(settings.baseline, judged)

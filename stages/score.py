@@ -44,7 +44,8 @@ def run(params: "Params", reward: str | None = None) -> None:
         for line in scoring.score_for_others(gallery, columns[name][reward], score, reward, count, cache)
     ]
     table = comparisons.read(COMPARISONS)
-    pairs = held_out_pairs(table, settings.split, params.pairs.rule, params.pairs.raters)[: settings.pairs]
+    how = params.pairs
+    pairs = held_out_pairs(table, settings.split, how.rule, how.raters, how.axes)[: settings.pairs]
     pair_lines = scoring.score_pairs(COMPARISONS, pairs, score, reward, params.data.max_image_pixels, cache)
     if cache.hits:
         sys.stderr.write(f"{reward}: {cache.hits} scores were known ({cache.kept.path}).\n")

@@ -10,6 +10,7 @@ from diffalign.core.files import hash_folder, lock, work_folder, write_text
 from diffalign.core.publishing import check_target
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.filters.flags import Flagged
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
 from diffalign.models.agreement import check_init
@@ -39,7 +40,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         publish_untrained(policy, settings.model_dump(), init, out)
         write_text(curve, "")
         return
-    say_flagged(policy, params.pairs)
+    say_left_out(policy, params.pairs)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine())
@@ -68,16 +69,21 @@ def run(params: "Params", policy: str | None = None) -> None:
     sys.stderr.write(f"train {policy}: {out}\n")
 
 
-def say_flagged(policy: str, pairs: "Pairs") -> None:
-    """Says how many pairs of the train split aren't learned from since a filter flagged them."""
-    if pairs.flagged == "keep":
-        return
+def say_left_out(policy: str, how: "Pairs") -> None:
+    """Says how many pairs of the train split aren't learned from: ties, and what a filter flagged."""
     table = comparisons.read(COMPARISONS)
-    found, left = (
-        len(make_pairs(table, "train", pairs.rule, pairs.raters, flagged=flagged))
-        for flagged in ("keep", pairs.flagged)
-    )
-    sys.stderr.write(f"train {policy}: pairs.flagged {pairs.flagged}: {found - left:,} of {found:,} pairs left out\n")
+
+    def count(flagged: Flagged, ties: bool) -> int:
+        return len(make_pairs(table, "train", how.rule, how.raters, flagged=flagged, axes=how.axes, ties=ties))
+
+    every, untied = count("keep", True), count("keep", False)
+    if ties := every - untied:
+        words = "used as half a vote for each image" if how.ties else "left out (pairs.ties: false)"
+        sys.stderr.write(f"train {policy}: {ties:,} of {every:,} pairs are ties, {words}\n")
+    if how.flagged != "keep":
+        found = every if how.ties else untied
+        left = found - count(how.flagged, how.ties)
+        sys.stderr.write(f"train {policy}: pairs.flagged {how.flagged}: {left:,} of {found:,} pairs left out\n")
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:

@@ -273,7 +273,8 @@ def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
     settings, policy = values.evaluate, values.policies[name]
     assert policy.method != "none"
     table = comparisons.read(Path(INPUTS[0]))
-    pairs = held_out_pairs(table, settings.split, values.pairs.rule, values.pairs.raters)[: settings.pairs]
+    how = values.pairs
+    pairs = held_out_pairs(table, settings.split, how.rule, how.raters, how.axes)[: settings.pairs]
     setting = Setting(
         family=values.model.family,
         model=values.model.path,

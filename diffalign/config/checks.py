@@ -89,10 +89,10 @@ def of_gate(params: Params) -> list[str]:
 
 
 def of_weights(params: Params) -> list[str]:
-    """Returns the weights of pairs that mean nothing under their rule."""
+    """Returns the weights of pairs that mean nothing beside the section's other values."""
     lines = []
-    if "strength" in params.pairs.weights and params.pairs.rule == "each":
-        lines.append("pairs.weights: expected no strength with rule each, where every pair's strength is 1")
+    if "strength" in params.pairs.weights and params.pairs.ties:
+        lines.append("pairs.weights: expected no strength with pairs.ties true, since ties would weigh 0")
     if "rater" in params.pairs.weights and params.pairs.rule == "majority":
         lines.append("pairs.weights: expected no rater with rule majority, whose pairs are of several raters")
     return lines

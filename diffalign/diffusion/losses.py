@@ -37,8 +37,8 @@ def diffusion_dpo(
     All errors are [B] means over C, h, w; beta enters as beta / 2, as in the official code, so the paper's beta for
     sums (S9) is beta / 2 divided by the number of latent elements. `margin` is by how much more the policy improved on
     the winner than on the loser, (E_l - E_l_ref) - (E_w - E_w_ref); the loss is the `link` of beta / 2 * margin,
-    -log sigmoid by default. With `strength` s in [0.5, 1], the probability that the winner is the better one, it is
-    s * link(logit) + (1 - s) * link(-logit).
+    -log sigmoid by default. With `strength` s in [0.5, 1], the winner's share of the votes, it is the mean over votes,
+    s * link(logit) + (1 - s) * link(-logit); at 1/2, a tie, its slope is 0 at margin 0 and has the margin's sign.
     """
     margin = implicit_margin(error_w, error_l, error_w_ref, error_l_ref)
     loss, logits = LINKS[link], 0.5 * beta * margin
@@ -163,13 +163,13 @@ def mapo(error_w: Tensor, error_l: Tensor, beta: float, T: int, strength: Tensor
 
     E_w - beta * log sigmoid(T * (phi(E_w) - phi(E_l))). phi(E) = E / 2 / (exp(E / 2) - 1) falls from 1 at E = 0; errors
     [B] are means over C, h, w; T is the number of timesteps; beta (0.1 as published) weighs the preference against
-    fine-tuning on the winner. With `strength` the log sigmoid is the cross-entropy against it, as in `diffusion_dpo`.
+    fine-tuning on the winner. With `strength` s it is the mean over votes, of which 1 - s are for the loser.
     """
     logits = T * (odds(error_w) - odds(error_l))
-    preferred = logsigmoid(logits)
-    if strength is not None:
-        preferred = strength * preferred + (1 - strength) * logsigmoid(-logits)
-    return error_w - beta * preferred
+    won = error_w - beta * logsigmoid(logits)
+    if strength is None:
+        return won
+    return strength * won + (1 - strength) * (error_l - beta * logsigmoid(-logits))
 
 
 def odds(error: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.diffusion.losses import (
     conventions,
@@ -65,5 +66,11 @@ class DPO(PairMethod):
 
 
 def build(settings: "Settings", context: Context) -> Method:
-    """Builds Diffusion-DPO on the pairs of a run."""
-    return DPO(context.source(PairSource), settings.beta, settings.link, settings.safeguard)
+    """Builds Diffusion-DPO on the pairs of a run; UserError where a safeguard meets shares of votes."""
+    source = context.source(PairSource)
+    if settings.safeguard is not None and any(pair.strength < 1 for pair in source.pairs):
+        raise UserError(
+            f"{settings.method}.safeguard: expected null where pairs are shares of votes, since the loss may rise with "
+            f"the margin then, got {settings.safeguard}"
+        )
+    return DPO(source, settings.beta, settings.link, settings.safeguard)

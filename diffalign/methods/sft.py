@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SFT(PairMethod):
-    """Minimises the denoising error on the winners of pairs, with the draws that DPO has for them."""
+    """Minimises the denoising error on the winners of pairs, with the draws that DPO has for them.
+
+    A tie has no winner: it counts nothing. A winner by votes counts like any other.
+    """
 
     def loss(
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
@@ -30,7 +33,7 @@ class SFT(PairMethod):
         if log and reference is not None:
             with torch.no_grad():
                 logs = watched(error_w, self._errors(policy, batch.losers()), reference, batch)
-        return (batch.weight * sft(error_w)).sum(), logs
+        return (batch.weight * (batch.strength > 0.5) * sft(error_w)).sum(), logs
 
     @staticmethod
     def _errors(policy: Denoise, batch: PairBatch) -> Tensor:

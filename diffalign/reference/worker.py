@@ -100,8 +100,8 @@ def make_source(spec: Spec, model: families.Family, device: torch.device) -> Pai
 
 def training_pairs(spec: Spec) -> list[Pair]:
     """Returns the train split's pairs by the rule, in their order."""
-    table = comparisons.read(Path(spec.comparisons))
-    return make_pairs(table, "train", spec.pairs.rule, spec.pairs.raters, flagged=spec.pairs.flagged)
+    table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
+    return make_pairs(table, "train", how.rule, how.raters, flagged=how.flagged, axes=how.axes, ties=how.ties)
 
 
 def parts(spec: Spec, pairs: int) -> list[list[range]]:

@@ -76,13 +76,14 @@ def read(
         ties=settings.ties,
         by_prompt="prompt" in settings.weights,
         flagged=pairs.flagged,
+        axes=pairs.axes,
     )
     if all(one.share == 0.5 for one in preferences):
         raise UserError(
             f"reward_models.{name}: {folder} has no untied comparison in the train split: nothing to learn from. See "
             "metrics/ingest.json for what became of the rows."
         )
-    held_out = held_out_pairs(table, "validation", pairs.rule, pairs.raters)[: settings.validation_pairs]
+    held_out = held_out_pairs(table, "validation", pairs.rule, pairs.raters, pairs.axes)[: settings.validation_pairs]
     shown = [image for one in preferences for image in (one.first, one.second)]
     shown += [image for pair in held_out for image in (pair.image_w, pair.image_l)]
     texts = sorted({one.prompt for one in preferences} | {pair.prompt for pair in held_out})

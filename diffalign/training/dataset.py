@@ -122,13 +122,13 @@ def make_times(policy: Trained, process: Process) -> Times:
 def held_out_pairs(spec: Spec) -> list[Pair]:
     """Returns all pairs of the validation split by the rule, as their raters answered, in a fixed random order."""
     table = comparisons.read(Path(spec.comparisons))
-    return pairs.held_out_pairs(table, "validation", spec.pairs.rule, spec.pairs.raters)
+    return pairs.held_out_pairs(table, "validation", spec.pairs.rule, spec.pairs.raters, spec.pairs.axes)
 
 
 def training_pairs(spec: Spec) -> list[Pair]:
     """Returns the train split's pairs by the rule, winners and losers exchanged where the policy says so."""
     table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
-    pairs = make_pairs(table, "train", how.rule, how.raters, how.weights, how.flagged)
+    pairs = make_pairs(table, "train", how.rule, how.raters, how.weights, how.flagged, how.axes, how.ties)
     if not pairs:
         raise UserError(
             f"{spec.comparisons} has no untied comparison in the train split under the rule {rule_of(spec)}: "
@@ -142,7 +142,7 @@ def training_pairs(spec: Spec) -> list[Pair]:
 def training_images(spec: Spec) -> tuple[list[ImageLabel], list[ImageLabel]]:
     """Returns the train split's desirable and undesirable images by the rule, exchanged where the policy says so."""
     table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
-    found = image_labels(table, "train", how.rule, how.raters, how.flagged)
+    found = image_labels(table, "train", how.rule, how.raters, how.flagged, how.axes)
     desirable, undesirable = ([each for each in found if each.desirable is wanted] for wanted in (True, False))
     if not (desirable and undesirable):
         raise UserError(

@@ -231,7 +231,7 @@ def test_the_safeguard_is_for_losses_that_fall_with_the_margin(
     if not refused:
         assert parse(raw).policies["dpo"].safeguard == 0.9  # type: ignore[union-attr]
     else:
-        assert "policies.dpo.safeguard: expected null with link ipo or pairs.rule majority" in message(raw)
+        assert "policies.dpo.safeguard: expected null with link ipo, pairs.rule majority or" in message(raw)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_safeguard_is_for_losses_that_fall_with_the_margin(
     [
         ("each", ["prompt", "rater"], ""),
         ("majority", ["prompt", "strength"], ""),
-        ("each", ["strength"], "pairs.weights: expected no strength with rule each"),
+        ("each", ["strength"], ""),
         ("majority", ["rater"], "pairs.weights: expected no rater with rule majority"),
         ("each", ["votes"], "pairs.weights.0: expected 'prompt', 'strength' or 'rater', got 'votes'"),
     ],
@@ -250,6 +250,19 @@ def test_weights_say_something_under_the_rule(raw: dict[str, Any], rule: str, we
         assert refused in message(raw)
     else:
         assert parse(raw).pairs.weights == weights
+
+
+def test_ties_have_no_strength_and_no_safeguard(raw: dict[str, Any]) -> None:
+    raw["pairs"] |= {"ties": True, "rule": "majority", "weights": ["strength"]}
+    raw["policies"]["dpo"]["safeguard"] = 0.9
+    text = message(raw)
+    assert "pairs.weights: expected no strength with pairs.ties true" in text
+    assert "policies.dpo.safeguard: expected null with link ipo, pairs.rule majority or pairs.ties true" in text
+
+
+def test_axes_have_weights_above_0(raw: dict[str, Any]) -> None:
+    raw["pairs"]["axes"] = {"preference": 1.0, "coherence": 0}
+    assert "pairs.axes.coherence: " in message(raw)
 
 
 def with_kto(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -54,3 +54,13 @@ def test_of_some_raters() -> None:
     ]
     with pytest.raises(UserError, match="r9"):
         image_labels(table(*ROWS), "train", raters=["r9"])
+
+
+def test_shares_are_votes() -> None:
+    """By majority A has 6 of 8 votes and 0 of 1 on another axis, which counts as many times as 12 there."""
+    rows = table(one(1, share=0.75, votes=8, axis="x"), one(2, "b", axis="y"), one(3, "both_bad", axis="z"))
+    assert [o.desirable for o in image_labels(rows, "train", axes={"x": 1.0})] == [True, False]
+    for weight, desirable in ((1.0, True), (12.0, False)):
+        found = image_labels(rows, "train", "majority", axes={"x": 1.0, "y": weight})
+        assert [o.desirable for o in found] == [desirable, not desirable]
+    assert [o.desirable for o in image_labels(rows, "train", axes={"z": 1.0})] == [False, False]

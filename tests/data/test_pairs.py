@@ -1,11 +1,13 @@
 """The rule that makes pairs of comparisons, and what a pair counts."""
 
+import itertools
 import random
 
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.data.batches.pairs import Pair, make_pairs
+from diffalign.data.batches.pairs import Pair, held_out_pairs, make_pairs
+from diffalign.data.batches.votes import cast
 from tests.helpers.comparison_rows import one, table
 
 
@@ -106,3 +108,78 @@ def test_a_weight_by_raters_needs_raters():
     with pytest.raises(UserError, match=r"rater for every answer, 1 of 2 have none\. Take rater out of pairs\.weights"):
         make_pairs(rows, "train", weights=["rater"])
     assert len(make_pairs(rows, "train", raters=["r1"], weights=["rater"])) == 1
+
+
+def test_ties_are_pairs_of_strength_a_half_if_asked():
+    """By each the first image stands as the winner; by majority that with the lower name. A share of 1/2 is a tie."""
+    rows = table(one(1), one(2, "tie", prompt="q"), one(3, "tie", "B", "A", prompt="r", share=0.5, votes=8))
+    assert [pair.pair_id for pair in make_pairs(rows, "train")] == ["c1"]
+    plain, *tied = make_pairs(rows, "train", ties=True)
+    assert tied == [Pair("c2", "q", "A", "B", 0.5, 1.0), Pair("c3", "r", "B", "A", 0.5, 1.0)]
+    assert make_pairs(rows, "train", "majority", ties=True)[2] == Pair("c3", "r", "A", "B", 0.5, 1.0)
+    assert held_out_pairs(rows, "train", "each", []) == [plain]
+
+
+def test_a_share_is_the_strength():
+    rows = table(one(1, share=0.7, votes=26), one(2, "b", prompt="q", share=0.25, votes=4))
+    assert make_pairs(rows, "train") == [Pair("c1", "p", "A", "B", 0.7, 1.0), Pair("c2", "q", "B", "A", 0.75, 1.0)]
+    found = make_pairs(rows, "train", weights=["strength"])  # 2 s - 1: 0.4 and 0.5, over 0.45
+    assert [pair.weight for pair in found] == pytest.approx([8 / 9, 10 / 9])
+    with pytest.raises(UserError, match="strength expects shares of votes with rule each"):
+        make_pairs(table(one(1)), "train", weights=["strength"])
+
+
+def test_majority_counts_votes():
+    """Of A 0.75 of 8 votes, and 0 of one: 6 of 9. As two answers it would be 0.75 and 0."""
+    rows = table(one(1, share=0.75, votes=8), one(2, "a", "B", "A"))
+    assert make_pairs(rows, "train", "majority") == [Pair("c1", "p", "A", "B", pytest.approx(6 / 9), 1.0)]
+
+
+def test_axes_are_mixed_by_their_weights():
+    """Preference counts 2, coherence 1, others nothing. By majority A has 2 of 3 votes, of 10 of its own 20 of 21."""
+    rows = [one(1, axis="preference"), one(2, "b", axis="coherence"), one(3, "b", axis="style"), one(4, "b")]
+    axes = {"preference": 2.0, "coherence": 1.0}
+    found = make_pairs(table(*rows), "train", axes=axes)
+    assert [(pair.pair_id, pair.weight) for pair in found] == [
+        ("c1", pytest.approx(4 / 3)),
+        ("c2", pytest.approx(2 / 3)),
+    ]
+    (mixed,) = make_pairs(table(*rows), "train", "majority", axes=axes)
+    assert (mixed.image_w, mixed.strength, mixed.weight) == ("A", pytest.approx(2 / 3), 1.0)
+    rows[0] |= {"share": 1.0, "votes": 10}
+    (mixed,) = make_pairs(table(*rows), "train", "majority", axes=axes)
+    assert mixed.strength == pytest.approx(20 / 21)
+    with pytest.raises(UserError, match=r"pairs\.axes: .* named taste; there are coherence, preference, style"):
+        make_pairs(table(*rows), "train", axes={"taste": 1.0})
+
+
+def ranked(order, name, start, **more):
+    """Returns the comparisons of a ranking, best first: each image with each after it."""
+    found = list(itertools.combinations(order, 2))
+    return [one(start + n, "a", w, l, ranking=name, **more) for n, (w, l) in enumerate(found)]
+
+
+def test_a_ranking_of_k_counts_like_k_minus_1():
+    """Four images make 6 pairs of 1/2 each, three make 3 of 2/3, a pair of its own counts 1: 3 + 2 + 1 over 10."""
+    rows = [*ranked("ABCD", "r1", 10), *ranked("EFG", "r2", 20), one(30, prompt="q")]
+    expected = [0.5 / 0.6] * 6 + [2 / 3 / 0.6] * 3 + [1 / 0.6]
+    for rule in ("each", "majority"):
+        found = make_pairs(table(*rows), "train", rule)
+        assert [pair.weight for pair in found] == pytest.approx(expected)
+
+
+def test_what_a_ranking_counts_is_of_its_pairs_alone():
+    """Adjacent comparisons count 1. Without a tie two pairs of A, B, C are left, which are k - 1; axes are apart."""
+    chain = [one(1, ranking="r"), one(2, "a", "B", "C", ranking="r")]
+    assert [pair.weight for pair in make_pairs(table(*chain), "train")] == [1, 1]
+    tied = [*chain, one(3, "tie", "A", "C", ranking="r")]
+    assert [pair.weight for pair in make_pairs(table(*tied), "train")] == [1, 1]
+    assert [vote.weight for vote in cast(table(*tied))] == pytest.approx([2 / 3] * 3)
+    both = [*ranked("ABC", "r", 10, axis="x"), *ranked("ABC", "r", 20, axis="y")]
+    assert [vote.weight for vote in cast(table(*both))] == pytest.approx([2 / 3] * 6)
+
+
+def test_neither_image_of_a_tie_may_be_barred():
+    rows = table(one(1, "tie", flags=["unsafe_b:nsfw"]), one(2, "tie", prompt="q", image_a="C", image_b="D"))
+    found = make_pairs(rows, "train", flagged="losers", ties=True)
+    assert [pair.pair_id for pair in found] == ["c2"]

@@ -49,3 +49,15 @@ def test_prompts_count_the_same_and_the_mean_is_one() -> None:
 def test_raters_are_chosen() -> None:
     rows = table(one(1, rater="r1"), one(2, "b", rater="r2"))
     assert [one.share for one in make_preferences(rows, "train", raters=["r2"])] == [0.0]
+
+
+def test_shares_and_axes() -> None:
+    """B, shown first, has 0.75 of 8 votes on x; y counts half of it."""
+    rows = table(one(1, "a", "B", "A", share=0.75, votes=8, axis="x"), one(2, "b", axis="y"), one(3, axis="z"))
+    found = make_preferences(rows, "train", axes={"x": 1.0, "y": 0.5})
+    assert [(o.first, o.share, o.weight) for o in found] == [
+        ("B", 0.75, pytest.approx(4 / 3)),
+        ("A", 0.0, pytest.approx(2 / 3)),
+    ]
+    (mixed,) = make_preferences(rows, "train", "majority", axes={"x": 1.0, "y": 0.5})
+    assert (mixed.first, mixed.share) == ("A", pytest.approx(2 / 8.5))

@@ -281,10 +281,10 @@ def test_mapo_by_hand() -> None:
 def test_mapo_with_strength_by_hand() -> None:
     """The same pair at s = 3/4: the logit 1 - ln 2 is e^-z = 2 / e, and log(1 + e^z) is z more than log(1 + e^-z).
 
-    0.1 * (log(1 + 2 / e) + 1/4 * (1 - ln 2)) = 0.1 * (0.551445 + 0.076713).
+    1/4 * 2 ln 2 + 0.1 * (log(1 + 2 / e) + 1/4 * (1 - ln 2)) = 0.346574 + 0.1 * (0.551445 + 0.076713).
     """
     w, l, strength = (torch.tensor([x], dtype=torch.float64) for x in (0.0, 2 * math.log(2), 0.75))
-    assert mapo(w, l, 0.1, 1, strength).item() == pytest.approx(0.0628158, rel=1e-6)
+    assert mapo(w, l, 0.1, 1, strength).item() == pytest.approx(0.4093894, rel=1e-6)
 
 
 def test_mapo_is_the_official_formula() -> None:
@@ -297,11 +297,11 @@ def test_mapo_is_the_official_formula() -> None:
 
 
 def test_mapo_with_strength() -> None:
-    """Certainty is the hard loss; at one half only the winner's own error knows which is which."""
+    """Certainty is the hard loss; at one half nothing says which is which."""
     w, l, *_ = four()
     torch.testing.assert_close(mapo(w, l, 0.1, 20, torch.ones_like(w)), mapo(w, l, 0.1, 20))
     halves = torch.full_like(w, 0.5)
-    torch.testing.assert_close(mapo(w, l, 0.1, 20, halves) - w, mapo(l, w, 0.1, 20, halves) - l)
+    torch.testing.assert_close(mapo(w, l, 0.1, 20, halves), mapo(l, w, 0.1, 20, halves))
 
 
 def test_mapo_of_equal_errors_is_fine_tuning_plus_ln2() -> None:
@@ -311,27 +311,28 @@ def test_mapo_of_equal_errors_is_fine_tuning_plus_ln2() -> None:
 
 
 def test_swapping_winner_and_loser_turns_mapos_preference_around() -> None:
-    """Beside fine-tuning, a pair and its swap differ by beta times the logit, T * (phi(E_w) - phi(E_l)), times 2 s - 1.
+    """A pair and its swap differ by E_l - E_w and beta times the logit, T * (phi(E_w) - phi(E_l)), all times 2 s - 1.
 
     phi is as the authors write it, with snr = 0.5.
     """
     w, l, *_ = four()
     logits = 20 * (0.5 * w / (torch.exp(0.5 * w) - 1) - 0.5 * l / (torch.exp(0.5 * l) - 1))
     for strength, sure in ((None, 1), (STRENGTH, 2 * STRENGTH - 1)):
-        preference, swapped = mapo(w, l, 0.1, 20, strength) - w, mapo(l, w, 0.1, 20, strength) - l
-        torch.testing.assert_close(swapped - preference, 0.1 * sure * logits)
+        preference, swapped = mapo(w, l, 0.1, 20, strength), mapo(l, w, 0.1, 20, strength)
+        torch.testing.assert_close(swapped - preference, sure * (l - w + 0.1 * logits))
 
 
 @pytest.mark.parametrize("strength", [None, STRENGTH], ids=["hard", "soft"])
 def test_mapo_gradient(strength: torch.Tensor | None) -> None:
-    """d loss / d E_w is 1 from fine-tuning and -beta * (s - sigmoid(x)) * T * phi'(E_w), with x the logit, phi' < 0."""
+    """d loss / d E_w is s from fine-tuning and -beta * (s - sigmoid(x)) * T * phi'(E_w), with x the logit, phi' < 0."""
     w, l, *_ = (v.requires_grad_() for v in four())
     assert torch.autograd.gradcheck(lambda w, l: mapo(w, l, 0.1, 20, strength), (w, l))
     mapo(w, l, 0.1, 20, strength).sum().backward()
     assert w.grad is not None and l.grad is not None
-    pull = (1 if strength is None else strength) - torch.sigmoid(20 * (odds(w) - odds(l))).detach()
-    assert torch.equal((w.grad - 1).sign(), pull.sign())
-    assert torch.equal(l.grad.sign(), -pull.sign())
+    s = torch.ones_like(w) if strength is None else strength
+    pull = s - torch.sigmoid(20 * (odds(w) - odds(l))).detach()
+    assert torch.equal((w.grad - s).sign(), pull.sign())
+    assert torch.equal((l.grad - (1 - s)).sign(), -pull.sign())
 
 
 LIKED, DISLIKED = torch.tensor([True]), torch.tensor([False])
@@ -396,3 +397,20 @@ def test_kto_is_the_authors_formula(better: float) -> None:
 
     z = reference_point((error_ref - error).mean())
     torch.testing.assert_close(diffusion_kto(error, error_ref, labels == 1, 2 * 5000 / 1e3, z), authors)
+
+
+@pytest.mark.parametrize(("link", "slope"), [("sigmoid", 0.5 * math.tanh(0.75)), ("hinge", 0.5), ("ipo", 3.0)])
+def test_a_tie_pulls_the_margin_to_0(link: str, slope: float) -> None:
+    """At logit 1.5: (sigmoid(z) - sigmoid(-z)) / 2 = tanh(z / 2) / 2; half of the hinge's 1, past 1; IPO's 2 z.
+
+    At logits -1.5, 0 and 1.5; beta is 2, so that the logit is the margin, which is minus the winner's error here.
+    """
+    error = torch.tensor([1.5, 0.0, -1.5], dtype=torch.float64, requires_grad=True)
+    zeros, half = torch.zeros(3, dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
+
+    def losses(error_w: torch.Tensor) -> torch.Tensor:
+        return diffusion_dpo(error_w, zeros, zeros, zeros, 2.0, half, link)[0]
+
+    (found,) = torch.autograd.grad(losses(error).sum(), error)
+    torch.testing.assert_close(-found, torch.tensor([-slope, 0.0, slope], dtype=torch.float64))
+    assert torch.autograd.gradcheck(losses, [error])

@@ -9,14 +9,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch, PairSource, latents
+from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.shards.reader import prompt_key
-from diffalign.diffusion.rng import pair_place
+from diffalign.diffusion.rng import pair_draw, pair_place
 from diffalign.methods.dpo import DPO
 from diffalign.methods.mapo import MaPO
 from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import Reference, live, pair_errors
+from tests.helpers.comparison_rows import one, table
 from tests.helpers.memory_batches import FLOW, Denoiser, both_ways_round, source
 from tests.helpers.methods import Offers, settings
 
@@ -63,7 +66,7 @@ def phi(error: torch.Tensor) -> torch.Tensor:
 BY_HAND = {name: lambda w, l, z, s: cross_entropy(z, s) for name in ("dpo", "safeguard", "flow")} | {
     "hinge": lambda w, l, z, s: s * (1 - z).clamp(min=0) + (1 - s) * (1 + z).clamp(min=0),
     "ipo": lambda w, l, z, s: s * (z - 0.5) ** 2 + (1 - s) * (z + 0.5) ** 2,
-    "mapo": lambda w, l, z, s: w + 0.1 * cross_entropy(100 * (phi(w) - phi(l)), s),
+    "mapo": lambda w, l, z, s: s * w + (1 - s) * l + 0.1 * cross_entropy(100 * (phi(w) - phi(l)), s),
     "sft": lambda w, l, z, s: w,
 }
 """From errors, the logit z = 25 * margin and the strength, all [B], to the losses of VARIANTS."""
@@ -125,6 +128,37 @@ def test_the_safeguards_gradient_in_float64() -> None:
         assert (scale < 1).any()
     expected = slopes * torch.cat([torch.ones_like(scale), scale])
     torch.testing.assert_close((found * along).sum(dim=(1, 2, 3)), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dpo", "hinge", "ipo", "mapo", "flow"])
+def test_a_share_of_votes_is_the_mean_over_single_votes(name: str) -> None:
+    """Three votes for w0 and one for l0, as four answers and as one comparison: loss and gradient."""
+    each, _ = both_ways_round()
+    method = VARIANTS[name](each)
+    draw = pair_draw(each.seed, 0, 0, each.shape, each.times, "none", 0.0)
+    policy, reference = Denoiser(0).double(), live(Denoiser(1).double())
+    votes = [one(n, "a" if n < 3 else "b", "w0", "l0", "p0") for n in range(4)]
+    share = one(9, "a", "w0", "l0", "p0", share=0.75, votes=4)
+
+    def mean(*rows: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = make_pairs(table(*rows), "train")
+        batch = each.drawn(pairs, [draw] * len(pairs)).mapped(lambda x: x.double() if x.is_floating_point() else x)
+        loss = method.loss(policy, reference, batch, log=False)[0] / len(pairs)
+        return loss, torch.autograd.grad(loss, policy.weight)[0]
+
+    for of_votes, of_share in zip(mean(*votes), mean(share), strict=True):
+        torch.testing.assert_close(of_votes, of_share, rtol=1e-9, atol=1e-12)
+
+
+def test_sft_learns_from_no_tie() -> None:
+    each = source()
+    tied = replace(each, pairs=[replace(pair, strength=0.5) for pair in each.pairs])
+    assert SFT(tied).loss(Denoiser(0), None, next(tied.at(0)), log=False)[0].item() == 0
+
+
+def test_the_safeguard_refuses_shares() -> None:
+    with pytest.raises(UserError, match=r"dpo\.safeguard: expected null where pairs are shares of votes"):
+        load(settings("dpo", beta=7.0, link="sigmoid", safeguard=0.6), Offers(source()))
 
 
 def test_dpo_is_ln2_at_the_reference() -> None:
@@ -220,7 +254,7 @@ def test_the_safeguard_scales_the_losers_gradient_and_not_the_loss() -> None:
 
 
 def test_methods_get_what_the_params_say() -> None:
-    each = source()
+    each = replace(source(), pairs=[replace(pair, strength=1.0) for pair in source().pairs])
     guarded = settings("dpo", beta=7.0, link="hinge", safeguard=0.6)
     assert load(guarded, Offers(each)) == DPO(each, beta=7.0, link="hinge", safeguard=0.6)
     assert load(settings("mapo", beta=0.1), Offers(each)) == MaPO(each, beta=0.1)

@@ -278,7 +278,7 @@ def test_what_comes_after_training(project: tuple[Case, Params], monkeypatch: py
     sampler = json.loads(Path("images/base/manifest.json").read_text())["sampler"]
     assert sampler["name"] == ("flow_euler" if case.family == "sd3" else "dpmpp_2m")
     table = comparisons.read(evaluate.COMPARISONS)
-    pairs = held_out_pairs(table, "test", values.pairs.rule, values.pairs.raters)
+    pairs = held_out_pairs(table, "test", values.pairs.rule, values.pairs.raters, values.pairs.axes)
     trained = values.model_copy(update={"policies": {"full": values.policies["full"]}})
     rewards = evaluate.measured(trained, pairs)["full"]
     assert rewards.shape == (3, 2) and (rewards != 0).all()

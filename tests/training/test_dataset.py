@@ -11,12 +11,14 @@ import pytest
 from diffalign.config.pairs import Pairs
 from diffalign.core.errors import UserError
 from diffalign.training import dataset
+from stages import train
 from tests.helpers.comparison_rows import one, table
 
 
 def spec(folder: Path, **changes: Any) -> Any:
     """What `feed` asks of a run about its pairs."""
-    pairs = Pairs.model_validate({"rule": "each", "raters": [], "flagged": "keep", "weights": []} | changes)
+    plain = {"rule": "each", "ties": False, "raters": [], "axes": {}, "flagged": "keep", "weights": []}
+    pairs = Pairs.model_validate(plain | changes)
     return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy=SimpleNamespace(swap_labels=False))
 
 
@@ -37,3 +39,23 @@ def test_a_weight_by_rater_needs_the_train_splits_raters(tmp_path: Path) -> None
     pq.write_table(table(one(1), one(2, rater=None)), tmp_path / "comparisons.parquet")
     with pytest.raises(UserError, match=r"pairs\.weights: rater expects a rater for every answer, 1 of 2 have none"):
         dataset.training_pairs(spec(tmp_path, weights=["rater"]))
+
+
+def test_training_has_the_ties_and_axes_that_it_asks_for_and_says_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of four comparisons on axis x one ties; one on y isn't asked for."""
+    rows = [
+        one(n, "tie" if n == 0 else "a", prompt=f"p{n}", axis="x", flags=["unsafe_a:f"] * (n < 2)) for n in range(4)
+    ]
+    pq.write_table(table(*rows, one(9, axis="y")), tmp_path / "comparisons.parquet")
+    monkeypatch.setattr(train, "COMPARISONS", tmp_path)
+    for ties, said in (
+        (True, "1 of 4 pairs are ties, used as half a vote for each image\ntrain p: pairs.flagged drop: 2 of 4 pairs"),
+        (False, "1 of 4 pairs are ties, left out (pairs.ties: false)\ntrain p: pairs.flagged drop: 1 of 3 pairs"),
+    ):
+        asked = spec(tmp_path, axes={"x": 1.0}, ties=ties, flagged="drop")
+        assert [pair.pair_id for pair in dataset.training_pairs(asked)] == ["c2", "c3"]
+        train.say_left_out("p", asked.pairs)
+        assert said in capsys.readouterr().err
+    assert len(dataset.training_pairs(spec(tmp_path, ties=True))) == 5

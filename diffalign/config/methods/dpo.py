@@ -21,10 +21,10 @@ class Settings(Trained):
         lines = []
         if self.reference == "none":
             lines.append("reference: expected live or cached, since Diffusion-DPO compares with it, got 'none'")
-        falls = self.link != "ipo" and pairs.rule == "each"  # the loss falls with the margin everywhere
+        falls = self.link != "ipo" and pairs.rule == "each" and not pairs.ties  # with the margin, everywhere
         if self.safeguard is not None and not falls:
             lines.append(
-                "safeguard: expected null with link ipo or pairs.rule majority, where a loss may rise with the "
-                f"margin, got {self.safeguard}"
+                "safeguard: expected null with link ipo, pairs.rule majority or pairs.ties true, where a loss may rise "
+                f"with the margin, got {self.safeguard}"
             )
         return lines

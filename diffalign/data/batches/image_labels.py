@@ -5,13 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from diffalign.data.batches.pairs import Rule, select
+from diffalign.data.batches.pairs import Rule
+from diffalign.data.batches.votes import ALL_AXES, Axes, cast, select
 from diffalign.data.comparisons.table import Split
 from diffalign.data.filters.flags import Flagged, allowed, barred
-
-VOTES = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5), "both_bad": (0.0, 0.0)}
-"""The votes of each answer for image a and for image b."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +23,45 @@ class ImageLabel:
 
 
 def image_labels(
-    table: pa.Table, split: Split, rule: Rule = "each", raters: Collection[str] = (), flagged: Flagged = "keep"
+    table: pa.Table,
+    split: Split,
+    rule: Rule = "each",
+    raters: Collection[str] = (),
+    flagged: Flagged = "keep",
+    axes: Axes = ALL_AXES,
 ) -> list[ImageLabel]:
     """Returns a label for each prompt and image of a split, in the order of both; the order of rows doesn't matter.
 
-    An image gets a vote of 1 from an answer that prefers it, 0 from one that prefers the other image or says that both
-    are bad, 1/2 from a tie; `none` is no vote. Rule `each`: desirable if preferred at least once, undesirable if it
-    was voted down and never preferred, no opinion where there are but ties (as published, Li et al. 2024, arXiv
-    2404.04465, sec. 5). Rule `majority`: desirable above a mean vote of 1/2, undesirable below it, no opinion at 1/2.
-    `raters`, `flagged` and the UserError as in `pairs.make_pairs`.
+    An image gets its share of each comparison's votes: 1 from an answer that prefers it, 0 from one that prefers the
+    other image or says that both are bad, 1/2 from a tie; `none` is no vote. Rule `each`: desirable if preferred by
+    more than half at least once, undesirable if it was voted down and never preferred, no opinion where there are but
+    ties (as published, Li et al. 2024, arXiv 2404.04465, sec. 5). Rule `majority`: desirable above a mean of 1/2 over
+    all votes, times their axes' weights, undesirable below it, no opinion at 1/2. `raters`, `axes`, `flagged` and the
+    UserError as in `pairs.make_pairs`.
     """
-    table = allowed(select(table, split, raters), flagged)
+    table = allowed(select(table, split, raters, axes), flagged)
     undesired = barred(table, flagged)
-    votes: dict[tuple[str, str], list[float]] = defaultdict(list)
-    columns = (table[name].to_pylist() for name in ("prompt", "image_a", "image_b", "answer"))
-    for prompt, a, b, answer in zip(*columns, strict=True):
-        if answer in VOTES:
-            for image, vote in zip((a, b), VOTES[answer], strict=True):
-                votes[prompt, image].append(vote)
+    given: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for vote in cast(table, axes):
+        given[vote.prompt, vote.image_a].append((vote.share, vote.heard))
+        given[vote.prompt, vote.image_b].append((1 - vote.share, vote.heard))
+    bad = table.filter(pc.equal(table["answer"], "both_bad"))
+    for side in ("image_a", "image_b"):
+        for prompt, image, axis in zip(*(bad[name].to_pylist() for name in ("prompt", side, "axis")), strict=True):
+            given[prompt, image].append((0.0, axes.get(axis, 1.0)))
     found = []
-    for (prompt, image), given in sorted(votes.items()):
-        score = max(given, key=lambda vote: (vote != 0.5, vote)) if rule == "each" else sum(given) / len(given)
+    for (prompt, image), shares in sorted(given.items()):
+        score = _once(shares) if rule == "each" else _mean(shares)
         if score < 0.5 or (score > 0.5 and image not in undesired):
             found.append(ImageLabel(prompt, image, score > 0.5))
     return found
+
+
+def _once(shares: list[tuple[float, float]]) -> float:
+    """Returns the highest share but a half, and a half where there is no other."""
+    return max((share for share, _ in shares), key=lambda share: (share != 0.5, share))
+
+
+def _mean(shares: list[tuple[float, float]]) -> float:
+    """Returns the mean of shares, each as often as it's heard."""
+    return sum(share * heard for share, heard in shares) / sum(heard for _, heard in shares)

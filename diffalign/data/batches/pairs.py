@@ -4,15 +4,15 @@ Apart from the comparisons' table, so that another rule or weight ingests and en
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
+from diffalign.data.batches.votes import ALL_AXES, Axes, Vote, cast, select
 from diffalign.data.comparisons.table import Split
 from diffalign.data.filters.flags import Flagged, allowed, barred
 
@@ -24,7 +24,9 @@ Weight = Literal["prompt", "strength", "rater"]
 class Pair:
     """Holds a winner and a loser for a prompt; `strength` in [0.5, 1] is the winner's share of the votes.
 
-    `weight` is what the pair counts in a loss, 1 on average.
+    At 0.5 they tie: half a win for each, whose loss in Bradley and Terry's model has no gradient at margin 0 and pulls
+    to it elsewhere; Rao and Kupper's tie is twice that as their threshold falls to 1 (Chen et al. 2024, arXiv
+    2409.17431). `weight` is what the pair counts in a loss, 1 on average.
     """
 
     pair_id: str
@@ -42,71 +44,76 @@ def make_pairs(
     raters: Collection[str] = (),
     weights: Collection[Weight] = (),
     flagged: Flagged = "keep",
+    axes: Axes = ALL_AXES,
+    ties: bool = False,
 ) -> list[Pair]:
     """Returns the pairs of a split, ordered by `pair_id`, whatever the order of the table's rows.
 
-    Rule `each`: every answer a or b is a pair of strength 1, named by its comparison. Rule `majority`: the answers to
-    the same prompt and two images, whichever side they were on, make one pair; `strength` is the winner's share, a tie
-    counting half for each, and equal shares make no pair. `both_bad` and `none` make none. `raters`: only answers of
-    these; empty: of all. A pair's weight is the product of the `weights`, divided by its mean over these pairs:
-    `prompt`, 1 / pairs of its prompt (PickScore's; Kirstain et al. 2023, arXiv 2305.01569); `strength`, 2 s - 1, which
-    is 0 for a toss-up; `rater`, 1 / pairs of its rater, with rule `each`. `flagged`: what becomes of what filters
-    flagged (`filters/flags.py`), after the votes were counted. Raises UserError for a rater who isn't in the table, and
-    for `rater` where an answer has none.
+    Rule `each`: every comparison is a pair, named by it. Rule `majority`: the comparisons of the same prompt and two
+    images, whichever side they were on, make one pair, each with its votes times its axis's weight. `strength` is the
+    winner's share of the votes, 1 for a single answer; `both_bad` and `none` are no votes. A share of 1/2 makes no
+    pair, or, with `ties`, one of strength 1/2, whose winner is the first image or, by majority, that with the lower
+    SHA-256. `raters`, `axes`: only answers of these; empty: all.
+
+    A pair's weight is that of its comparisons (`votes.cast`: axes, rankings; by majority their mean) times the
+    `weights`, divided by its mean over these pairs: `prompt`, 1 / pairs of its prompt (PickScore's; Kirstain et al.
+    2023, arXiv 2305.01569); `strength`, 2 s - 1, which is 0 for a toss-up; `rater`, 1 / pairs of its rater, with rule
+    `each`. `flagged`: what becomes of what filters flagged (`filters/flags.py`), after the votes were counted. Raises
+    UserError for a rater or an axis that isn't in the table, for `rater` where an answer has none, and for `strength`
+    with rule `each` where all pairs have strength 1.
     """
-    table = allowed(select(table, split, raters), flagged)
+    table = allowed(select(table, split, raters, axes), flagged)
     losers = barred(table, flagged)
-    found = [pair for pair in (_each(table) if rule == "each" else _majority(table)) if pair.image_w not in losers]
-    return _weighted(found, table, weights) if weights and found else found
+    found = _each(cast(table, axes, ties)) if rule == "each" else _majority(cast(table, axes), ties)
+    found = [pair for pair in found if losers.isdisjoint(may_win(pair))]
+    if rule == "each" and "strength" in weights and all(pair.strength == 1 for pair in found):
+        raise UserError("pairs.weights: strength expects shares of votes with rule each, every answer is a single one")
+    return _weighted(found, table, weights) if found else found
 
 
-def held_out_pairs(table: pa.Table, split: Split, rule: Rule, raters: Collection[str]) -> list[Pair]:
-    """Returns the pairs of a split ordered by the hash of their ids: the first n are a fixed sample, whatever n is."""
-    found = make_pairs(table, split, rule, raters)
+def held_out_pairs(
+    table: pa.Table, split: Split, rule: Rule, raters: Collection[str], axes: Axes = ALL_AXES
+) -> list[Pair]:
+    """Returns the untied pairs of a split by the hash of their ids: the first n are a fixed sample, whatever n is."""
+    found = make_pairs(table, split, rule, raters, axes=axes)
     return sorted(found, key=lambda pair: sha256_bytes(pair.pair_id.encode()))
 
 
-def select(table: pa.Table, split: Split, raters: Collection[str] = ()) -> pa.Table:
-    """Returns the rows of a split in the order of comparison_id, by these raters only; empty: by all raters.
-
-    Raises UserError for a rater who isn't in the table.
-    """
-    if raters:
-        unknown = sorted(set(raters).difference(table["rater_id"].unique().to_pylist()))
-        if unknown:
-            raise UserError(f"pairs.raters: expected raters of the comparisons, found none named {', '.join(unknown)}")
-        table = table.filter(pc.is_in(table["rater_id"], value_set=pa.array(list(raters), pa.string())))
-    return table.filter(pc.equal(table["split"], split)).sort_by("comparison_id")
+def may_win(pair: Pair) -> tuple[str, ...]:
+    """Returns the images that a pair pulls up: the winner, and both of a tie."""
+    return (pair.image_w, pair.image_l) if pair.strength == 0.5 else (pair.image_w,)
 
 
-def _each(table: pa.Table) -> list[Pair]:
-    table = table.filter(pc.is_in(table["answer"], value_set=pa.array(["a", "b"])))
-    return [
-        Pair(comparison, prompt, *((a, b) if answer == "a" else (b, a)), strength=1.0, weight=1.0)
-        for comparison, prompt, a, b, answer in _answers(table)
-    ]
+def _each(votes: Sequence[Vote]) -> list[Pair]:
+    return [_pair(one.comparison_id, one.prompt, one.image_a, one.image_b, one.share, one.weight) for one in votes]
 
 
-def _majority(table: pa.Table) -> list[Pair]:
-    """Returns one pair per prompt and two images, for rows in the order of comparison_id; the first row names it."""
-    share_of_a = {"a": 1.0, "tie": 0.5, "b": 0.0}
-    table = table.filter(pc.is_in(table["answer"], value_set=pa.array(list(share_of_a))))
-    groups: dict[tuple[str, str, str], list[tuple[str, float]]] = defaultdict(list)
-    for comparison, prompt, a, b, answer in _answers(table):
-        first, second, share = (a, b, share_of_a[answer]) if a < b else (b, a, 1 - share_of_a[answer])
-        groups[prompt, first, second].append((comparison, share))
+def _majority(votes: Sequence[Vote], ties: bool) -> list[Pair]:
+    """Returns one pair per prompt and two images, for votes in the order of comparison_id; the first names it."""
+    groups: dict[tuple[str, str, str], list[tuple[Vote, float]]] = defaultdict(list)
+    for vote in votes:
+        swapped = vote.image_b < vote.image_a
+        first, second = (vote.image_b, vote.image_a) if swapped else (vote.image_a, vote.image_b)
+        groups[vote.prompt, first, second].append((vote, 1 - vote.share if swapped else vote.share))
     found = []
-    for (prompt, first, second), votes in groups.items():
-        share = sum(vote for _, vote in votes) / len(votes)
-        if share != 0.5:
-            winner, loser = (first, second) if share > 0.5 else (second, first)
-            found.append(Pair(votes[0][0], prompt, winner, loser, strength=max(share, 1 - share), weight=1.0))
+    for (prompt, first, second), given in groups.items():
+        heard = sum(vote.heard for vote, _ in given)
+        share = sum(vote.heard * share for vote, share in given) / heard
+        weight = sum(vote.votes * vote.weight for vote, _ in given) / heard
+        if ties or share != 0.5:
+            found.append(_pair(given[0][0].comparison_id, prompt, first, second, share, weight))
     return found
 
 
+def _pair(pair_id: str, prompt: str, first: str, second: str, share: float, weight: float) -> Pair:
+    """Returns the pair of two images, of which the first has this share of the votes."""
+    winner, loser = (first, second) if share >= 0.5 else (second, first)
+    return Pair(pair_id, prompt, winner, loser, max(share, 1 - share), weight)
+
+
 def _weighted(found: list[Pair], table: pa.Table, weights: Collection[Weight]) -> list[Pair]:
-    """Returns the pairs with their weights, whose mean is 1; with rule `each` a pair's rater is its comparison's."""
-    raw = [1.0] * len(found)
+    """Returns the pairs with their weights times `weights`, and mean 1; with rule `each` a pair has one rater."""
+    raw = [pair.weight for pair in found]
     if "prompt" in weights:
         raw = _over_count(raw, [pair.prompt for pair in found])
     if "strength" in weights:
@@ -128,16 +135,3 @@ def _over_count(values: Sequence[float], groups: Sequence[str]) -> list[float]:
     """Divides each value by the size of its group."""
     counts = Counter(groups)
     return [value / counts[group] for value, group in zip(values, groups, strict=True)]
-
-
-def _answers(table: pa.Table) -> Iterator[tuple[str, ...]]:
-    """Yields (comparison_id, prompt, image_a, image_b, answer) of each row."""
-    names = ("comparison_id", "prompt", "image_a", "image_b", "answer")
-    return zip(*(_shared(table[name]) for name in names), strict=True)
-
-
-def _shared(column: pa.ChunkedArray) -> Sequence[str]:
-    """Returns a column as a list in which equal texts are one object, to save memory: prompts and images repeat."""
-    encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary.to_pylist()
-    return [values[i] for i in encoded.indices.to_pylist()]

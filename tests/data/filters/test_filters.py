@@ -18,7 +18,8 @@ from diffalign.data.filters.flags import Flagged
 from diffalign.generation.pipeline import png
 from diffalign.shapes import scenes
 from stages import ingest
-from tests.helpers import pickapic
+from tests.helpers import comparison_rows, pickapic
+from tests.helpers.comparison_rows import one
 from tests.helpers.project import make_params
 
 FILTERS = {
@@ -98,17 +99,8 @@ def test_what_is_flagged_is_counted_and_treated_as_params_say(project: Params) -
 
 def voted(answers: str, *flags: str) -> pa.Table:
     """Returns votes a or b of raters 0, 1, ... on image x over y, with flags of image x in each."""
-    rows = {
-        "comparison_id": [f"c{i}" for i in range(len(answers))],
-        "prompt": ["p"] * len(answers),
-        "image_a": ["x"] * len(answers),
-        "image_b": ["y"] * len(answers),
-        "answer": list(answers),
-        "rater_id": [str(i) for i in range(len(answers))],
-        "split": ["train"] * len(answers),
-        "flags": [list(flags)] * len(answers),
-    }
-    return pa.table(rows)
+    rows = (one(i, answer, "x", "y", rater=str(i), flags=list(flags)) for i, answer in enumerate(answers))
+    return comparison_rows.table(*rows)
 
 
 def test_an_unsafe_image_that_wins_the_majority_makes_no_pair() -> None:
