@@ -146,17 +146,61 @@ def test_a_rater_answers_each_axis_once():
     assert run()["rejects"] == {"repeated_answer": 1} and rejects()[2][0] == "repeated_answer"
 
 
+def plain_table(kind):
+    """The three columns and images of four rows, in the ways in which writers of Parquet put them."""
+    rows = pickapic.rows(4)
+    text = [row["caption"] for row in rows]
+    first, second = ([row[side] for row in rows] for side in ("jpg_0", "jpg_1"))
+    labels, users = pa.array([1, 0, 1, 0], pa.int32()), pa.nulls(4)
+    images = [pa.array(side, pa.binary()) for side in (first, second)]
+    if kind == "dictionaries":
+        images = [side.dictionary_encode() for side in images]
+        caption, users = pa.array(text).dictionary_encode(), pa.array(["ann", "bob", "ann", "bob"]).dictionary_encode()
+    elif kind == "large":
+        images = [side.cast(pa.large_binary()) for side in images]
+        caption, users = pa.array(text, pa.large_string()), pa.array(["ann", "bob", "ann", "bob"], pa.large_string())
+    else:
+        images = [pa.array([{"bytes": data, "path": f"{n}.jpg"} for n, data in enumerate(d)]) for d in (first, second)]
+        caption, users = pa.array(text), pa.array(["ann", "bob", "ann", "bob"])
+    unsaid = {name: pa.nulls(4) for name in ("has_label", "created_at", "model_0", "ranking_id")}
+    return pa.table(
+        {"caption": caption, "jpg_0": images[0], "jpg_1": images[1], "label_0": labels, "user_id": users} | unsaid
+    )
+
+
+@pytest.mark.parametrize("kind", ["dictionaries", "large", "structs"])
+def test_few_columns_of_whatever_types_are_enough(kind):
+    """Caption, two images and label_0; nulls elsewhere. Ids are those of the same rows in Pick-a-Pic's own types."""
+    Path("raw").mkdir()
+    pq.write_table(plain_table(kind), "raw/train-0.parquet")
+    assert run()["rejects"] == {}
+    found = comparisons.read(OUT).to_pylist()
+    assert [(c["answer"], c["rater_id"]) for c in found] == [("a", "ann"), ("b", "bob")] * 2
+    assert {c["flags"] == ["no_time"] and c["share"] is None for c in found} == {True}
+    stored = dict(comparisons.iter_images(OUT))
+    assert [stored[c["image_a"]] for c in found] == [row["jpg_0"] for row in pickapic.rows(4)]
+    unsaid = dict.fromkeys(("image_0_uid", "image_1_uid", "created_at", "ranking_id", "has_label", "user_id"))
+    pq.write_table(plain_table(kind).drop_columns(["user_id"]), "raw/train-0.parquet")
+    run()
+    ids = comparisons.read(OUT)["comparison_id"].to_pylist()
+    labels = [(1.0, 0.0), (0.0, 1.0)] * 2
+    rows = [r | unsaid | {"label_0": a, "label_1": b} for r, (a, b) in zip(pickapic.rows(4), labels, strict=True)]
+    write("train-0.parquet", rows)
+    run()
+    assert comparisons.read(OUT)["comparison_id"].to_pylist() == ids
+
+
 def bad_rows():
     """(reason, row): each row is wrong in one way."""
     image = pickapic.image(1000)
-    labels = [(None, None), (1.0, 1.0), (0.0, 0.0), (0.7, 0.2), (float("nan"), 0.0), (1.0, None)]
+    labels = [(1.0, 1.0), (0.0, 0.0), (0.7, 0.2), (float("nan"), 0.0), (None, 1.0)]
     return [
         ("null_caption", {"caption": None}),
         ("empty_caption", {"caption": " \n\t\u2003"}),
         ("caption_too_long", {"caption": "x" * (MAX_PROMPT + 1)}),
         ("caption_too_long", {"caption": "長" * 100_000}),
         ("no_label", {"has_label": False}),
-        ("no_label", {"has_label": None}),
+        ("no_label", {"has_label": None, "label_0": None, "label_1": None}),
         *(("bad_label", {"label_0": a, "label_1": b}) for a, b in labels),
         ("image_missing", {"jpg_0": None}),
         ("image_missing", {"jpg_1": b""}),
@@ -181,7 +225,7 @@ def test_every_row_has_one_disposition():
         len(rows) - 1: "duplicate",
     }
     assert all(len(detail) < 300 for _, detail in found.values())
-    assert found[14][1] == "image a: 600 x 600 pixels, at most 300000 pixels are allowed"
+    assert found[13][1] == "image a: 600 x 600 pixels, at most 300000 pixels are allowed"
     assert metrics["rows"] == len(rows) == metrics["comparisons"] + metrics["rejected"]
     assert metrics["comparisons"] == 10 and metrics["rejected"] == len(cases) + 1
     assert metrics["rejects"] == {**Counter(reason for reason, _ in cases), "duplicate": 1}

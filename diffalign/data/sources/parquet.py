@@ -1,7 +1,8 @@
 """Reads untrusted Parquet files: checks their columns, streams their rows within a bound on memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,10 +16,45 @@ DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """Errors that reading a damaged Parquet file raises."""
 
 
-def check(path: Path, columns: dict[str, pa.DataType], more: Mapping[str, pa.DataType] = MappingProxyType({})) -> int:
+def same(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Tells whether a type is the expected one, perhaps with 64-bit offsets or another unit of time."""
+    if pa.types.is_timestamp(expected):
+        return bool(pa.types.is_timestamp(found))
+    return found == expected or found == {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(expected)
+
+
+def alike(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Tells whether a type holds what is expected, in whatever way a writer of Parquet may have put it.
+
+    Nothing but nulls; a dictionary of values; text and bytes with any offsets; whole numbers for real ones and for
+    truth values; text for whole numbers, which name somebody; a struct with `bytes`, as Hugging Face's images are.
+    """
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if found == pa.null() or same(found, expected):
+        return True
+    if expected == pa.binary():
+        inner = (
+            found.field("bytes").type if pa.types.is_struct(found) and found.get_field_index("bytes") >= 0 else found
+        )
+        return inner in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.null())
+    if expected == pa.string():
+        return bool(found == pa.string_view())
+    if expected == pa.int64():
+        return bool(pa.types.is_integer(found)) or found in (pa.string(), pa.large_string(), pa.string_view())
+    number = pa.types.is_integer(found) or (expected == pa.float64() and pa.types.is_floating(found))
+    return bool(number and expected in (pa.float64(), pa.bool_()))
+
+
+def check(
+    path: Path,
+    columns: Mapping[str, pa.DataType],
+    more: Mapping[str, pa.DataType] = MappingProxyType({}),
+    fits: Callable[[pa.DataType, pa.DataType], bool] = same,
+) -> int:
     """Returns the number of rows of a file with the right columns; raises UserError, without the file's name.
 
-    `more` are columns that it may have, of these types.
+    `more` are columns that it may have; `fits` tells whether a type will do for the one that stands here.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -31,8 +67,8 @@ def check(path: Path, columns: dict[str, pa.DataType], more: Mapping[str, pa.Dat
     missing = [name for name in columns if name not in found]
     wrong = [
         f"{name} is {found[name]} instead of {kind}"
-        for name, kind in (columns | dict(more)).items()
-        if name in found and not _same(found[name], kind)
+        for name, kind in {**columns, **more}.items()
+        if name in found and not fits(found[name], kind)
     ]
     twice = [name for name in (*columns, *more) if len(schema.get_all_field_indices(name)) > 1]
     parts = [f"columns missing: {', '.join(missing)}"] if missing else []
@@ -52,10 +88,10 @@ def note(path: Path, key: str) -> str | None:
 
 def texts(path: Path, column: str) -> Iterator[list[bytes | None]]:
     """Yields the distinct texts of each few thousand rows of a column, as bytes; UserError if the file is damaged."""
-    with _damage(path), _open(path, read_dictionary=[column]) as file:
+    with damage(path), _open(path, read_dictionary=[column]) as file:
         # As a dictionary, so that a huge text repeated is one in memory.
         for batch in file.iter_batches(8192, columns=[column], use_threads=False):
-            yield _values(batch[column].unique().dictionary_decode())
+            yield values(batch[column].unique())
 
 
 def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
@@ -67,7 +103,7 @@ def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple
     pages, which some writers make as large as a row group. A column that isn't there gives None.
     """
     count = 0
-    with _damage(path), _open(path) as file:
+    with damage(path), _open(path) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
         absent = dict.fromkeys(set(columns).difference(there))
         for group in range(file.num_row_groups):
@@ -75,8 +111,8 @@ def records(path: Path, columns: list[str], unpack_bytes: int) -> Iterator[tuple
             size = max(file.metadata.row_group(group).total_byte_size, 1)
             rows = min(max(unpack_bytes // size, 1), 16)
             for batch in file.iter_batches(rows, row_groups=[group], columns=there, use_threads=False):
-                values = [_values(batch[name]) for name in there]
-                yield [dict(zip(there, row, strict=True)) | absent for row in zip(*values, strict=True)], batch.nbytes
+                cells = [values(batch[name]) for name in there]
+                yield [dict(zip(there, row, strict=True)) | absent for row in zip(*cells, strict=True)], batch.nbytes
                 count += batch.num_rows
         expected = file.metadata.num_rows
     if count != expected:
@@ -95,24 +131,29 @@ def _open(path: Path, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> Iterator[None]:
+    """Raises UserError for what reading a damaged file raises."""
     try:
         yield
     except DAMAGED as error:
         raise UserError(f"{path} is damaged: {error}\nFetch or write it again.") from error
 
 
-def _same(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Tells whether a type is the expected one, perhaps with 64-bit offsets or another unit of time."""
-    if pa.types.is_timestamp(expected):
-        return bool(pa.types.is_timestamp(found))
-    return found == expected or found == {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(expected)
-
-
-def _values(column: pa.Array) -> list[Any]:
+def values(column: pa.Array) -> list[Any]:
+    """Returns a column's values: text as bytes, times as microseconds, as they lie in the file."""
     # Not to str and datetime: text that isn't UTF-8 and times beyond the calendar would raise.
-    if column.type in (pa.string(), pa.large_string()):
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.type in (pa.string(), pa.large_string(), pa.string_view()):
         return column.cast(pa.large_binary() if column.type == pa.large_string() else pa.binary()).to_pylist()
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pylist()
     return column.to_pylist()
+
+
+def moment(microseconds: int | None) -> datetime | None:
+    """Converts microseconds since 1970 to a time in UTC; None where that's beyond the calendar."""
+    try:
+        return None if microseconds is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return None

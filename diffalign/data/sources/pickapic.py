@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ COLUMNS: dict[str, pa.DataType] = {
     "ranking_id": pa.int64(),
     "user_id": pa.int64(),
 }
-"""The columns that are read; others (URLs, best_image_uid, ...) needn't be there."""
+"""The columns that are read; others (URLs, best_image_uid, ...) aren't."""
+NEEDED = ("caption", "jpg_0", "jpg_1", "label_0")
+"""The columns that a file must have; label_1 is 1 - label_0 where it isn't said."""
 MORE: dict[str, pa.DataType] = {"votes": pa.int64(), "axis": _TEXT, "rater_group": _TEXT, "ranking": _TEXT}
 """Columns that a file may have beside, as in `Comparison`; labels are shares of the votes where it has `votes`."""
 
@@ -133,9 +134,11 @@ def _families(path: Path) -> list[str]:
 def _checked(path: Path, found: list[files.File]) -> list[int]:
     """Returns the rows of each file; raises one UserError that names all files without the columns."""
     errors, counts = [], []
+    needed = {name: COLUMNS[name] for name in NEEDED}
+    optional = {name: kind for name, kind in (COLUMNS | MORE).items() if name not in NEEDED}
     for file in found:
         try:
-            counts.append(parquet.check(file.path, COLUMNS, MORE))
+            counts.append(parquet.check(file.path, needed, optional, parquet.alike))
         except UserError as error:
             errors.append(f"\n  {file.path}: {error}")
     if errors:
@@ -150,23 +153,24 @@ def _checked(path: Path, found: list[files.File]) -> list[int]:
 def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None) -> Candidate | Reject:
     """Returns what one raw row says; text is bytes here, since nothing guarantees that it's UTF-8.
 
-    `scorer` is the rater where a reward answered the file's rows.
+    `scorer` is the rater where a reward answered the file's rows. A null in has_label leaves it to the labels.
     """
+    raw = _plain(raw)
     prompt = source.read_prompt(raw["caption"])
     if not isinstance(prompt, str):
         return Reject(file.name, row, *prompt)
-    if not raw["has_label"]:
-        detail = "has_label is false" if raw["has_label"] is False else "has_label is null"
+    if raw["has_label"] == 0 or (raw["label_0"] is None and raw["label_1"] is None):
+        detail = "has_label is false" if raw["has_label"] == 0 else "the labels are null"
         return Reject(file.name, row, "no_label", detail)
     share, votes = _share(raw["label_0"], raw["label_1"]), raw["votes"]
     if share is None:
         detail = f"expected label_0 and label_1 from 0 to 1 with the sum 1; found {raw['label_0']}, {raw['label_1']}"
         return Reject(file.name, row, "bad_label", detail)
-    if votes is not None and votes < 1:
+    if votes is not None and (not isinstance(votes, int) or votes < 1):
         return Reject(file.name, row, "no_label", f"votes is {votes}")
-    moment, user, different = _moment(raw["created_at"]), raw["user_id"], raw["are_different"]
-    rater = scorer if user is None else str(user)
-    unsaid = {"no_rater": rater is None, "no_time": moment is None, "not_different": different is False}
+    moment, user, different = parquet.moment(raw["created_at"]), raw["user_id"], raw["are_different"]
+    rater = scorer if user is None else _text(user) if isinstance(user, bytes) else str(user)
+    unsaid = {"no_rater": rater is None, "no_time": moment is None, "not_different": different == 0}
     return Candidate(
         file=file.name,
         row=row,
@@ -179,8 +183,8 @@ def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None)
         model_b=_text(raw["model_1"]),
         created_at=moment,
         flags=tuple(flag for flag, raised in unsaid.items() if raised),
-        bytes_a=raw["jpg_0"] or b"",
-        bytes_b=raw["jpg_1"] or b"",
+        bytes_a=raw["jpg_0"],
+        bytes_b=raw["jpg_1"],
         share=None if votes is None and share in (0.0, 0.5, 1.0) else share,
         votes=votes,
         axis=_text(raw["axis"]),
@@ -189,8 +193,17 @@ def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None)
     )
 
 
+def _plain(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row as Pick-a-Pic's own types would give it, whichever the file has; a missing image is empty."""
+    ids = {key: _text(raw[key]) for key in ("ranking_id",) if isinstance(raw[key], bytes)}
+    labels = {key: float(raw[key]) for key in ("label_0", "label_1") if raw[key] is not None}
+    shown = {key: raw[key].get("bytes") if isinstance(raw[key], dict) else raw[key] for key in ("jpg_0", "jpg_1")}
+    return raw | ids | labels | {key: data or b"" for key, data in shown.items()}
+
+
 def _share(label_0: float | None, label_1: float | None) -> float | None:
     """Returns the share of image 0 in two labels; None where they aren't shares of one whole, to six digits."""
+    label_1 = 1 - label_0 if label_1 is None and label_0 is not None else label_1
     if label_0 is None or label_1 is None or not (0 <= label_0 <= 1 and abs(label_0 + label_1 - 1) < 1e-6):
         return None
     return label_0
@@ -198,7 +211,7 @@ def _share(label_0: float | None, label_1: float | None) -> float | None:
 
 def _identity(raw: dict[str, Any]) -> str:
     """Returns `pickapic-<ranking_id>-<hash of what was asked and answered>`; an image is its uid, else its bytes."""
-    shown = [raw[f"image_{i}_uid"] or hashlib.sha256(raw[f"jpg_{i}"] or b"").digest() for i in (0, 1)]
+    shown = [raw[f"image_{i}_uid"] or hashlib.sha256(raw[f"jpg_{i}"]).digest() for i in (0, 1)]
     answer = [raw["user_id"], raw["caption"], *shown, raw["label_0"], raw["created_at"]]
     answer += [(name, raw[name]) for name in MORE if raw[name] is not None]
     digest = hashlib.sha256(repr(answer).encode()).hexdigest()
@@ -207,11 +220,3 @@ def _identity(raw: dict[str, Any]) -> str:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    """Converts microseconds since 1970 to a time in UTC; None where that's beyond the calendar."""
-    try:
-        return None if microseconds is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-    except OverflowError:
-        return None
