@@ -60,7 +60,7 @@ constraints: $(VENV)/installed-test
 # Removes what the pipeline and the tools made. Kept: the environment, DVC's cache (`dvc checkout` brings the outs back),
 # runs/ with its checkpoints, and what was fetched into data/raw and models/base.
 clean:
-	rm -rf data/comparisons data/shards models/policies curves images metrics reports
+	rm -rf data/checked.txt data/comparisons data/shards models/policies curves images metrics reports
 	mkdir -p metrics/scores metrics/rewards  # in git: without rewards no stage makes these folders
 	touch metrics/scores/.gitkeep metrics/rewards/.gitkeep
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' bars of loading, too; stages have their own
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of processors that nobody here asked for
@@ -71,7 +72,7 @@ def stage(
         for message in missing.messages(values.model_dump()):
             sys.stderr.write(f"stage {name}: a later stage will fail: {message}\n")
     later = place is not None and place.rank > 0  # the first of a launcher's processes tells of all
-    with nullcontext() if later else stage_run(name, raw):
+    with nullcontext() if later or base == dag.CHECK else stage_run(name, raw):
         work = importlib.import_module(f"stages.{base}").run
         work(values, key) if key else work(values)
     if not later:

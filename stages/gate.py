@@ -1,11 +1,11 @@
-"""gate: metrics in; which policies fulfil the conditions in params out. It fails no pipeline: `promote` asks it."""
+"""gate: metrics in; which policies fulfil the conditions in params, and DVC's summary, out. It fails no pipeline."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign.core import records
-from diffalign.evaluation import gate, people_results, results, verdicts
+from diffalign.core import files, records
+from diffalign.evaluation import gate, people_results, results, summary_figures, verdicts
 from diffalign.evaluation.audits import findings
 from diffalign.monitoring import alarms, curve
 
@@ -16,7 +16,10 @@ CURVES = Path("curves")
 
 
 def run(params: "Params") -> None:
-    """Writes `metrics/gate.json` and prints a table; raises UserError where metrics are missing or damaged."""
+    """Writes `metrics/gate.json` and `metrics/summary.json` and prints a table.
+
+    Raises UserError where metrics are missing or damaged.
+    """
     figures = gate.Figures(
         baseline=params.evaluate.baseline,
         evaluation=results.read(),
@@ -26,6 +29,8 @@ def run(params: "Params") -> None:
     )
     found = gate.judge(params.gate.conditions, list(params.policies), figures)
     records.write(verdicts.FILE, found)
+    summary = summary_figures.figures(figures.evaluation, found, list(params.rewards), figures.training_alarms)
+    files.write_json(summary_figures.FILE, summary)
     sys.stdout.write("".join(f"{verdicts.table(policy)}\n" for policy in found.policies))
     passed = [policy.policy for policy in found.policies if policy.verdict == "passed"]
     sys.stdout.write(

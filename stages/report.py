@@ -1,4 +1,4 @@
-"""report: metrics, curves and images into one HTML file that needs nothing else, and a before/after picture."""
+"""report: metrics, curves and images into one HTML file, a before/after picture, and the data of DVC's plots."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from diffalign.core import files
 from diffalign.core.publishing import replacing
 from diffalign.evaluation.intervals import Interval
-from diffalign.reporting import material, page
+from diffalign.reporting import material, page, plot_files
 from diffalign.reporting.material import Settings
 from diffalign.reporting.sections import before_after
 
@@ -17,7 +17,7 @@ OUT = Path("reports")
 
 
 def run(params: "Params") -> None:
-    """Writes `reports/report.html` and `reports/grid.png`.
+    """Writes `reports/report.html`, `reports/grid.png` and `reports/plots/NAME.json`.
 
     Raises UserError where an input is missing, was edited, or is of another run's images.
     """
@@ -27,6 +27,8 @@ def run(params: "Params") -> None:
         if picture is not None:
             files.write_bytes(folder / "grid.png", picture)
         files.write_text(folder / "report.html", html)
+        for name, rows in plot_files.tables(report).items():
+            files.write_json(folder / "plots" / f"{name}.json", rows)
 
 
 def settings(params: "Params") -> Settings:

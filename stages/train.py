@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
-from diffalign.core.files import hash_folder, lock, work_folder, write_text
+from diffalign.core.files import hash_folder, lock, work_folder, write_json_lines
 from diffalign.core.publishing import check_target
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
@@ -38,7 +38,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     check_target(out)
     if not isinstance(settings, Trained):
         publish_untrained(policy, settings.model_dump(), init, out)
-        write_text(curve, "")
+        write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
     say_left_out(policy, params.pairs)
     model = families.load(params.model.family, params.model.path, ())

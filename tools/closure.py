@@ -15,6 +15,7 @@ import argparse
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ NO_RESULT = {
     "diffalign/runtime/throughput.py": "wall times, which are in no out",
 }
 """Files, and folders of them, that no stage depends on, with the reason: an edit of them must not retrain anything."""
-SHOWN = {"report": {"diffalign/monitoring/alarm_words.py"}}
-"""Exceptions from NO_RESULT: text that is the stage's result."""
+SHOWN = {"check": {"diffalign/config/"}, "report": {"diffalign/monitoring/alarm_words.py"}}
+"""Exceptions from NO_RESULT: what a stage is there for. A folder counts whole, whatever the stage imports."""
 
 
 def dependencies(stage: str, foreach: str | None, root: Path = REPO) -> list[str]:
@@ -88,7 +89,7 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
     found: set[str] = set()
     axes: set[str] = set()
     seen: set[str] = set()
-    waiting = [f"stages.{stage}"]
+    waiting = [f"stages.{stage}", *(name for path in SHOWN.get(stage, ()) for name in modules(path, root))]
     while waiting:
         name = waiting.pop()
         path = file_of(name, root)
@@ -114,9 +115,17 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
 
 def left_out(path: str, stage: str) -> bool:
     """Tells whether a file changes no result of a stage."""
-    return path not in SHOWN.get(stage, ()) and any(
-        path == entry or path.startswith(f"{entry.rstrip('/')}/") for entry in NO_RESULT
-    )
+    return within(path, NO_RESULT) and not within(path, SHOWN.get(stage, ()))
+
+
+def within(path: str, entries: Iterable[str]) -> bool:
+    """Tells whether a file is one of the entries, or in a folder that is one."""
+    return any(path == entry or path.startswith(f"{entry.rstrip('/')}/") for entry in entries)
+
+
+def modules(folder: str, root: Path) -> list[str]:
+    """Lists the modules below a folder, sorted; none of a file."""
+    return sorted(".".join(path.relative_to(root).with_suffix("").parts) for path in (root / folder).rglob("*.py"))
 
 
 def named(axis: str, foreach: str | None) -> bool:

@@ -18,6 +18,8 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes
 
 DVC = [sys.executable, "-m", "dvc"]
+CHECK = "check"
+"""The stage that checks params.yaml before all others; it makes nothing that is worth a run in MLflow."""
 
 
 def own_path() -> str:

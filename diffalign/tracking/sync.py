@@ -91,7 +91,7 @@ def settled(record: run_records.Record) -> bool:
 
 
 def _sync(store: Store, state: dict[str, str]) -> str:
-    locked = {name: dag.lock()[name] for name in dag.graph() if name in dag.lock()}
+    locked = {name: dag.lock()[name] for name in dag.graph() if name in dag.lock() and name != dag.CHECK}
     found = store.settle(locked)
     if busy := [record["stage"] for record in found if run_records.running(record)]:
         return f"{', '.join(busy)} is running and shown live in MLflow; the rest after it ends: python pipeline.py sync"

@@ -15,9 +15,8 @@ from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
-STAGES = {"ingest", "precompute", "reference", "score@oracle", "people", "evaluate", "audit", "gate", "report"} | {
-    f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES
-}
+ONCE = {"check", "ingest", "precompute", "reference", "score@oracle", "people", "evaluate", "audit", "gate", "report"}
+STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """gate: reads what other stages left and writes the verdicts; it raises for no policy that fails."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,5 +38,6 @@ def test_the_stage_rules_on_each_policy(
         write_json_lines(Path(f"curves/{name}.jsonl"), [line])
     gate.run(params)
     assert {one.policy: one.verdict for one in verdicts.read().policies} == {"dpo": "passed", "sft": "failed"}
+    assert json.loads(Path("metrics/summary.json").read_text())["sft"]["gate_passed"] is False
     shown = capsys.readouterr().out
     assert "winner_worse" in shown and "pipeline.py promote dpo" in shown

@@ -107,6 +107,14 @@ def test_text_that_is_a_stages_result_is_listed_for_it(tree: Path, monkeypatch: 
     assert {"diffalign/core/progress.py", "diffalign/only_progress.py"} < set(closure.dependencies("one", None, tree))
 
 
+def test_a_folder_that_a_stage_is_there_for_counts_whole(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what the stage doesn't import; for other stages the folder changes no result."""
+    monkeypatch.setattr(closure, "NO_RESULT", {"diffalign/package/": "a reason"})
+    assert not [path for path in closure.dependencies("one", None, tree) if path.startswith("diffalign/package")]
+    monkeypatch.setattr(closure, "SHOWN", {"one": {"diffalign/package/"}})
+    assert "diffalign/package" in closure.dependencies("one", None, tree)
+
+
 def test_rewriting_keeps_data_comments_and_order(tree: Path) -> None:
     before = """# what this is
 stages:

@@ -40,7 +40,7 @@ def expanded(params: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
         for key, item in over.items():
             known = {"key": key, "model.family": params["model"]["family"], "data.source": params["data"]["source"]}
             known |= {f"item.{name}": value for name, value in item.items()}
-            for entry in definition(stage)[kind]:
+            for entry in definition(stage).get(kind, []):
                 for template, value in known.items():
                     entry = entry.replace(f"${{{template}}}", str(value))
                 yield f"{name}@{key}", entry
@@ -98,6 +98,7 @@ def test_dvc_reads_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     graph = dag.graph()
     assert set(graph) == expected
+    assert next(iter(graph)) == "check" and all(needs for name, needs in graph.items() if name != "check")
     for policy in policies:
         assert {"ingest", "precompute", "reference"} <= set(graph[f"train@{policy}"])
         assert f"train@{policy}" in graph[f"generate@{policy}"]

@@ -213,7 +213,7 @@ def test_an_untrained_policy_is_its_init(project: Path) -> None:
     from diffalign.config.load import load
 
     train.run(load(), "base")
-    assert Path("curves/base.jsonl").read_text() == ""
+    assert Path("curves/base.jsonl").read_text() == '{"step": 0}\n'
     model = load_policy("sd15", "model", Path("models/policies/base"), parts=())
     base = families.load("sd15", "model", ("denoiser",))
     assert same(model.denoiser.state_dict(), base.denoiser.state_dict())
