@@ -19,8 +19,9 @@ class Alarms(Model):
     saturation: Positive | None
     contrast: Positive | None
     sharpness: Positive | None
+    tint: Positive | None
     copies: Share | None
 
 
-NAMES = ("hacking", "diversity", "vendi", "alignment", "saturation", "contrast", "sharpness", "copies")
+NAMES = ("hacking", "diversity", "vendi", "alignment", "saturation", "contrast", "sharpness", "tint", "copies")
 """The alarms that there are: the keys of the thresholds."""

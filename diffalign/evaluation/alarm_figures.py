@@ -195,6 +195,9 @@ def of_looks(settings: "Alarms", policy: str, baseline: str, judged: Judged, see
             own, base = (getattr(seen.policies[one], name) for one in (policy, baseline))
             bounds = alarms.drift(own, base, prompts, judged.interval)
             found.append(alarms.ruled(name, policy, "pixels", bounds, threshold))
+    if settings.tint is not None:
+        moved = alarms.tint(seen.policies[policy].tint, seen.policies[baseline].tint, prompts, judged.interval)
+        found.append(alarms.ruled("tint", policy, "pixels", moved, settings.tint))
     return found
 
 

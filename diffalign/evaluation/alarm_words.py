@@ -29,6 +29,10 @@ WORDS = {
         "sharpness is {figure:+.2f} robust standard deviations from the baseline's (threshold {threshold:g}): blurred "
         "or noisy images. A fine pattern may please a judge and nobody else."
     ),
+    "tint": (
+        "the images' colour cast is {figure:.1f} levels of 255 from the baseline's (threshold {threshold:g}): one tint "
+        "over all of them, such as a white background turned mint. Look at the images; stop earlier, or raise beta."
+    ),
     "copies": (
         "{figure:.0%} of the images are nearer to a training image than 99% of held-out images are (threshold "
         "{threshold:.0%}): the policy repeats what it was trained on."

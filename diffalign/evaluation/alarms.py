@@ -134,6 +134,20 @@ def drift(policy: Floats, base: Floats, prompts: Sequence[int], interval: Interv
     return float(np.median(difference)), float(low), float(high)
 
 
+def tint(policy: Floats, base: Floats, prompts: Sequence[int], interval: Interval) -> Bounds:
+    """Returns how far the mean cast of images [N, 3] has moved from the baseline's, in levels of 255: its length.
+
+    Casts in many directions, such as objects of every colour drawn more vividly, cancel; one over all images doesn't.
+    The interval is the percentile one over prompts.
+    """
+    moved = (policy - base)[np.argsort(prompts, kind="stable")].reshape(len(set(prompts)), -1, 3).mean(axis=1)
+    K = len(moved)
+    weights = np.random.default_rng(interval.seed).multinomial(K, np.full(K, 1 / K), interval.resamples) / K
+    tail = (1 - interval.confidence) / 2
+    low, high = np.quantile(np.linalg.norm(weights @ moved, axis=1), [tail, 1 - tail])
+    return float(np.linalg.norm(moved.mean(axis=0))), float(low), float(high)
+
+
 def medians(values: Floats, prompts: Sequence[int], interval: Interval) -> Floats:
     """Returns the medians [R] of values [N] in resamples of whole prompts, which have equally many images each."""
     table = values[np.argsort(prompts, kind="stable")].reshape(len(set(prompts)), -1)
@@ -197,6 +211,7 @@ BEYOND: dict[str, Callable[[float, float, float], bool]] = {
     "saturation": outside,
     "contrast": outside,
     "sharpness": outside,
+    "tint": above,
     "copies": above,
 }
 """Of each alarm when an interval is beyond its threshold; thresholds have these names in `evaluate.alarms`."""

@@ -1,4 +1,4 @@
-"""Figures of images that need no judge: saturation, contrast, sharpness, and features for distances between images.
+"""Figures of images that need no judge: saturation, contrast, sharpness, tint, and features for distances of images.
 
 Pure functions of uint8 RGB images [H, W, 3]. Legend: N images, D features.
 """
@@ -36,21 +36,25 @@ class Looks:
     """The standard deviation over pixels of the brightness, 0 to 1/2."""
     sharpness: Floats
     """The logarithm of the variance of the brightness' Laplacian."""
+    tint: Floats
+    """The cast [N, 3] of an image: how far red, green and blue stand from grey, in levels of 255, median over pixels."""
     features: Floats
 
 
 def measure(images: Iterable[Pixels], features: Features) -> Looks:
     """Measures images as they come, a few at a time: they may not fit into memory together."""
     figures: list[tuple[float, float, float]] = []
+    tints: list[Floats] = []
 
     def noted() -> Iterator[Pixels]:
         for image in images:
             figures.append(of_image(image))
+            tints.append(tint(image))
             yield image
 
     found = features_of(noted(), features)
     table = np.array(figures).reshape(-1, 3)
-    return Looks(table[:, 0], table[:, 1], table[:, 2], found)
+    return Looks(table[:, 0], table[:, 1], table[:, 2], np.array(tints).reshape(-1, 3), found)
 
 
 def of_image(image: Pixels) -> tuple[float, float, float]:
@@ -62,6 +66,15 @@ def of_image(image: Pixels) -> tuple[float, float, float]:
     inner = luma[1:-1, 1:-1]
     laplacian = 4 * inner - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     return float(saturation.mean()), float(luma.std()), float(np.log(laplacian.var() + LEAST))
+
+
+def tint(image: Pixels) -> Floats:
+    """Returns how far red, green and blue stand from a pixel's grey [3], in levels of 255, the median over pixels.
+
+    The median is the background's where most of an image is background: what a few vivid objects do isn't in it.
+    """
+    values = image.astype(np.float64)
+    return np.asarray(np.median((values - values.mean(axis=2, keepdims=True)).reshape(-1, 3), axis=0))
 
 
 def pixel_features(images: Sequence[Pixels]) -> Floats:

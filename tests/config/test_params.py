@@ -174,7 +174,7 @@ def test_the_gates_wrong_names_are_reported_at_once(raw: dict[str, Any]) -> None
     assert (
         "gate.conditions.0.judge: expected held_out, or one of rewards, held_out, oracle, learned, got 'oracel'" in text
     )
-    assert "sharpness, copies, got 'hackng', 'sharp'" in text
+    assert "sharpness, tint, copies, got 'hackng', 'sharp'" in text
     assert "gate.conditions.2.filter: expected one of audit.filters, red_star, got 'nswf'" in text
     raw["audit"]["filters"] = {}
     assert "gate.conditions.2.filter: expected one of audit.filters, none, got 'nswf'" in message(raw)

@@ -201,6 +201,22 @@ def test_sharpness_by_hand() -> None:
     assert looks.of_image(image)[2] == pytest.approx(np.log(6.25 + looks.LEAST))
 
 
+def test_tint_by_hand() -> None:
+    """Three quarters of mint (235, 250, 240), whose grey is 241.67, and pure red: the median is the mint's."""
+    image = np.full((4, 4, 3), (235, 250, 240), np.uint8)
+    image[0] = (255, 0, 0)
+    assert looks.tint(image) == pytest.approx([-20 / 3, 25 / 3, -5 / 3])
+    assert looks.tint(np.full((2, 2, 3), 90, np.uint8)) == pytest.approx([0, 0, 0])
+
+
+def test_casts_of_all_directions_cancel_and_one_cast_does_not() -> None:
+    """Half of the images move by (3, 0, 0), half by (-3, 0, 0): no tint. All of them by (3, 0, 4): 5, surely."""
+    base, prompts = np.zeros((40, 3)), list(range(40))
+    both = np.array([[3.0, 0, 0], [-3.0, 0, 0]] * 20)
+    assert alarms.tint(both, base, prompts, INTERVAL)[0] == 0
+    assert alarms.tint(base + (3.0, 0, 4.0), base, prompts, INTERVAL) == pytest.approx((5, 5, 5))
+
+
 def test_pixel_features_are_means_over_cells() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[:2, :2, 0] = [[0, 255], [255, 0]]

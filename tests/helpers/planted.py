@@ -26,6 +26,7 @@ HACKERS = {
     "replay": {"copies", "alignment"},
     "blurred": {"sharpness"},
     "pale": {"contrast"},
+    "mint": {"tint"},
 }
 """Each with the alarms that it must raise; replayed images show other prompts' scenes, too."""
 
@@ -62,6 +63,7 @@ def pictures(asked: list[Scene], training: np.ndarray) -> dict[str, np.ndarray]:
         "replay": training[: len(asked)],
         "blurred": np.mean(near, axis=0).astype(np.uint8),
         "pale": (middle + 0.3 * (base - middle)).astype(np.uint8),
+        "mint": (base * (np.array([235, 250, 240]) / 255)).astype(np.uint8),
     }
 
 
