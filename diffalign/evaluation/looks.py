@@ -37,7 +37,7 @@ class Looks:
     sharpness: Floats
     """The logarithm of the variance of the brightness' Laplacian."""
     tint: Floats
-    """The cast [N, 3] of an image: how far red, green and blue stand from grey, in levels of 255, median over pixels."""
+    """The cast [N, 3] of an image: its red, green and blue less its grey, in levels of 255, the median over pixels."""
     features: Floats
 
 

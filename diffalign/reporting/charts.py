@@ -10,8 +10,10 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 200, 52, 18, 8, 24  # of a panel, in its own units, about CSS pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 214, 52, 18, 8, 38  # of a panel, in its own units, about CSS pixels
 POINTS = 300  # at most, in a line: beyond it neighbours are averaged
+STEPS = f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}" text-anchor="middle">optimizer steps</text>'
+"""The name of the horizontal axis."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def panel(series: Sequence[Series], label: str, level: float | None = None) -> M
         parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick)}" y2="{up(tick)}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{up(tick) + 4}" text-anchor="end">{text}</text>')
     for tick, text in zip(x_ticks, tick_labels(x_ticks), strict=True):
-        parts.append(f'<text x="{across(tick)}" y="{HEIGHT - 6}" text-anchor="middle">{text}</text>')
+        parts.append(f'<text x="{across(tick)}" y="{HEIGHT - 20}" text-anchor="middle">{text}</text>')
     if level is not None:
         parts.append(f'<line class="half" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(level)}" y2="{up(level)}"/>')
     for s in series:
@@ -107,6 +109,7 @@ def panel(series: Sequence[Series], label: str, level: float | None = None) -> M
         for kind, y in drawn:
             points = " ".join(f"{across(a)},{up(b)}" for a, b in zip(s.x, y, strict=True))
             parts.append(f'<polyline class="{kind} {style}" points="{points}"/>')
+    parts.append(STEPS)
     svg = Markup('<svg class="panel" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(WIDTH, HEIGHT, label, Markup("".join(parts)))
 
@@ -136,8 +139,9 @@ def heat(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: 
     ends = dict.fromkeys((0, len(columns) - 1)) if columns else {}
     for j in ends:
         parts.append(
-            f'<text x="{left + (j + 0.5) * wide:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{columns[j]}</text>'
+            f'<text x="{left + (j + 0.5) * wide:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{columns[j]}</text>'
         )
+    parts.append(STEPS)
     svg = Markup('<svg class="panel" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(WIDTH, HEIGHT, label, Markup("".join(parts)))
 

@@ -14,6 +14,15 @@ def interval(row: Mapping[str, Any]) -> str:
     return "–" if row["ci_low"] is None else f"{percent(row['ci_low'])[:-1]}–{percent(row['ci_high'])}"
 
 
+def duration(seconds: float) -> str:
+    """Returns a time as `9 min 51 s`, from an hour on as `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def chance(p: float | None) -> str:
     """Returns a p value for reading: two figures, `< 0.001` below that, a dash where there's none."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"

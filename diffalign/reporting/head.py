@@ -7,9 +7,19 @@ from diffalign.data.comparisons.table import SPLITS
 from diffalign.evaluation.results import Comparison
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
+from diffalign.reporting import made_by
 from diffalign.reporting.format import interval, percent
 from diffalign.reporting.material import Material
 from diffalign.reporting.sections import gate, image_alarms
+
+UNJUDGED = "Nobody has judged these images: look at them below"
+UNSCORED = "No judge could compare a policy with the baseline: look at the images below"
+HOW_TO_JUDGE = (
+    "For win rates name a judge in the section rewards of params.yaml: pickscore, hpsv2_1, a vision-language model, "
+    "one trained on these pairs (docs/evaluation.md has all), then dvc repro. Or ask people: python pipeline.py arena."
+)
+FEW = 30
+"""Pairs below which an implicit reward's accuracy is no figure for the head."""
 
 
 def context(report: Material) -> dict[str, Any]:
@@ -17,6 +27,7 @@ def context(report: Material) -> dict[str, Any]:
     return {
         "title": report.settings.title,
         "headline": headline(report),
+        "made": made_by.line(report),
         "facts": facts(report),
         "warnings": [
             *of_images(report),
@@ -34,7 +45,7 @@ def headline(report: Material) -> dict[str, Any]:
     heros = [row for row in report.comparisons if (row.policy, row.baseline) == (who.hero, who.baseline)]
     row = next((row for row in heros if row.win_rate is not None), None)
     if row is None:
-        return {"sentence": "No judge compared a policy with the baseline", "notes": []}
+        return {"sentence": UNJUDGED if report.judge is None else UNSCORED, "notes": [HOW_TO_JUDGE]}
     won = f"its win rate is {percent(row.win_rate)} by the {row.scorer} score"
     images = "images" if row.seeds == 1 else f"images ({row.seeds} a prompt)"
     note = (
@@ -68,7 +79,10 @@ def verb(row: Comparison) -> str:
 
 
 def facts(report: Material) -> list[dict[str, str]]:
-    """Returns the figures: win rates over the baseline by the headline's judge, controls last; the hero's accuracy."""
+    """Returns the figures: win rates over the baseline by the headline's judge, controls last; the hero's accuracy.
+
+    None without a judge: the implicit reward is the policy's opinion of itself. Of fewer pairs than FEW it isn't shown.
+    """
     who = report.roles
     rows = [row for row in report.results.comparisons if row.baseline == who.baseline and row.win_rate is not None]
     first = next((row for row in rows if row.policy == who.hero), None)
@@ -81,8 +95,8 @@ def facts(report: Material) -> list[dict[str, str]]:
         }
         for row in sorted(rows, key=lambda row: (report.is_control(row), row.policy != who.hero))
     ]
-    for accuracy in report.results.implicit_reward:
-        if accuracy.policy == who.hero and accuracy.accuracy is not None:
+    for accuracy in report.results.implicit_reward if found else []:
+        if accuracy.policy == who.hero and accuracy.accuracy is not None and accuracy.pairs >= FEW:
             top = f", ceiling {percent(accuracy.ceiling)}" if accuracy.ceiling is not None else ""
             found.append(
                 {

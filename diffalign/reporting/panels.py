@@ -19,8 +19,8 @@ PICTURES = 6
 LARGEST = 1024
 """Pixels a side beyond which such a picture is shrunk."""
 WANTED: list[tuple[str, float | None, list[tuple[str, str, str]]]] = [
-    ("Margin", 0.0, [("margin", "margin", "c0")]),
-    ("Implicit accuracy", 0.5, [("accuracy", "accuracy", "c0")]),
+    ("Margin, mean squared error", 0.0, [("margin", "margin", "c0")]),
+    ("Implicit accuracy, share of pairs", 0.5, [("accuracy", "accuracy", "c0")]),
     (
         "Error change, share of the reference's",
         0.0,
@@ -73,9 +73,9 @@ def bin_panels(points: Sequence[Point]) -> list[dict[str, Any]]:
     ]
     if not rows:
         return []
-    title = "Winners' error change by noise"
+    title = "Winners' error change by noise, share of the reference's"
     names = ["most noise", *[""] * (len(rows) - 2), "least noise"][: len(rows)]
-    label = f"{title}, share of the reference's, a column for each probe"
+    label = f"{title}, a column for each probe"
     return [{"title": title, "legend": [], "svg": charts.heat(rows, names, [int(p["step"]) for p in points], label)}]
 
 
@@ -84,8 +84,10 @@ def gradient_panel(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]
     points = [(line["step"], line["grad_norm"]) for line in lines if line.get("grad_norm") is not None]
     if not points:
         return []
-    svg = charts.panel([Series("norm", "c5", *np.array(points, np.float64).T)], "Gradient norm over training steps")
-    return [{"title": "Gradient norm", "legend": [], "svg": svg}]
+    svg = charts.panel(
+        [Series("norm", "c5", *np.array(points, np.float64).T)], "Gradient norm before clipping, over training steps"
+    )
+    return [{"title": "Gradient norm before clipping", "legend": [], "svg": svg}]
 
 
 def raised(points: Sequence[Point], thresholds: Thresholds) -> list[dict[str, str]]:
@@ -124,10 +126,10 @@ def curve_panels(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Returns the panels of one policy's training: loss, implicit accuracy, error changes; those that were logged."""
     panels: list[dict[str, Any]] = []
     wanted: list[tuple[str, float | None, dict[str, tuple[str, str]]]] = [
-        ("Loss", None, {"loss": ("loss", "c0")}),
-        ("Implicit accuracy, training pairs", 0.5, {"implicit_accuracy": ("accuracy", "c0")}),
+        ("Loss, mean over pairs", None, {"loss": ("loss", "c0")}),
+        ("Implicit accuracy, share of training pairs", 0.5, {"implicit_accuracy": ("accuracy", "c0")}),
         (
-            "Error change against the reference",
+            "Error change against the reference, mean squared error",
             0.0,
             {"winner_change": ("winners", "c3"), "loser_change": ("losers", "c1")},
         ),

@@ -22,9 +22,9 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json, write_text
 from diffalign.evaluation.results import Comparison
-from diffalign.reporting import head, made_by, material, page
+from diffalign.reporting import format, head, made_by, material, page
 from diffalign.reporting.material import roles
-from diffalign.reporting.sections import data
+from diffalign.reporting.sections import before_after, data
 from stages import report
 from tests.helpers import browser
 from tests.helpers.project import make_params
@@ -240,10 +240,47 @@ def test_it_is_written_the_same_again(project: Params) -> None:
 def test_without_judges_it_shows_random_prompts_and_no_win_rate(project: Params) -> None:
     values = project.model_copy(update={"rewards": {}})
     write_json(Path("metrics/evaluate.json"), {**evaluation(), "comparisons": [], "rewards": []})
-    page = Page(written(values))
-    assert "No judge compared a policy with the baseline" in page.text
+    html = written(values)
+    page = Page(html)
+    assert head.UNJUDGED in page.text and head.HOW_TO_JUDGE in page.text
     assert "At random" in page.text and "largest gains" not in page.text
     assert "raters are simulated" in page.text and "in-family" not in page.text
+    assert '<ul class="facts">' not in html  # the policy's opinion of itself is no headline
+    names = len(before_after.shown(material.read(report.settings(values))))
+    assert f"--card-width: {2 + 11.6 * names}rem" in html  # twice as wide as beside scores
+    slots = len(material.read(report.settings(values)).galleries["base"].entries)
+    assert html.count('<figure class="card">') == min(3 + 2 + 2 * 17, slots)
+
+
+def test_an_accuracy_of_few_pairs_is_no_figure_of_the_head(project: Params) -> None:
+    found = evaluation()
+    accuracy = next(row for row in found["implicit_reward"] if row["policy"] == "dpo")
+    for pairs, shown in ((head.FEW, True), (head.FEW - 1, False)):
+        accuracy["pairs"] = pairs
+        write_json(Path("metrics/evaluate.json"), found)
+        labels = [fact["label"] for fact in head.facts(material.read(report.settings(project)))]
+        assert ("implicit-reward accuracy of dpo" in labels) == shown
+
+
+def test_when_on_what_and_from_what_it_was_made(project: Params) -> None:
+    """Of stages of this DAG the newest times count; those of other policies, and the report's own, don't."""
+    lines = [
+        {"stage": "ingest", "seconds": 500.0, "cached": False, "at": "2026-01-01T00:00:00+00:00"},
+        {"stage": "ingest", "seconds": 30.0, "cached": False, "at": "2026-01-02T10:00:00+00:00"},
+        {"stage": "train@dpo", "seconds": 90.5, "cached": False, "at": "2026-01-02T10:02:00+00:00"},
+        {"stage": "train@gone", "seconds": 90.0, "cached": False, "at": "2026-01-03T10:02:00+00:00"},
+        {"stage": "report", "seconds": 3.0, "cached": False, "at": "2026-01-03T10:02:00+00:00"},
+    ]
+    write_text(Path("runs/timings.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
+    text = " ".join(Page(written(project)).text.split())
+    assert "made 2026-01-02 10:02 UTC, 2 min 0 s for all stages; dpo trained on" in text
+    assert "2,238 comparisons of raw; commit none" in text
+    Path("runs/timings.jsonl").unlink()
+    assert "for all stages" not in written(project)
+
+
+def test_durations_in_words() -> None:
+    assert [format.duration(s) for s in (7.4, 591, 12_000)] == ["7 s", "9 min 51 s", "3 h 20 min"]
 
 
 def test_what_people_answered_is_not_called_simulated(project: Params) -> None:
@@ -275,7 +312,7 @@ def test_results_that_are_missing_are_shown_as_missing(project: Params) -> None:
     results["implicit_reward"] = [row | gone for row in results["implicit_reward"]]
     write_json(Path("metrics/evaluate.json"), results)
     page = Page(written(project))
-    assert "No judge compared a policy" in page.text
+    assert head.UNSCORED in page.text
     assert "nan" not in page.text.lower().split() and "None" not in page.text.split()
 
 

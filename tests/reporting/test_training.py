@@ -61,26 +61,27 @@ def test_alarms_are_named_and_explained(project: Params) -> None:
     report.run(project)
     html = Path("reports/report.html").read_text()
     text = " ".join(Page(html).text.split())
-    training = text.split("Training dpo ")[1]
+    training = text.split("orange cells")[1]
     dpo, sft = training.split(" sft ")[0], training.split(" sft ")[1]
     assert "Alarm winner_worse, steps 100 to 150: the policy denoises held-out winners worse" in dpo
     assert "Published: step 50, the largest margin, 0.005, of 1 probes without an alarm, of 3 in all." in dpo
     assert "Careful: training dpo raised winner_worse: see Training." in text
     assert "Gradient norm" in dpo and "Gradient norm" in sft
     assert "step 50 step 100 step 150" in dpo
-    assert "Alarm" not in sft and "held-out draws" not in sft.split("Over optimizer steps")[0]
+    assert "No probe was made, so nothing looked for alarms." in sft
+    assert "Alarm" not in sft and "held-out draws" not in sft.split("</section>")[0]
     section = html.split('id="curves"')[1].split("</section>")[0]
     assert re.findall(r"<h4>([^<]+)</h4>", section.split("<h3>")[1]) == [
-        "Loss",
-        "Implicit accuracy, training pairs",
-        "Error change against the reference",
-        "Gradient norm",
+        "Loss, mean over pairs",
+        "Implicit accuracy, share of training pairs",
+        "Error change against the reference, mean squared error",
+        "Gradient norm before clipping",
         "On fixed held-out draws",
-        "Margin",
-        "Implicit accuracy",
+        "Margin, mean squared error",
+        "Implicit accuracy, share of pairs",
         "Error change, share of the reference&#39;s",
         "Saturated draws, share",
-        "Winners&#39; error change by noise",
+        "Winners&#39; error change by noise, share of the reference&#39;s",
         "As it trained: the same held-out prompts, the same noise",
     ]
 

@@ -34,15 +34,19 @@ def context(report: Material) -> dict[str, Any]:
             {"title": group.title, "note": group.note, "cards": [card(i) for i in group.slots]} for group in groups
         ],
         "note": note(report, names),
-        "card": 2 + 5.8 * len(names),
+        "card": 2 + (5.8 if report.judge else 11.6) * len(names),
     }
 
 
 def chosen(report: Material) -> list[Group]:
-    """Chooses the prompts by the hero's gain over the baseline in the headline judge's score."""
+    """Chooses the prompts by the hero's gain over the baseline in the headline judge's score.
+
+    Without a judge the pictures are what there is: all places go to random ones, and as many more.
+    """
     settings = report.settings
     prompts = [entry.prompt_index for entry in report.galleries[report.roles.baseline].entries]
-    return image_grid.choose(gains(report), prompts, settings.best, settings.worst, settings.random, settings.seed)
+    shown = settings.random if report.judge else settings.best + settings.worst + 2 * settings.random
+    return image_grid.choose(gains(report), prompts, settings.best, settings.worst, shown, settings.seed)
 
 
 def gains(report: Material) -> Floats:
@@ -106,7 +110,7 @@ def shot(report: Material, name: str, slot: int, limit: int) -> dict[str, Any]:
         "width": width,
         "height": height,
         "score": "" if np.isnan(value) else f"{value:.2f}",
-        "alt": f"{name}'s image",
+        "alt": f"{name}'s image for: {caption(report, slot)}",
     }
 
 

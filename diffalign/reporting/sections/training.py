@@ -29,6 +29,7 @@ def of_policy(report: Material, name: str, limit: int) -> dict[str, Any]:
         "panels": panels.curve_panels(lines) + panels.gradient_panel(lines),
         "probes": panels.probe_panels(probes),
         "alarms": panels.raised(probes, thresholds),
+        "quiet": "No alarm was raised." if probes else "No probe was made, so nothing looked for alarms.",
         "chosen": panels.chosen(policy.choose, probes, thresholds),
         "pictures": panels.pictures(POLICIES / name / "probe", limit),
     }
