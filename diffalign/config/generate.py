@@ -14,8 +14,8 @@ Guidance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 HELD_OUT, NAMED = get_args(HeldOut), get_args(PromptSet)
 SIZES = {"parti": 1632, "hpsv2": 3200, "pickapic_test": 500, "drawbench": 200, "geneval": 553}
 """The prompts of the published sets."""
-OWN = ("prompts", (".txt", ".tsv"))
-"""The folder of files of one's own, which DVC watches, and their suffixes."""
+SUFFIXES = (".txt", ".tsv")
+"""Of files with prompts of one's own."""
 
 
 def spelled_out(prompts: Any) -> Any:
@@ -46,6 +46,8 @@ class Generate(Model):
     """Images of each policy for held-out prompts, some of each set; None: all of it."""
 
     prompts: Prompts
+    own_prompts: str
+    """The file or folder of prompts of one's own: a dependency of DVC's, which can't tell files from sets by name."""
     seeds: Count
     sampler: Sampler
     steps: Steps
@@ -66,14 +68,26 @@ class Generate(Model):
         return {name: count for name, count in counts.items() if count is not None}
 
     def problems(self) -> list[str]:
-        """Lists the prompt sets that there aren't, as `prompts.NAME: what`."""
-        known = f"{', '.join((*HELD_OUT, *NAMED))}, or a file {OWN[0]}/NAME.txt or .tsv"
-        return [
-            f"prompts.{name}: expected {known}, got {name!r}"
-            + (". Images of training prompts would flatter: they are for held-out ones" if name == "train" else "")
+        """Lists the prompt sets that there aren't, and a path that isn't below the project, as `KEY: what`."""
+        known = f"{', '.join((*HELD_OUT, *NAMED))}, or a .txt or .tsv file that is own_prompts or lies in it"
+        lines = [f"own_prompts: expected a path below the project, got {self.own_prompts!r}"]
+        return ([] if is_below(self.own_prompts) else lines) + [
+            f"prompts.{name}: expected {known}, got {name!r}{self._remedy(name)}"
             for name in self.prompts
-            if name not in HELD_OUT and name not in NAMED and not is_own(name)
+            if name not in HELD_OUT and name not in NAMED and not self._is_own(name)
         ]
+
+    def _is_own(self, name: str) -> bool:
+        """Tells whether a name is that of a file with prompts which DVC watches."""
+        return is_file(name) and PurePosixPath(name).is_relative_to(self.own_prompts)
+
+    def _remedy(self, name: str) -> str:
+        """Returns what to do about a name that isn't a set's, where that's known."""
+        if name == "train":
+            return ". Images of training prompts would flatter: they are for held-out ones"
+        if is_file(name):
+            return f". Add generate.own_prompts: {name}, so that DVC sees its changes (it is {self.own_prompts} now)"
+        return ""
 
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns a policy's `sampler` (its name and settings), `steps` and `guidance`, for its images."""
@@ -83,7 +97,12 @@ class Generate(Model):
         return chosen | {"sampler": chosen["sampler"].model_dump()}
 
 
-def is_own(name: str) -> bool:
-    """Tells whether a name is that of a file of prompts in the folder for one's own."""
-    path = PurePosixPath(name)
-    return path.suffix in OWN[1] and path.parts[0] == OWN[0] and ".." not in path.parts
+def is_below(path: str) -> bool:
+    """Tells whether a path is below the project's folder."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
+
+
+def is_file(name: str) -> bool:
+    """Tells whether a name is that of a file with prompts below the project's folder."""
+    return is_below(name) and PurePosixPath(name).suffix in SUFFIXES

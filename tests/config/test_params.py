@@ -77,7 +77,9 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
     ("path", "value", "expected"),
     [
         ("generate.prompts", {"train": 5}, "generate.prompts.train: expected validation, test, parti, hpsv2, "),
-        ("generate.prompts", "mine.txt", "or a file prompts/NAME.txt or .tsv, got 'mine.txt'"),
+        ("generate.prompts", "mine.txt", "got 'mine.txt'. Add generate.own_prompts: mine.txt, so that DVC sees"),
+        ("generate.own_prompts", "../mine.txt", "generate.own_prompts: "),
+        ("generate.own_prompts", "/mine.txt", "generate.own_prompts: "),
         ("generate.prompts", "prompts/../../x.txt", "got 'prompts/../../x.txt'"),
         ("generate.prompts", {}, "generate.prompts: "),
         ("generate.prompts.test", 0, "generate.prompts.test: expected greater than or equal to 1, got 0"),

@@ -123,6 +123,14 @@ def test_a_new_entry_of_an_axis_runs_nothing_again(project: Project, file: str) 
     assert project.changed() == set()
 
 
+def test_prompts_of_ones_own_are_watched_where_params_say_that_they_are(project: Project) -> None:
+    project.write("lists/mine.txt", "a fox")
+    project.params(generate={"prompts": "lists/mine.txt", "own_prompts": "lists/mine.txt"})
+    with project.dvc() as dvc:
+        status = str(dvc.status()["generate@base"])
+    assert "lists/mine.txt" in status and "prompts/" not in status
+
+
 def test_a_new_sampler_makes_images_again_and_trains_nothing(project: Project) -> None:
     """DVC can't know the sampler of an override, so images depend on all of them."""
     project.write("diffalign/diffusion/samplers/dummy.py", "def load():\n    pass\n")
