@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,24 +83,30 @@ def stage(
 def run(
     retries: Annotated[int, typer.Option(min=0, help="Times that a failed stage is tried again.")] = 1,
     timeout: Annotated[float, typer.Option(min=0, help="Hours that a stage may take; 0 is no limit.")] = 0,
+    policy: Annotated[list[str] | None, typer.Option(help="Train and sample this one; repeatable; else all.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Replace params.yaml by this preset first.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE into params.yaml first.")] = None,
 ) -> None:
     """Run what is needed, as a Prefect flow. Uses the API that is set, else a temporary server."""
     from diffalign.config.load import load
 
+    changes = set_params(set_, preset) if preset or set_ else {}
     params = load()  # first: its errors don't wait for Prefect
     from diffalign.planning import missing
-    from flows.align import PipelineFailed, align
+    from flows.align import PARTIAL, align, ending
     from flows.serving import check_api
 
     if messages := missing.messages(params.model_dump()):
         raise UserError("\n".join(messages))
     check_api()
-    try:
-        align(retries=retries, timeout_hours=timeout)
-    except PipelineFailed as error:
-        sys.stderr.write(f"error: {error}\n")
+    state = align(policy, preset, changes, retries, timeout, return_state=True)
+    if error := ending(state):
+        sys.stderr.write(f"error: {error.details}\n")
         sys.exit(error.code)
-    summary()
+    if state.name == PARTIAL:
+        typer.echo(state.message)
+    else:
+        summary()
 
 
 @app.command()
@@ -324,6 +330,19 @@ def preset(
     from diffalign.config import presets
 
     typer.echo(presets.use(name, force))
+
+
+@app.command("set")
+def set_params(
+    changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as policies.dpo.beta=500.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Replace params.yaml by this preset first.")] = None,
+) -> dict[str, Any]:
+    """Write values into params.yaml. Comments stay; the file before is kept in runs/params."""
+    from diffalign.config import overrides
+
+    values = overrides.parsed(changes or [])
+    typer.echo(overrides.write(values, preset))
+    return values
 
 
 @app.command()

@@ -1,115 +1,161 @@
 """Runs the DAG of dvc.yaml as a Prefect flow: Prefect decides when, DVC decides whether, the stage decides what."""
 
+import json
 import os
-import re
 import sys
-import time
-from collections import deque
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from prefect import State, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
+from prefect import State, flow, get_client, get_run_logger, tags
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from prefect.tasks import Task
 
-from diffalign.core.errors import STOPPED
+from diffalign.core.errors import UserError
 from diffalign.runtime import timings
 from diffalign.runtime.processes import run_group
-from diffalign.tracking import dag, summary
+from diffalign.tracking import dag
+from flows import artifacts, names
+from flows.names import ROOT
+from flows.stage import CACHED, PipelineFailed, failed, start
 
-ROOT = Path(__file__).resolve().parent.parent
-LAST_LINES = 25
-RETRY_DELAY = 10.0
-"""Seconds before a failed stage is tried again."""
-
-
-class StageFailed(Exception):
-    """Says that a stage failed: its name, its exit code (2: the user's to mend; 75: stopped), its last lines."""
-
-    def __init__(self, stage: str, code: int | None, lines: list[str]) -> None:
-        self.stage, self.code, self.lines = stage, code, lines
-        how = "was ended" if code is None else f"ended with exit code {code}"
-        super().__init__("\n".join([f"stage {stage} {how}. Its last lines:", *(f"  {line}" for line in lines)]))
+PARTIAL = "Partial"
+"""Name of the state of a flow run that was asked for some policies only, and left what else was due."""
 
 
-class PipelineFailed(Exception):
-    """Says that stages failed; `code` is 2 if the user can mend all of it, 75 if all were stopped, else 1."""
+@flow(name="align", flow_run_name=names.run_name, log_prints=True)
+def align(
+    policies: list[str] | None = None,
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    retries: int = 1,
+    timeout_hours: float = 0,
+) -> State | None:
+    """Runs each stage of `dvc dag` that isn't up to date as a task, in order.
 
-    def __init__(self, failed: list[BaseException], left: list[str]) -> None:
-        codes = {e.code if isinstance(e, StageFailed) else None for e in failed}
-        self.code = next((code for code in (2, STOPPED) if codes == {code}), 1)
-        rest = [f"Not run, since they need it: {', '.join(left)}."] if left else []
-        super().__init__("\n".join([*map(str, failed), *rest]))
+    Stages that don't need a failed one still run. Returns a failed state with PipelineFailed where one failed. One at a
+    time, since a stage uses all the devices of its machine.
 
-
-def may_retry(task: Task, run: TaskRun, state: State) -> bool:
-    """Tells whether a failed stage is worth another try: not where the user has to mend something.
-
-    One that was stopped (75) goes on where it was: its machine was taken from it. A cancelled flow doesn't get here.
+    Args:
+        policies: Those to train and to sample, the others stay as they are; none: all.
+        preset: A file in presets/, without .yaml, that replaces params.yaml; one edited by hand is refused.
+        overrides: Values written into params.yaml first, by paths such as policies.dpo.beta; the file before is kept.
+        retries: How often a failed stage is tried again.
+        timeout_hours: What a stage may take; 0: no limit.
     """
-    error = state.result(raise_on_failure=False)
-    return not (isinstance(error, StageFailed) and error.code == 2)
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=may_retry)
-def run_stage(name: str, timeout: float | None = None) -> State | None:
-    """Lets DVC run a stage if it's needed, its output in this task's log; `timeout` in seconds.
-
-    Returns a state named Cached where nothing was computed, else nothing: to Prefect equal results of two tasks would
-    be a dependency between them. Raises StageFailed.
-    """
-    log = get_run_logger()
-    last: deque[str] = deque(maxlen=LAST_LINES)
-
-    def on_line(line: str) -> None:
-        last.append(line)
-        log.info(line)
-
-    start = time.monotonic()
-    environment = {
-        "PATH": dag.own_path(),
-        "PYTHONUNBUFFERED": "1",
-        "DIFFALIGN_LAUNCH": f"prefect-{flow_run.id}",
-    }
+    os.chdir(ROOT)
     try:
-        code = run_group([*dag.DVC, "repro", "--single-item", name], on_line, timeout, **environment)
-    except TimeoutError as error:
-        raise StageFailed(name, None, [*last, str(error)]) from None
-    output = "\n".join(last)
-    if code:
-        inner = re.search(r"exited with (-?\d+)", output)
-        raise StageFailed(name, int(inner[1]) if inner else code, list(last))
-    if "cached - skipping run" in output or "didn't change, skipping" in output:
-        how = "restored" if "cached - skipping run" in output else "unchanged"
-        if how == "restored":
-            timings.record(name, time.monotonic() - start, cached=True)
-        log.info("%s: %s, nothing was computed", name, how)
-        return Completed(name="Cached", message=f"{how}: nothing was computed")
+        write_params(preset, overrides or {})
+        with tags(*mark(preset, policies)):
+            return run_stages(plan(policies), retries, timeout_hours)
+    except UserError as error:
+        return failed(PipelineFailed([error], []))
+
+
+def ending(state: State) -> PipelineFailed | None:
+    """Returns the error with which the flow ended, None where it's done; raises what ended it otherwise."""
+    if state.is_completed():
+        return None
+    error = state.result(raise_on_failure=False)
+    return error if isinstance(error, PipelineFailed) else state.result()
+
+
+class Plan(NamedTuple):
+    """Holds what is done with each stage of the graph."""
+
+    needs: dict[str, list[str]]
+    """The graph: what each stage needs, in an order in which they can run."""
+    due: list[str]
+    """Those that differ from dvc.lock, and all that need them."""
+    left: list[str]
+    """Those that would be due and are other policies', and all that need them."""
+
+    @property
+    def unchanged(self) -> list[str]:
+        """The rest: there's nothing to do for them."""
+        return [name for name in self.needs if name not in {*self.due, *self.left}]
+
+
+def plan(policies: list[str] | None) -> Plan:
+    """Asks DVC for the graph and for what changed, at the same time: each takes a second or so to start."""
+    with ThreadPoolExecutor(2) as pool:
+        changed, needs = pool.submit(dag.changed), dag.graph()
+        return planned(needs, changed.result(), dag.of_policies(needs), policies)
+
+
+def planned(needs: dict[str, list[str]], changed: set[str], owners: dict[str, str], policies: list[str] | None) -> Plan:
+    """Plans the stages of a graph of which some changed; `owners` maps those that are one policy's to the policy.
+
+    Raises UserError for a policy that has no stages.
+    """
+    if unknown := set(policies or ()).difference(owners.values()):
+        known = ", ".join(dict.fromkeys(owners.values()))
+        raise UserError(f"policies: expected some of {known}, got {', '.join(sorted(unknown))}.")
+    due: list[str] = []
+    left: list[str] = []
+    for name, before in needs.items():
+        if name not in changed and not {*before} & {*due, *left}:
+            continue
+        others = policies and name in owners and owners[name] not in policies
+        (left if others or {*before} & {*left} else due).append(name)
+    return Plan(needs, due, left)
+
+
+def run_stages(plan: Plan, retries: int, timeout_hours: float) -> State | None:
+    """Runs the stages that are due, then shows what came of it; returns a failed state where one failed."""
+    log = get_run_logger()
+    if plan.unchanged:
+        log.info("unchanged, %s of %s stages: %s", len(plan.unchanged), len(plan.needs), ", ".join(plan.unchanged))
+    states: dict[str, State] = {}
+    for name in plan.due:
+        needs = [states[need] for need in plan.needs[name] if need in states]
+        states[name] = start(name, needs, retries, timeout_hours)
+    if states:
+        mirror()
+    artifacts.show_stages([row(name, plan, states) for name in plan.needs])
+    errors = [state.result(raise_on_failure=False) for state in states.values() if state.is_failed()]
+    if errors:
+        return failed(PipelineFailed(errors, [name for name, state in states.items() if not state.is_final()]))
+    if plan.left:
+        said = f"Left as they are, other policies' stages and what needs them: {', '.join(plan.left)}."
+        return Completed(name=PARTIAL, message=said)
+    artifacts.show_results(pictures=bool(states))
     return None
 
 
-@flow(name="align", log_prints=True)
-def align(retries: int = 1, timeout_hours: float = 0) -> None:
-    """Runs each stage of `dvc dag` as a task, in order; stages that don't need a failed one still run.
+def row(name: str, plan: Plan, states: dict[str, State]) -> dict[str, str]:
+    """Returns a row of the table of stages: what was done with it, and the seconds that it took when it last ran."""
+    state = states.get(name)
+    took = timings.newest().get(name)
+    if state is None:
+        done = "left as it is" if name in plan.left else "unchanged"
+    elif state.name == CACHED:
+        done = str(state.message).partition(":")[0]
+    else:
+        done = "ran" if state.is_completed() else "failed" if state.is_failed() else "not run"
+    return {"stage": name, "what": done, "seconds when it last ran": f"{took['seconds']:.1f}" if took else ""}
 
-    `retries` is how often a failed stage is tried again, `timeout_hours` what one may take (0: no limit). Raises
-    PipelineFailed. One at a time, since a stage uses all the devices of its machine.
-    """
-    os.chdir(ROOT)
-    states: dict[str, State] = {}
-    for name, needs in dag.graph().items():
-        stage = run_stage.with_options(name=name, task_run_name=name, retries=retries, retry_delay_seconds=RETRY_DELAY)
-        timeout = timeout_hours * 3600 or None
-        states[name] = stage(name, timeout, return_state=True, wait_for=[states[need] for need in needs])
-    mirror()
-    failed = [state.result(raise_on_failure=False) for state in states.values() if state.is_failed()]
-    if failed:
-        raise PipelineFailed(failed, [name for name, state in states.items() if not state.is_final()])
-    if summary.EVALUATION.exists():
-        create_markdown_artifact(key="summary", markdown=summary.markdown(), description="Results of the pipeline")
+
+def write_params(preset: str | None, overrides: dict[str, Any]) -> None:
+    """Writes params.yaml where the run's parameters ask for it, and says so; raises UserError where that can't be."""
+    if not preset and not overrides:
+        return
+    changes = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    lines: list[str] = []
+    command = [sys.executable, "pipeline.py", "set", *(["--preset", preset] if preset else []), "--", *changes]
+    code = run_group(command, lines.append)
+    if code:
+        raise UserError("\n".join(lines).removeprefix("error: "))
+    get_run_logger().info("\n".join(lines))
+
+
+def mark(preset: str | None, policies: list[str] | None) -> list[str]:
+    """Gives the flow run its tags, which its tasks get too: what is trained, and on which model; returns them."""
+    trained, model = names.about(preset, policies)
+    found = [*trained, *([model] if model else []), *([f"preset:{preset}"] if preset else [])]
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.id), tags=sorted({*flow_run.tags, *found}))
+    return found
 
 
 def mirror() -> None:

@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from diffalign.runtime.processes import run_group
-from flows.align import ROOT
+from flows.names import ROOT
 
 
 class CollectFailed(Exception):

@@ -6,9 +6,11 @@ from pathlib import Path
 from diffalign.config.load import load
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
-from diffalign.core.files import write_bytes
+from diffalign.core.files import sha256_bytes, write_bytes
 
 PARAMS = Path("params.yaml")
+KEPT = Path("runs/params")
+"""Versions of params.yaml that a command replaced or wrote."""
 
 
 def use(name: str, force: bool = False) -> str:
@@ -17,19 +19,13 @@ def use(name: str, force: bool = False) -> str:
     Raises UserError for an unknown or invalid preset, and, unless `force`, where params.yaml was edited: where it is
     neither a preset nor what git has.
     """
-    source = Path("presets") / f"{name}.yaml"
-    if not source.is_file():
-        names = ", ".join(sorted(path.stem for path in Path("presets").glob("*.yaml"))) or "none yet"
-        raise UserError(f"preset: expected one of {names}, got {name!r}.")
+    source = find(name)
     values = load(source)
     new = source.read_bytes()
     if PARAMS.exists() and PARAMS.read_bytes() == new:
         return f"{PARAMS} is {source} already."
-    if not force and PARAMS.exists() and _edited():
-        raise UserError(
-            f"{PARAMS} has changes that git doesn't have, and {source} would overwrite them. "
-            f"Commit or copy it first, or say: python pipeline.py preset {name} --force"
-        )
+    if not force:
+        check_edits(name)
     write_bytes(PARAMS, new)
     return "\n".join([f"{PARAMS} is {source} now.", *_to_bring(values)])
 
@@ -45,9 +41,35 @@ def _to_bring(values: Params) -> list[str]:
     return lines + ([f"Weights of {' and '.join(judges)}: python pipeline.py fetch --rewards"] if judges else [])
 
 
+def find(name: str) -> Path:
+    """Returns a preset's file; raises UserError where there's none of that name."""
+    source = Path("presets") / f"{name}.yaml"
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in Path("presets").glob("*.yaml"))) or "none yet"
+        raise UserError(f"preset: expected one of {names}, got {name!r}.")
+    return source
+
+
+def check_edits(name: str) -> None:
+    """Raises UserError where a preset would overwrite a params.yaml that was edited by hand."""
+    if PARAMS.exists() and _edited():
+        raise UserError(
+            f"{PARAMS} has changes that git doesn't have, and {find(name)} would overwrite them. "
+            f"Commit or copy it first, or say: python pipeline.py preset {name} --force"
+        )
+
+
+def keep(data: bytes) -> Path:
+    """Keeps a version of params.yaml, named by its checksum; returns where."""
+    path = KEPT / f"{sha256_bytes(data)[:12]}.yaml"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+    return path
+
+
 def _edited() -> bool:
     old = PARAMS.read_bytes()
-    if any(path.read_bytes() == old for path in Path("presets").glob("*.yaml")):
+    if any(path.read_bytes() == old for path in [*Path("presets").glob("*.yaml"), *KEPT.glob("*.yaml")]):
         return False
     committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
     return committed.returncode != 0 or committed.stdout != old

@@ -1,7 +1,30 @@
 """Shows progress with an ETA: one line that moves on a terminal, a line now and then in a log."""
 
+import re
 import sys
 import time
+from typing import NamedTuple
+
+LINE = re.compile(r"(?P<what>[^:]+): (?P<done>\d+)/(?P<total>\d+) \((?P<rest>[\d.]+/s, ETA [\d:?]+)\) ?(?P<extra>.*)")
+"""A line as Progress prints it in a log."""
+
+
+class Reading(NamedTuple):
+    """Holds what a line of progress says: of what, how many of how many units are done, rate and ETA, the rest."""
+
+    what: str
+    done: int
+    total: int
+    rest: str
+
+
+def read(line: str) -> Reading | None:
+    """Returns what a line of a log says if Progress printed it, else None."""
+    found = LINE.fullmatch(line.strip())
+    if found is None:
+        return None
+    rest = ", ".join(part for part in (found["rest"], found["extra"]) if part)
+    return Reading(found["what"], int(found["done"]), int(found["total"]), rest)
 
 
 class Progress:

@@ -86,6 +86,13 @@ def check_key(name: str, params: dict[str, Any]) -> None:
         )
 
 
+def of_policies(names: Collection[str]) -> dict[str, str]:
+    """Maps those of some expanded stages that are one policy's to the policy: train@dpo to dpo."""
+    each = {base for base, stage in stages().items() if stage.get("foreach") == "${policies}"}
+    split = {name: name.partition("@") for name in names}
+    return {name: key for name, (base, _, key) in split.items() if base in each}
+
+
 def lock() -> dict[str, dict[str, Any]]:
     """Returns the stages in dvc.lock: cmd, deps, params, outs with their checksums; empty before the first run."""
     path = Path("dvc.lock")
@@ -129,19 +136,31 @@ def checksums(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
 
+def changed() -> set[str]:
+    """Returns the stages whose command, dependencies, params or outs differ from dvc.lock, as DVC tells.
+
+    One that needs such a stage isn't among them unless it differs itself. Takes a second or so, and more where large
+    files are to be hashed. Raises UserError where DVC can't tell.
+    """
+    return set(_status())
+
+
+def _status(*options: str) -> dict[str, Any]:
+    done = subprocess.run([*DVC, "status", "--json", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc status` can't read the pipeline; mend this and try again:\n{done.stderr.strip()}")
+    return dict(json.loads(done.stdout))
+
+
 def out_of_date(stage: str) -> list[str]:
     """Lists the data, outs and params that differ from dvc.lock for a stage or those before it, as `stage: path`.
 
     Edits of code are left out: they may change nothing, and figures are of the files that are there. Takes a second or
     so, and more where large files are to be hashed. Raises UserError where DVC can't tell.
     """
-    command = [*DVC, "status", "--json", "--with-deps", stage]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc status {stage}` can't read the pipeline; mend this first:\n{done.stderr.strip()}")
     changes = [
         (name, path)
-        for name, entries in json.loads(done.stdout).items()
+        for name, entries in _status("--with-deps", stage).items()
         for entry in entries
         for kind in (entry.values() if isinstance(entry, dict) else [{str(entry): ""}])
         for path in (kind if isinstance(kind, dict) else {str(kind): ""})

@@ -40,8 +40,8 @@ def test_compose_files_fit_composes_schema() -> None:
 def test_the_image_isnt_root_and_takes_the_pinned_versions() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     users = re.findall(r"^USER (.*)$", text, re.MULTILINE)
-    assert users == ["${UID}"]
-    assert re.search(r"^ARG UID=[1-9]\d*$", text, re.MULTILINE)
+    assert users == ["${USER_ID}"]
+    assert re.search(r"^ARG USER_ID=[1-9]\d*$", text, re.MULTILINE)
     installs = re.findall(r"uv pip install .*", text)
     assert len(installs) == 1
     assert all("-c constraints.txt" in install for install in installs)

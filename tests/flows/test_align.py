@@ -1,6 +1,8 @@
 """The DAG as a Prefect flow, against a real server: order, logs, the cache, retries, errors, cancellation."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 from diffalign.core.errors import UserError
 from diffalign.runtime import timings
 from diffalign.tracking import dag
-from flows import align
+from flows import align, stage
 from tests.helpers.pids import gone, pid_in
 from tests.helpers.prefect_server import post, start, wait_until
 from tests.helpers.scratch import environment, make, run
@@ -30,7 +32,7 @@ NEEDS = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which nothing has run, whose failures are tried again at once."""
     folder = make(tmp_path_factory.mktemp("flow") / "project")
-    source = folder / "flows/align.py"
+    source = folder / "flows/stage.py"
     text = source.read_text()
     assert "RETRY_DELAY = 10.0" in text
     source.write_text(text.replace("RETRY_DELAY = 10.0", "RETRY_DELAY = 0.1"))
@@ -55,6 +57,13 @@ def tasks(flow_run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {task["name"]: task for task in found}
 
 
+def artifacts(flow_run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its artifacts, and its tasks', those that were made last at the end."""
+    return list(post("artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}}, sort="CREATED_DESC"))[
+        ::-1
+    ]
+
+
 def logged(task: dict[str, Any]) -> list[str]:
     """A task's log; it reaches the server a little later than the task ends."""
     query = {"task_run_id": {"any_": [task["id"]]}}
@@ -75,18 +84,25 @@ def test_the_dag_runs_as_tasks_and_a_second_time_nothing_does(project: Path) -> 
     assert all(starts[need] < starts[name] for name, before in NEEDS.items() for need in before)
     log = wait_until(20, "the log", lambda: logged(found["ingest"]))
     assert "reading raw" in log
-    (artifact,) = post("artifacts/latest/filter", artifacts={"key": {"any_": ["summary"]}})
-    assert artifact["flow_run_id"] == first["id"]
-    assert "| dpo over base | oracle | 88.8% |" in artifact["data"]
+    assert first["name"] == "align: dpo · tiny-sd"
+    assert {"dpo", "tiny-sd"} <= set(first["tags"])
+    assert {"train", "dpo", "tiny-sd"} <= set(found["train@dpo"]["tags"])
+    made = {artifact["key"]: artifact for artifact in artifacts(first)}
+    assert "| dpo over base | oracle | 88.8% |" in made["summary"]["data"]
+    (wins,) = json.loads(made["win-rates"]["data"])
+    assert (wins["policy"], wins["win rate"], wins["interval"]) == ("dpo over base", "88.8%", "85.0–92.0%")
+    assert [(row["stage"], row["what"]) for row in json.loads(made["stages"]["data"])] == [(n, "ran") for n in NEEDS]
+    progress = made["progress-train-dpo"]
+    assert (progress["type"], progress["data"]) == ("progress", 100)
+    assert progress["description"] == "train@dpo: train dpo, 40 of 40 (5.0/s, ETA 0:00)"
+    assert progress["task_run_id"] == found["train@dpo"]["id"]
     assert run(project, "-m", "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
     done = flow(project)
     assert done.returncode == 0, done.stdout
-    second = tasks(newest())
-    assert {task["state_name"] for task in second.values()} == {"Cached"}
-    log = wait_until(20, "the log", lambda: logged(second["train@dpo"]))
-    assert "train@dpo: unchanged, nothing was computed" in log
-    assert not [line for line in log if line.startswith("Running stage")]
+    assert tasks(newest()) == {}
+    assert "unchanged, 4 of 4 stages: ingest, train@base, train@dpo, evaluate" in done.stdout
+    assert "Running stage" not in done.stdout
     assert '"cached": true' not in (project / timings.FILE).read_text()
 
     for name in ("dvc.lock", "data", "metrics", "models", "curves", "reports"):
@@ -115,14 +131,14 @@ def test_only_failures_that_may_pass_are_tried_again(project: Path) -> None:
     assert done.returncode == 2, done.stdout
     assert (project / "runs/tries-base").read_text() == "xx"
     assert (project / "runs/tries-dpo").read_text() == "x"
-    error = done.stdout[done.stdout.rindex("error: stage train@dpo ended with exit code 2. Its last lines:") :]
-    assert "  error: beta: expected rain, found sun. Wait.\n" in error
-    assert "Not run, since they need it: evaluate." in error
+    error = done.stdout[done.stdout.rindex("error: stage train@dpo: beta: expected rain, found sun. Wait.\n") :]
+    assert "\nNot run, since they need it: evaluate." in error
+    assert not re.search(r"Traceback|NoneType", done.stdout[done.stdout.index("beta: expected rain") :])
     last = newest()
     assert last["state_type"] == "FAILED"
     assert "train@dpo" in last["state"]["message"]
     states = {name: task["state_type"] for name, task in tasks(last).items()}
-    assert states == {"ingest": "COMPLETED", "train@base": "COMPLETED", "train@dpo": "FAILED", "evaluate": "PENDING"}
+    assert states == {"train@base": "COMPLETED", "train@dpo": "FAILED", "evaluate": "PENDING"}  # ingest is unchanged
 
 
 @pytest.mark.slow
@@ -202,11 +218,32 @@ def test_dot_is_read_as_dvc_writes_it() -> None:
 
 
 def test_the_code_of_a_failed_pipeline() -> None:
-    user, ours = align.StageFailed("a", 2, ["x"]), align.StageFailed("b", 1, [])
-    assert align.PipelineFailed([user], []).code == 2
-    stopped = align.StageFailed("c", 75, [])
-    assert align.PipelineFailed([stopped, stopped], []).code == 75
-    assert align.PipelineFailed([stopped, user], []).code == 1
-    assert align.PipelineFailed([user, ours], []).code == 1
-    assert align.PipelineFailed([RuntimeError("x")], []).code == 1
-    assert str(user) == "stage a ended with exit code 2. Its last lines:\n  x"
+    user, ours = stage.StageFailed("a", 2, ["x"]), stage.StageFailed("b", 1, [])
+    assert stage.PipelineFailed([user], []).code == 2
+    stopped = stage.StageFailed("c", 75, [])
+    assert stage.PipelineFailed([stopped, stopped], []).code == 75
+    assert stage.PipelineFailed([stopped, user], []).code == 1
+    assert stage.PipelineFailed([user, ours], []).code == 1
+    assert stage.PipelineFailed([RuntimeError("x")], []).code == 1
+    assert str(user) == "stage a ended with exit code 2: x"
+    assert user.details == "stage a ended with exit code 2. Its last lines:\n  x"
+
+
+def test_what_runs_for_some_policies() -> None:
+    needs = NEEDS | {"evaluate": {"train@base", "train@dpo"}}
+    graph = {name: sorted(before) for name, before in needs.items()}
+    owners = {"train@base": "base", "train@dpo": "dpo"}
+    every, nothing = set(graph), set[str]()
+    assert align.planned(graph, nothing, owners, None).unchanged == list(graph)
+    assert align.planned(graph, {"train@dpo"}, owners, None).due == ["train@dpo", "evaluate"]
+    only = align.planned(graph, every, owners, ["dpo"])
+    assert (only.due, only.left, only.unchanged) == (["ingest", "train@dpo"], ["train@base", "evaluate"], [])
+    # A policy that is up to date stands in nobody's way.
+    assert align.planned(graph, {"train@dpo"}, owners, ["dpo"]).due == ["train@dpo", "evaluate"]
+    with pytest.raises(UserError, match="expected some of base, dpo, got sft"):
+        align.planned(graph, every, owners, ["sft"])
+
+
+def test_a_users_error_is_its_message_only() -> None:
+    lines = ["> python pipeline.py stage a", "error: beta: expected 1,", "  found 2", "ERROR: failed to reproduce 'a'"]
+    assert str(stage.StageFailed("a", 2, lines)) == "stage a: beta: expected 1,\n  found 2"

@@ -61,6 +61,9 @@ def run(params, policy):
         with open(live, "a") as file:
             file.write(line + "\\n")
         time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
+    if steps:
+        print(f"train {policy}: 10/40 (5.0/s, ETA 0:06) loss 0.5")
+        print(f"train {policy}: 40/40 (5.0/s, ETA 0:00)")
     about = {"conventions": {"summed": 0.0625, "lr_launched": 2.048e-05}} if steps else {}
     write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, **about}))
     write(f"curves/{policy}.jsonl", "".join(line + "\\n" for line in lines))
