@@ -57,7 +57,7 @@ def measure(params: "Params") -> None:
         family=params.model.family,
         model=params.model.path,
         settings=params.reference,
-        pairs=params.pairs.model_copy(update={"weights": []}),
+        pairs=params.pairs.model_copy(update={"weights": [], "sources": {}}),
         comparisons=str(COMPARISONS),
         shards=str(SHARDS),
         device=default_device(),

@@ -1,4 +1,4 @@
-"""Computes the code that each stage depends on, and writes it into dvc.yaml.
+"""Computes the code that each stage depends on, and writes it into dvc.yaml; and that of the sources into several.py.
 
 `python -m tools.closure --write` writes it; without --write it says whether dvc.yaml differs.
 
@@ -13,6 +13,7 @@ A stage's code is the files of this project that its file imports, directly or n
 
 import argparse
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ from typing import Any
 import yaml
 
 from diffalign.core.axes import is_entry
+from diffalign.core.code import without_words
+from diffalign.core.files import sha256_bytes
 
 REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("diffalign", "stages")
@@ -41,6 +44,8 @@ AXES = {
 None: a name that dvc.yaml can't say, since a policy may have a sampler of its own. `item` and `key` mean something in a
 `foreach` only (`FOREACH`). A stage that doesn't know the name depends on the whole folder.
 """
+SEVERAL = Path("diffalign/data/sources/several.py")
+"""The source that loads others by names in `data.settings`: it has their code's hashes, which DVC sees as its own."""
 FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
@@ -230,17 +235,30 @@ def rewrite(text: str, root: Path = REPO) -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
+def with_sources(text: str, root: Path = REPO) -> str:
+    """Returns several.py with hashes of the code of the other sources, which dvc.yaml can't name for it."""
+    names = [name for name in entries_of("diffalign.data.sources", root) if name != "several"]
+    folder = root / SEVERAL.parent
+    hashes = {name: sha256_bytes(without_words((folder / f"{name}.py").read_text()).encode())[:12] for name in names}
+    return re.sub(r"(?<=^CODE: dict\[str, str\] = )\{[^}]*\}", _literal(hashes), text, flags=re.MULTILINE)
+
+
+def _literal(hashes: dict[str, str]) -> str:
+    return json.dumps(hashes, indent=4)[:-2] + ",\n}"
+
+
 def main() -> None:
-    """Writes dvc.yaml, or exits with an error where it differs."""
+    """Writes dvc.yaml and several.py, or exits with an error where they differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write what is needed into dvc.yaml")
-    path = REPO / "dvc.yaml"
-    text = path.read_text()
-    new = rewrite(text)
-    if parser.parse_args().write:
-        path.write_text(new)
-    elif new != text:
-        sys.exit("dvc.yaml's code dependencies aren't what the stages import: python -m tools.closure --write")
+    write = parser.parse_args().write
+    for path, made in ((REPO / "dvc.yaml", rewrite), (REPO / SEVERAL, with_sources)):
+        text = path.read_text()
+        new = made(text)
+        if write:
+            path.write_text(new)
+        elif new != text:
+            sys.exit(f"{path.name}: its code dependencies aren't what is there: python -m tools.closure --write")
 
 
 if __name__ == "__main__":

@@ -12,5 +12,6 @@ class Pairs(Model):
     ties: Flag
     raters: list[str]
     axes: dict[str, Positive]
+    sources: dict[str, Positive]
     flagged: Literal["keep", "drop", "losers"]
     weights: list[Literal["prompt", "strength", "rater"]]

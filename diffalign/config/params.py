@@ -54,6 +54,7 @@ class Data(Model):
         "pickapic_urls",
         "pickapic_webdataset",
         "rapidata",
+        "several",
     ]
     path: str
     validation: Share

@@ -77,6 +77,7 @@ def read(
         by_prompt="prompt" in settings.weights,
         flagged=pairs.flagged,
         axes=pairs.axes,
+        sources=pairs.sources,
     )
     if all(one.share == 0.5 for one in preferences):
         raise UserError(

@@ -128,7 +128,7 @@ def held_out_pairs(spec: Spec) -> list[Pair]:
 def training_pairs(spec: Spec) -> list[Pair]:
     """Returns the train split's pairs by the rule, winners and losers exchanged where the policy says so."""
     table, how = comparisons.read(Path(spec.comparisons)), spec.pairs
-    pairs = make_pairs(table, "train", how.rule, how.raters, how.weights, how.flagged, how.axes, how.ties)
+    pairs = make_pairs(table, "train", how.rule, how.raters, how.weights, how.flagged, how.axes, how.ties, how.sources)
     if not pairs:
         raise UserError(
             f"{spec.comparisons} has no untied comparison in the train split under the rule {rule_of(spec)}: "

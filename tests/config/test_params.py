@@ -282,7 +282,7 @@ def test_kto_has_a_reference_and_no_pairs(raw: dict[str, Any]) -> None:
     text = message(with_kto(raw, reference="none", flip="pair"))
     assert "policies.kto.reference: expected live, since Diffusion-KTO compares with it, got 'none'" in text
     assert "policies.kto.flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'" in text
-    assert "expected pairs.weights [], got ['prompt']" in text
+    assert "expected pairs.weights empty, got ['prompt']" in text
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])

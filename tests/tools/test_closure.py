@@ -1,5 +1,6 @@
 """The code that a stage depends on is found from its imports and written into dvc.yaml."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,18 @@ def test_what_is_left_out_is_there_and_has_a_reason(repo: Path) -> None:
     for path, reason in closure.NO_RESULT.items():
         assert (repo / path).exists(), path
         assert len(reason) > 10
+
+
+def test_the_code_of_sources_is_in_the_one_that_reads_several(repo: Path, tmp_path: Path) -> None:
+    """A statement more changes the source's hash and nothing else, a docstring nothing."""
+    folder = tmp_path / closure.SEVERAL.parent
+    shutil.copytree(repo / closure.SEVERAL.parent, folder)
+    before = (tmp_path / closure.SEVERAL).read_text()
+    source = folder / "hpdv3.py"
+    text = source.read_text()
+    source.write_text(text.replace('"""HPDv3', '"""Another HPDv3', 1))
+    assert closure.with_sources(before, tmp_path) == before
+    source.write_text(f"{text}\nx = 1\n")
+    after = closure.with_sources(before, tmp_path).splitlines()
+    changed = [one for one, other in zip(before.splitlines(), after, strict=True) if one != other]
+    assert [one.split(":")[0].strip() for one in changed] == ['"hpdv3"']

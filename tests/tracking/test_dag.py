@@ -10,7 +10,7 @@ import yaml
 
 from diffalign.core.errors import UserError
 from diffalign.tracking import dag
-from tools.closure import definition, is_code, rewrite
+from tools.closure import REPO, SEVERAL, definition, is_code, rewrite, with_sources
 
 FILE = Path(__file__).resolve().parents[2] / "dvc.yaml"
 STAGES: dict[str, Any] = yaml.safe_load(FILE.read_text())["stages"]
@@ -18,6 +18,8 @@ STAGES: dict[str, Any] = yaml.safe_load(FILE.read_text())["stages"]
 
 def test_code_dependencies_are_what_the_stages_import() -> None:
     assert rewrite(FILE.read_text()) == FILE.read_text(), "mend dvc.yaml: python -m tools.closure --write"
+    several = (REPO / SEVERAL).read_text()
+    assert with_sources(several) == several, "mend several.py: python -m tools.closure --write"
 
 
 def test_each_stage_has_its_file_and_each_file_its_stage(repo: Path) -> None:

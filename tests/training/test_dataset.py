@@ -17,7 +17,7 @@ from tests.helpers.comparison_rows import one, table
 
 def spec(folder: Path, **changes: Any) -> Any:
     """What `feed` asks of a run about its pairs."""
-    plain = {"rule": "each", "ties": False, "raters": [], "axes": {}, "flagged": "keep", "weights": []}
+    plain = {"rule": "each", "ties": False, "raters": [], "axes": {}, "sources": {}, "flagged": "keep", "weights": []}
     pairs = Pairs.model_validate(plain | changes)
     return SimpleNamespace(comparisons=str(folder), pairs=pairs, policy=SimpleNamespace(swap_labels=False))
 

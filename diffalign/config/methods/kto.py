@@ -22,9 +22,10 @@ class Settings(Trained):
             lines.append(f"reference: expected live, since Diffusion-KTO compares with it, got {self.reference!r}")
         if self.flip == "pair":
             lines.append("flip: expected none or independent, since Diffusion-KTO has no pairs, got 'pair'")
-        if pairs.weights:
-            lines.append(
-                "method: Diffusion-KTO learns from images one by one, which have no weights of pairs: expected "
-                f"pairs.weights [], got {pairs.weights}"
-            )
+        for key, given in (("weights", pairs.weights), ("sources", pairs.sources)):
+            if given:
+                lines.append(
+                    "method: Diffusion-KTO learns from images one by one, which have no weights of pairs: expected "
+                    f"pairs.{key} empty, got {given}"
+                )
         return lines

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
-from diffalign.data.batches.votes import ALL_AXES, Axes, Vote, cast, select
+from diffalign.data.batches.votes import ALL_AXES, ALL_SOURCES, Axes, Sources, Vote, cast, select
 from diffalign.data.comparisons.table import Split
 from diffalign.data.filters.flags import Flagged, allowed, barred
 
@@ -46,6 +46,7 @@ def make_pairs(
     flagged: Flagged = "keep",
     axes: Axes = ALL_AXES,
     ties: bool = False,
+    sources: Sources = ALL_SOURCES,
 ) -> list[Pair]:
     """Returns the pairs of a split, ordered by `pair_id`, whatever the order of the table's rows.
 
@@ -55,16 +56,20 @@ def make_pairs(
     pair, or, with `ties`, one of strength 1/2, whose winner is the first image or, by majority, that with the lower
     SHA-256. `raters`, `axes`: only answers of these; empty: all.
 
-    A pair's weight is that of its comparisons (`votes.cast`: axes, rankings; by majority their mean) times the
+    A pair's weight is that of its comparisons (`votes.cast`: axes, sources, rankings; by majority their mean) times the
     `weights`, divided by its mean over these pairs: `prompt`, 1 / pairs of its prompt (PickScore's; Kirstain et al.
     2023, arXiv 2305.01569); `strength`, 2 s - 1, which is 0 for a toss-up; `rater`, 1 / pairs of its rater, with rule
     `each`. `flagged`: what becomes of what filters flagged (`filters/flags.py`), after the votes were counted. Raises
-    UserError for a rater or an axis that isn't in the table, for `rater` where an answer has none, and for `strength`
-    with rule `each` where all pairs have strength 1.
+    UserError for a rater, an axis or a source that isn't in the table, for `rater` where an answer has none, and for
+    `strength` with rule `each` where all pairs have strength 1.
     """
+    if unknown := sorted(set(sources).difference(table["source"].unique().to_pylist())):
+        raise UserError(f"pairs.sources: expected sources of the comparisons, found none named {', '.join(unknown)}")
     table = allowed(select(table, split, raters, axes), flagged)
     losers = barred(table, flagged)
-    found = _each(cast(table, axes, ties)) if rule == "each" else _majority(cast(table, axes), ties)
+    each = rule == "each"
+    votes = cast(table, axes, ties or not each, sources)
+    found = _each(votes) if each else _majority(votes, ties)
     found = [pair for pair in found if losers.isdisjoint(may_win(pair))]
     if rule == "each" and "strength" in weights and all(pair.strength == 1 for pair in found):
         raise UserError("pairs.weights: strength expects shares of votes with rule each, every answer is a single one")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from diffalign.data.batches.pairs import Pair, Rule, Weight, make_pairs
-from diffalign.data.batches.votes import ALL_AXES, Axes
+from diffalign.data.batches.votes import ALL_AXES, ALL_SOURCES, Axes, Sources
 from diffalign.data.comparisons.table import Split
 from diffalign.data.filters.flags import Flagged
 
@@ -35,16 +35,17 @@ def make_preferences(
     by_prompt: bool = False,
     flagged: Flagged = "keep",
     axes: Axes = ALL_AXES,
+    sources: Sources = ALL_SOURCES,
 ) -> list[Preference]:
     """Returns the preferences of a split in the order of comparison_id, whatever the order of the table's rows.
 
     Rule `each`: every comparison with votes is one. Rule `majority`: those of the same prompt and two images, whichever
     side they were on, are one. Without `ties` those with a share of 1/2 are left out. The weight is the pair's, with
     `by_prompt` times 1 / preferences of the prompt (PickScore's; Kirstain et al. 2023, arXiv 2305.01569). `raters`,
-    `axes`, `flagged` and the UserError as in `pairs.make_pairs`: an image that may only lose is in no tie.
+    `axes`, `sources`, `flagged` and the UserError as in `pairs.make_pairs`: an image that may only lose is in no tie.
     """
     weights: tuple[Weight, ...] = ("prompt",) if by_prompt else ()
-    pairs = make_pairs(table, split, rule, raters, weights, flagged, axes, ties)
+    pairs = make_pairs(table, split, rule, raters, weights, flagged, axes, ties, sources)
     shown = shown_first(table, rule, pairs)
     return [
         Preference(pair.prompt, pair.image_w, pair.image_l, pair.strength, pair.weight)

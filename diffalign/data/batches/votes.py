@@ -16,6 +16,9 @@ SHARES = {"a": 1.0, "tie": 0.5, "b": 0.0}
 Axes = Mapping[str, float]
 """What comparisons count by the axis that they are about; empty: all axes, each as much."""
 ALL_AXES: Axes = MappingProxyType({})
+Sources = Mapping[str, float]
+"""What comparisons count by their source, 1 for one that isn't named."""
+ALL_SOURCES: Sources = MappingProxyType({})
 
 
 class Vote(NamedTuple):
@@ -57,22 +60,24 @@ def select(table: pa.Table, split: Split, raters: Collection[str] = (), axes: Ax
     return table.filter(pc.equal(table["split"], split)).sort_by("comparison_id")
 
 
-def cast(table: pa.Table, axes: Axes = ALL_AXES, ties: bool = True) -> list[Vote]:
+def cast(table: pa.Table, axes: Axes = ALL_AXES, ties: bool = True, sources: Sources = ALL_SOURCES) -> list[Vote]:
     """Returns the votes of comparisons in their order, without those that have none, and without ties if asked.
 
-    A comparison's weight is its axis's, 1 without `axes`, times the part that it has in its ranking: the k (k - 1) / 2
-    comparisons made of a ranking of k images aren't independent, and count together like the k - 1 choices that a
-    ranking is (Plackett 1975, Luce 1959). InstructGPT's (Ouyang et al. 2022, arXiv 2203.02155, eq. 1) count like one.
+    A comparison's weight is its axis's, 1 without `axes`, times its source's, 1 for those that `sources` doesn't name,
+    times the part that it has in its ranking: the k (k - 1) / 2 comparisons made of a ranking of k images aren't
+    independent, and count together like the k - 1 choices that a ranking is (Plackett 1975, Luce 1959). InstructGPT's
+    (Ouyang et al. 2022, arXiv 2203.02155, eq. 1) count like one.
     """
-    columns = [shared(table[name]) for name in ("comparison_id", "prompt", "image_a", "image_b", "answer")]
+    columns = [shared(table[name]) for name in ("comparison_id", "prompt", "image_a", "image_b", "answer", "source")]
     rows = zip(*columns, table["share"].to_pylist(), table["votes"].to_pylist(), table["axis"].to_pylist(), strict=True)
     found: list[Vote] = []
     kept: list[int] = []
-    for row, (comparison, prompt, a, b, answer, share, votes, axis) in enumerate(rows):
+    for row, (comparison, prompt, a, b, answer, source, share, votes, axis) in enumerate(rows):
         share = SHARES.get(answer) if share is None else share
         if share is not None and (ties or share != 0.5):
-            weight = axes.get(axis, 1.0)
-            found.append(Vote(comparison, prompt, a, b, share, 1 if votes is None else votes, weight, weight))
+            by_axis = axes.get(axis, 1.0)
+            weight = by_axis * sources.get(source, 1.0)
+            found.append(Vote(comparison, prompt, a, b, share, 1 if votes is None else votes, weight, by_axis))
             kept.append(row)
     if table["ranking"].null_count == len(table):
         return found

@@ -10,14 +10,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import columns, parquet, rows, source, streamed
+from diffalign.data.sources import parquet, rows, source, streamed
 from diffalign.data.sources.files import File
 from diffalign.data.sources.image_files import ImageFiles
 from diffalign.data.sources.rows import Bad, Side
 from diffalign.data.sources.source import Candidate
 
-COLUMNS = {"image_path": "text", "prompt_id": "text", "prompt": "text", "rank": "number"}
+_TEXT = pa.string()
+COLUMNS = {"image_path": _TEXT, "prompt_id": _TEXT, "prompt": _TEXT, "rank": pa.float64()}
 REASONS = {
     "bad_rank": "a rank that isn't a number",
     "alone": "the only image of its prompt",
@@ -53,7 +56,7 @@ class Reader:
 
     def count(self, path: Path) -> int:
         """Returns the number of any two images of a prompt, and of images that are alone."""
-        columns.check(path, COLUMNS)
+        parquet.check(path, COLUMNS, fits=parquet.alike)
         sizes = [len(group) for group in _groups(path).values()]
         return sum(max(size * (size - 1) // 2, 1) for size in sizes)
 

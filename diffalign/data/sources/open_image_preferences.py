@@ -10,20 +10,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from diffalign.data.comparisons.table import Answer
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import columns, parquet, rows, source, streamed
+from diffalign.data.sources import parquet, rows, source, streamed
 from diffalign.data.sources.files import File
 from diffalign.data.sources.image_files import ImageFiles
 from diffalign.data.sources.rows import Bad, Side
 from diffalign.data.sources.source import Candidate
 
-PAIRS = {"prompt": "text", "chosen": "image", "rejected": "image"}
-MORE_PAIRS = {"chosen_model": "text", "rejected_model": "text"}
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+PAIRS = {"prompt": _TEXT, "chosen": pa.binary(), "rejected": pa.binary()}
+MORE_PAIRS = {"chosen_model": _TEXT, "rejected_model": _TEXT}
 ANSWERED = "preference.responses"
 RATERS, STATES = f"{ANSWERED}.users", f"{ANSWERED}.status"
-RESULTS = {"images": "two images' paths", ANSWERED: "texts"}
-MORE_RESULTS = {"model_1": "text", "model_2": "text", RATERS: "texts", STATES: "texts"}
+SHOWN = ("image_1", "image_2", "prompt")
+RESULTS = {"images": pa.struct([(name, _TEXT) for name in SHOWN]), ANSWERED: _TEXTS}
+MORE_RESULTS = {"model_1": _TEXT, "model_2": _TEXT, RATERS: _TEXTS, STATES: _TEXTS}
 ANSWERS: Mapping[str, Answer] = {"image_1": "a", "image_2": "b", "both_good": "tie", "both_bad": "both_bad"}
 SUBMITTED = "submitted"
 REASONS = {
@@ -52,8 +56,8 @@ class Reader:
     def count(self, path: Path) -> int:
         """Returns the number of pairs; of results that of answers, and of rows without one."""
         if not _has_answers(path):
-            return columns.check(path, PAIRS, MORE_PAIRS)
-        columns.check(path, RESULTS, MORE_RESULTS)
+            return parquet.check(path, PAIRS, MORE_PAIRS, parquet.alike)
+        parquet.check(path, RESULTS, MORE_RESULTS, _fits)
         found = parquet.records(path, [ANSWERED], UNPACK_BYTES)
         return sum(max(len(raw[ANSWERED] or ()), 1) for raws, _ in found for raw in raws)
 
@@ -114,7 +118,7 @@ class Reader:
 
 
 def _pair(file: File, row: int, raw: dict[str, Any]) -> Candidate:
-    sides = [Side(columns.image(raw[kind]), rows.text(raw[f"{kind}_model"])) for kind in ("chosen", "rejected")]
+    sides = [Side(rows.image(raw[kind]), rows.text(raw[f"{kind}_model"])) for kind in ("chosen", "rejected")]
     prompt = rows.prompt_of(raw["prompt"])
     return rows.comparison(file, row, "open_image_preferences", prompt, (sides[0], sides[1]), "a", shuffle=True)
 
@@ -124,5 +128,16 @@ def _at(values: Any, place: int) -> str | None:
     return rows.text(values[place]) if isinstance(values, list) and place < len(values) else None
 
 
+def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Tells whether a type will do, as `parquet.alike` does; also for lists of text, and structs in any order."""
+    if pa.types.is_struct(expected):
+        return pa.types.is_struct(found) and all(
+            found.get_field_index(name) >= 0 and parquet.alike(found.field(name).type, _TEXT) for name in SHOWN
+        )
+    if expected == _TEXTS:
+        return (pa.types.is_list(found) or pa.types.is_large_list(found)) and parquet.alike(found.value_type, _TEXT)
+    return parquet.alike(found, expected)
+
+
 def _has_answers(path: Path) -> bool:
-    return ANSWERED in columns.schema_of(path)[0].names
+    return ANSWERED in parquet.schema(path).names

@@ -56,27 +56,36 @@ def check(
 
     `more` are columns that it may have; `fits` tells whether a type will do for the one that stands here.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-    except DAMAGED as error:
-        size = path.stat().st_size if path.exists() else 0
-        words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"not a Parquet file, or cut short ({size} bytes): {words}") from error
-    found = {field.name: field.type for field in schema}
+    kinds, rows = _read_footer(path)
+    found = {field.name: field.type for field in kinds}
     missing = [name for name in columns if name not in found]
     wrong = [
         f"{name} is {found[name]} instead of {kind}"
         for name, kind in {**columns, **more}.items()
         if name in found and not fits(found[name], kind)
     ]
-    twice = [name for name in (*columns, *more) if len(schema.get_all_field_indices(name)) > 1]
+    twice = [name for name in (*columns, *more) if len(kinds.get_all_field_indices(name)) > 1]
     parts = [f"columns missing: {', '.join(missing)}"] if missing else []
     parts += [f"columns of another type: {', '.join(wrong)}"] if wrong else []
     parts += [f"columns there twice: {', '.join(twice)}"] if twice else []
     if parts:
         raise UserError("; ".join(parts))
-    return int(rows)
+    return rows
+
+
+def schema(path: Path) -> pa.Schema:
+    """Returns a file's columns; raises UserError, without the file's name, where it's no Parquet file."""
+    return _read_footer(path)[0]
+
+
+def _read_footer(path: Path) -> tuple[pa.Schema, int]:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, int(file.metadata.num_rows)
+    except DAMAGED as error:
+        size = path.stat().st_size if path.exists() else 0
+        words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"not a Parquet file, or cut short ({size} bytes): {words}") from error
 
 
 def note(path: Path, key: str) -> str | None:

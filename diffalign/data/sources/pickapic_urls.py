@@ -8,16 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import columns, parquet, rows, source, streamed
+from diffalign.data.sources import parquet, rows, source, streamed
 from diffalign.data.sources.files import File
 from diffalign.data.sources.image_files import ImageFiles
 from diffalign.data.sources.rows import Bad, Side
 from diffalign.data.sources.source import Candidate
 
-COLUMNS = {"caption": "text", "label_0": "number", "label_1": "number", "image_0_uid": "text", "image_1_uid": "text"}
-MORE = {"model_0": "text", "model_1": "text", "user_id": "number"}
+_TEXT, _REAL = pa.string(), pa.float64()
+COLUMNS = {"caption": _TEXT, "label_0": _REAL, "label_1": _REAL, "image_0_uid": _TEXT, "image_1_uid": _TEXT}
+MORE = {"has_label": pa.bool_(), "model_0": _TEXT, "model_1": _TEXT, "user_id": pa.int64()}
 FOLDER = "images"
 ENDINGS = (".jpg", ".png", ".webp", "")
 REASONS = {"no_label": "nobody answered"}
@@ -51,7 +54,7 @@ class Reader:
 
     def count(self, path: Path) -> int:
         """Returns the number of rows."""
-        return columns.check(path, COLUMNS, MORE)
+        return parquet.check(path, COLUMNS, MORE, parquet.alike)
 
     def prompts(self, path: Path) -> Iterator[Any]:
         """Yields the captions."""
@@ -61,18 +64,19 @@ class Reader:
     def entries(self, file: File) -> Iterator[Candidate | Reject]:
         """Yields a comparison for each row."""
         row = 0
-        for raws, _ in parquet.records(file.path, [*COLUMNS, *MORE, "has_label"], UNPACK_BYTES):
+        for raws, _ in parquet.records(file.path, [*COLUMNS, *MORE], UNPACK_BYTES):
             for raw in raws:
                 yield streamed.made(self._made, file, row, raw)
                 row += 1
 
     def _made(self, file: File, row: int, raw: dict[str, Any]) -> Candidate:
         prompt = rows.prompt_of(raw["caption"])
-        if raw["has_label"] is False:
+        if raw["has_label"] is not None and not raw["has_label"]:
             raise Bad("no_label", "has_label is false")
         share = rows.label_share(raw["label_0"], raw["label_1"])
         sides = [Side(self._image(raw[f"image_{i}_uid"]), rows.text(raw[f"model_{i}"])) for i in (0, 1)]
-        rater = None if raw["user_id"] is None else str(raw["user_id"])
+        user = raw["user_id"]
+        rater = str(user) if isinstance(user, int) else rows.text(user)
         return rows.comparison(file, row, "pickapic_urls", prompt, (sides[0], sides[1]), share=share, rater_id=rater)
 
     def _image(self, uid: Any) -> bytes:

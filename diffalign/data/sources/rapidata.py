@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import columns, parquet, rows, source, streamed
+from diffalign.data.sources import parquet, rows, source, streamed
 from diffalign.data.sources.files import File
 from diffalign.data.sources.rows import Side
 from diffalign.data.sources.source import Candidate
 
 Axis = Literal["preference", "coherence", "alignment"]
 AXES: tuple[Axis, ...] = ("preference", "coherence", "alignment")
-SHOWN = {"prompt": "text", "image1": "image", "image2": "image"}
-COUNTED = {"votes_image1": "number", "votes_image2": "number"}
-MORE = {"model1": "text", "model2": "text"}
+_TEXT, _REAL = pa.string(), pa.float64()
+SHOWN = {"prompt": _TEXT, "image1": pa.binary(), "image2": pa.binary()}
+COUNTED = {"votes_image1": _REAL, "votes_image2": _REAL}
+MORE = {"model1": _TEXT, "model2": _TEXT}
 UNPACK_BYTES = 512 * 2**20
 
 
@@ -52,10 +55,10 @@ class Reader:
         """Returns the number of rows times that of the axes."""
         axes = _axes(path)
         if not axes:
-            return columns.check(path, SHOWN | COUNTED, MORE)
-        weighted = {name: "number" for axis in axes for name in _weighted(axis)}
-        details = {f"detailed_results_{axis}": "text" for axis in axes}
-        return columns.check(path, SHOWN | weighted, MORE | details) * len(axes)
+            return parquet.check(path, SHOWN | COUNTED, MORE, parquet.alike)
+        weighted = {name: _REAL for axis in axes for name in _weighted(axis)}
+        details = {f"detailed_results_{axis}": _TEXT for axis in axes}
+        return parquet.check(path, SHOWN | weighted, MORE | details, parquet.alike) * len(axes)
 
     def prompts(self, path: Path) -> Iterator[Any]:
         """Yields the prompts."""
@@ -87,7 +90,7 @@ def _weighed(file: File, row: int, raw: dict[str, Any], axis: Axis) -> Candidate
 
 
 def _comparison(file: File, row: int, raw: dict[str, Any], axis: Axis, share: float, votes: int | None) -> Candidate:
-    sides = [Side(columns.image(raw[f"image{i}"]), rows.text(raw[f"model{i}"])) for i in (1, 2)]
+    sides = [Side(rows.image(raw[f"image{i}"]), rows.text(raw[f"model{i}"])) for i in (1, 2)]
     prompt = rows.prompt_of(raw["prompt"])
     return rows.comparison(file, row, "rapidata", prompt, (sides[0], sides[1]), share=share, votes=votes, axis=axis)
 
@@ -104,7 +107,7 @@ def _votes(raw: Any) -> int | None:
 
 def _axes(path: Path) -> list[Axis]:
     """Returns the axes that a file has weighted results of; UserError, without its name, for half of a pair."""
-    names = set(columns.schema_of(path)[0].names)
+    names = set(parquet.schema(path).names)
     halves = [name for axis in AXES for name in _weighted(axis) if len(names.intersection(_weighted(axis))) == 1]
     if halves:
         raise UserError(f"columns missing: {', '.join(name for name in halves if name not in names)}")

@@ -112,6 +112,13 @@ def clean(raw: str) -> str:
     return raw.encode("utf-8", "replace").decode()
 
 
+def image(raw: Any) -> bytes:
+    """Returns an image's bytes, given so or in Hugging Face's struct of bytes and path; none where they lack."""
+    if isinstance(raw, dict):
+        raw = raw.get("bytes")
+    return raw if isinstance(raw, bytes) else b""
+
+
 def number(raw: Any) -> float | None:
     """Returns a finite number as float, None for everything else, truth values too."""
     if isinstance(raw, bool) or not isinstance(raw, int | float):

@@ -250,8 +250,8 @@ def test_files_of_another_kind_are_named(tmp_path):
     (tmp_path / "train.json").write_text("[{}]")
     (tmp_path / "x.tar").write_bytes(b"\0" * 1024)
     for kind, found in {
-        "imagereward": "columns missing: image_path, prompt_id, rank; prompt is int64, expected text",
-        "rapidata": "image1 is string, expected image",
+        "imagereward": "columns missing: image_path, prompt_id, rank; columns of another type: prompt is int64 instead",
+        "rapidata": "image1 is string instead of binary",
         "open_image_preferences": "columns missing: chosen, rejected",
         "pickapic_urls": "columns missing: caption",
         "hpdv2": "no row has human_preference or rank",
