@@ -2,16 +2,22 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from diffalign.config.load import parse
 from diffalign.core.errors import UserError
+from diffalign.data.comparisons import table as comparisons
 from diffalign.data.comparisons.writer import Reject
 from diffalign.data.sources import json_rows, source
 from diffalign.data.sources.source import Candidate
+from stages import ingest
 from tests.helpers import published
+from tests.helpers.project import REPO
 from tests.helpers.published import FIXTURES, picture
 
 
@@ -50,6 +56,26 @@ def test_fixtures_are_read_whole(name, tmp_path):
     assert {(one.prompt, one.split) for one in found if one.split} <= set(opened.claims())
     again = entries(kind, tmp_path, given)[1]
     assert found == again
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_fixtures_go_through_ingest(name, tmp_path, monkeypatch):
+    """Every entry is a comparison or a reject; the images that are stored are the fixture's, byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    kind, given, write = FIXTURES[name]
+    images = write(Path("raw"))
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["data"] |= {"source": kind, "path": "raw", "validation": 0.0, "test": 0.0, "settings": given}
+    ingest.run(parse(raw))
+    metrics = json.loads(Path("metrics/ingest.json").read_text())
+    assert (
+        metrics["rows"]
+        == metrics["comparisons"] + metrics["rejected"]
+        == sum(one["rows"] for one in metrics["file_splits"])
+    )
+    stored = dict(comparisons.iter_images(Path("data/comparisons")))
+    assert set(stored.values()) <= images and len(stored) >= metrics["comparisons"] > 0
+    assert set(comparisons.read(Path("data/comparisons"))["source"].to_pylist()) == {kind}
 
 
 def test_hpdv2(tmp_path):
