@@ -12,7 +12,7 @@ from diffalign.config.load import load
 from diffalign.config.methods import dpo as dpo_params
 from diffalign.config.methods import sft as sft_params
 from diffalign.core.errors import UserError
-from diffalign.data.hub.fetch import PINNED
+from diffalign.data.hub.pinned import PINNED
 from diffalign.models import family as families
 
 ROOT = Path(__file__).resolve().parents[2]

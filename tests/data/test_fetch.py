@@ -17,7 +17,8 @@ from huggingface_hub import constants
 
 from diffalign.config.load import load, parse, read
 from diffalign.core.errors import UserError
-from diffalign.data.hub.fetch import PINNED, fetch, read_lock, run, wanted
+from diffalign.data.hub.fetch import fetch, read_lock, run, wanted
+from diffalign.data.hub.pinned import PINNED
 from tests.helpers.hub import Hub
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

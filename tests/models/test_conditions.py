@@ -109,6 +109,6 @@ def test_no_family_is_named_outside_families() -> None:
     assert asking - {"diffalign/core/code.py", "diffalign/config/samplers.py"} == {
         "diffalign/commands/compare_models.py",
         "diffalign/config/params.py",
-        "diffalign/data/hub/fetch.py",
+        "diffalign/data/hub/pinned.py",
         *inside,
     }

@@ -7,135 +7,19 @@ it was downloaded under another and verified. A killed fetch resumes where it st
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
 from diffalign.data.hub.hub_errors import hub_errors
+from diffalign.data.hub.pinned import PINNED, Pinned
 from diffalign.models.parts import weights
 
 LOCK = Path("data/raw/fetch.lock.json")
-NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """A part of a repository on the hub, and the folder it goes to.
-
-    `revision` is a commit, or its first hexadecimal digits where no more were published; these are completed from the
-    repository's history once, and the lock file keeps the commit. `patterns` names the wanted files, `limited` those of
-    them that `limit` counts. `flat` puts all files into one folder, without the hub's subfolders.
-    """
-
-    repo: str
-    kind: Literal["model", "dataset"]
-    revision: str
-    folder: Path
-    patterns: tuple[str, ...]
-    limited: str = ""
-    flat: bool = False
-
-
-def diffusers_files(encoders: int, denoiser: str) -> tuple[str, ...]:
-    """Returns patterns of a model's configs and fp32 safetensors in diffusers' layout, for a number of CLIP encoders.
-
-    Repositories also hold fp16 weights and those of other frameworks, which stay on the hub.
-    """
-    suffixes = ("", "_2")[:encoders]
-    return (
-        "model_index.json",
-        "scheduler/*.json",
-        *(f"tokenizer{suffix}/*.{kind}" for suffix in suffixes for kind in ("json", "txt")),
-        *(f"text_encoder{suffix}/{file}" for suffix in suffixes for file in ("config.json", "model.safetensors")),
-        *(f"{denoiser}/{file}" for file in NETWORK),
-        *(f"vae/{file}" for file in NETWORK),
-    )
-
-
-# Pick-a-Pic's validation-* and test-* repeat the rows of the *_unique files, so they stay on the hub.
-PICKAPIC = ("*train-*.parquet", "*validation_unique-*.parquet", "*test_unique-*.parquet")
-
-PINNED = {
-    "sd15": Pinned(
-        repo="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        kind="model",
-        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-        folder=Path("models/base/sd15"),
-        patterns=diffusers_files(1, "unet"),
-    ),
-    "sdxl": Pinned(
-        repo="stabilityai/stable-diffusion-xl-base-1.0",
-        kind="model",
-        revision="462165984030d82259a11f4367a4eed129e94a7b",
-        folder=Path("models/base/sdxl"),
-        patterns=diffusers_files(2, "unet"),
-    ),
-    # Gated: its terms must be accepted first. T5 (text_encoder_3, tokenizer_3) stays on the hub: sd3 runs without it.
-    "sd3": Pinned(
-        repo="stabilityai/stable-diffusion-3-medium-diffusers",
-        kind="model",
-        revision="ea42f8cef0f178587cf766dc8129abd379c90671",
-        folder=Path("models/base/sd3"),
-        patterns=diffusers_files(2, "transformer"),
-    ),
-    # The authors' yuvalkirstain/pickapic_v2 left the hub in April 2025 (github.com/yuvalkirstain/PickScore, issue 36).
-    # This is a community copy, at the revision of others' published results.
-    "pickapic_v2": Pinned(
-        repo="liuhuohuo2/pick-a-pic-v2",
-        kind="dataset",
-        revision="f602d48",
-        folder=Path("data/raw/pickapic_v2"),
-        patterns=PICKAPIC,
-        limited="*train-*",
-        flat=True,
-    ),
-    # The authors' own copy of v1, made for the paper's anonymous review.
-    "pickapic_v1": Pinned(
-        repo="pickapic-anonymous/pickapic_v1",
-        kind="dataset",
-        revision="8e69b58d729339cb7771133c70ee18b527fd4ae3",
-        folder=Path("data/raw/pickapic_v1"),
-        patterns=PICKAPIC,
-        limited="*train-*",
-        flat=True,
-    ),
-    # Prompt sets; diffalign/data/prompts/ reads them. GenEval's is on GitHub only.
-    "parti": Pinned(
-        repo="nateraw/parti-prompts",
-        kind="dataset",
-        revision="95bc9691e49f199d3e1be71c5bc50f4f299d089a",
-        folder=Path("data/raw/prompts/parti"),
-        patterns=("PartiPrompts.tsv",),
-    ),
-    "hpsv2_prompts": Pinned(
-        repo="ymhao/HPDv2",
-        kind="dataset",
-        revision="fd163b223b6faf112eccafeabe2e31a0e950f177",
-        folder=Path("data/raw/prompts/hpsv2"),
-        patterns=tuple(f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")),
-        flat=True,
-    ),
-    "drawbench": Pinned(
-        repo="ymhao/HPDv2",
-        kind="dataset",
-        revision="fd163b223b6faf112eccafeabe2e31a0e950f177",
-        folder=Path("data/raw/prompts/drawbench"),
-        patterns=("benchmark/drawbench.json",),
-        flat=True,
-    ),
-    "pickapic_test": Pinned(
-        repo="liuhuohuo2/pick-a-pic-v2",
-        kind="dataset",
-        revision="f602d48",
-        folder=Path("data/raw/prompts/pickapic_test"),
-        patterns=("*test_unique-*.parquet",),
-        flat=True,
-    ),
-}
 
 
 def wanted(folders: Iterable[str]) -> list[str]:

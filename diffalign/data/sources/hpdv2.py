@@ -15,7 +15,7 @@ from diffalign.core.files import sha256_bytes
 from diffalign.data.comparisons.writer import Reject
 from diffalign.data.sources import json_rows, rows, source, streamed
 from diffalign.data.sources.files import File
-from diffalign.data.sources.image_files import ImageFiles
+from diffalign.data.sources.image_files import ImageFiles, check_unpacked
 from diffalign.data.sources.rows import Bad, Side
 from diffalign.data.sources.source import Candidate
 
@@ -28,6 +28,7 @@ REASONS = {
 def load(path: Path, settings: Mapping[str, Any]) -> source.Source:
     """Opens a folder with train.json, test.json or both; raises UserError for other settings and files."""
     given = source.check_settings(streamed.SplitSettings, settings)
+    check_unpacked(path, "*.tar.gz", "for archive in *.tar.gz; do tar -xzf $archive; done")
     return streamed.Streamed(path, given.splits, Reader(path))
 
 

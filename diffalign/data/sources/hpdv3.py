@@ -16,7 +16,7 @@ from diffalign.core.errors import UserError
 from diffalign.data.comparisons.writer import Reject
 from diffalign.data.sources import json_rows, rows, source, streamed
 from diffalign.data.sources.files import File
-from diffalign.data.sources.image_files import ImageFiles
+from diffalign.data.sources.image_files import ImageFiles, check_unpacked
 from diffalign.data.sources.rows import Bad, Side
 from diffalign.data.sources.source import Candidate
 
@@ -32,6 +32,7 @@ class Settings(streamed.SplitSettings):
 def load(path: Path, settings: Mapping[str, Any]) -> source.Source:
     """Opens a folder with train.json, test.json or both; raises UserError for other settings and files."""
     given = source.check_settings(Settings, settings)
+    check_unpacked(path, "images.tar.gz*", "cat images.tar.gz* | tar -xz")
     return streamed.Streamed(path, given.splits, Reader(path, given.min_confidence))
 
 

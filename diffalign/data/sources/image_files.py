@@ -85,6 +85,16 @@ class ImageFiles:
             raise Bad("image_undecodable", f"{name} in {archive.name}: {error}") from error
 
 
+def check_unpacked(root: Path, archives: str, command: str) -> None:
+    """Raises UserError where archives of images (a pattern of names) lie in a folder that has no other folder yet."""
+    there = sorted(root.glob(archives))
+    if there and not any(path.is_dir() and not path.name.startswith(".") for path in root.iterdir()):
+        raise UserError(
+            f"{root} (data.path): the images are still in {there[0].name}{' ...' if len(there) > 1 else ''}. Unpack "
+            f"them first: cd {root} && {command}"
+        )
+
+
 def _bounded(file: IO[bytes], name: str) -> bytes:
     data = file.read(MOST + 1)
     if len(data) > MOST:

@@ -20,8 +20,8 @@ from diffalign.data.sources.source import Candidate
 
 CODE: dict[str, str] = {
     "arena": "8681e29bfed2",
-    "hpdv2": "1d2463519058",
-    "hpdv3": "1195127c51b4",
+    "hpdv2": "a0bac6ac3746",
+    "hpdv3": "70e51173445e",
     "imagereward": "fca46fab8bb7",
     "open_image_preferences": "ca68e6f63675",
     "pickapic": "3bc9dd345daf",

@@ -15,7 +15,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_file
 from diffalign.data.hub import fetch as hub
 from diffalign.data.hub.download import Remote, download
-from diffalign.data.hub.fetch import Pinned
+from diffalign.data.hub.pinned import Pinned
 from diffalign.models.parts import weights
 from diffalign.rewards.parts import convert, folders
 from diffalign.rewards.parts.folders import Published

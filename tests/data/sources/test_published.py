@@ -221,6 +221,27 @@ def test_a_damaged_tar_isnt_read_as_a_short_one(tmp_path):
         entries("pickapic_webdataset", tmp_path, {})
 
 
+@pytest.mark.parametrize(("kind", "archive"), [("hpdv2", "train.tar.gz"), ("hpdv3", "images.tar.gz.aa")])
+def test_images_that_are_still_packed(kind, archive, tmp_path):
+    """The error has the command; a folder that is there is taken for the images."""
+    (tmp_path / "train.json").write_text("[{}]")
+    (tmp_path / archive).touch()
+    with pytest.raises(UserError, match=rf"the images are still in {archive}.*Unpack them first: cd .* tar -xz"):
+        entries(kind, tmp_path, {})
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="no row has"):
+        entries(kind, tmp_path, {})
+
+
+def test_half_a_character_in_json_is_a_reject(tmp_path):
+    """JSON may spell half a surrogate pair, which no file can hold; in a model's name it's replaced."""
+    published.hpdv3(tmp_path)
+    rows = json.loads((tmp_path / "train.json").read_text())
+    published.as_json(tmp_path / "train.json", [rows[0] | {"prompt": "a\ud800"}, rows[1] | {"model1": "\ud800x"}])
+    _, found, rejects = entries("hpdv3", tmp_path, {})
+    assert rejects == ["caption_not_text"] and {found[-1].model_a, found[-1].model_b} == {"?x", "real_images"}
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
