@@ -298,6 +298,7 @@ FIXTURES: dict[str, tuple[str, dict[str, Any], Callable[[Path], set[bytes]]]] = 
     "pickapic_urls": ("pickapic_urls", {}, pickapic_urls),
     "pickapic_webdataset": ("pickapic_webdataset", {}, pickapic_webdataset),
     "rapidata": ("rapidata", {"axis": "coherence"}, rapidata),
+    "rapidata_groups": ("rapidata", {"groups": "country"}, rapidata),
     "rapidata_axes": ("rapidata", {}, rapidata_axes),
 }
 """By its name: the source that reads it, its settings, its writer."""

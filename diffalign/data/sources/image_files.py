@@ -28,6 +28,7 @@ class ImageFiles:
         self.inside = root.resolve()
         self.zips: dict[Path, zipfile.ZipFile | None] = {}
         self.kept: dict[str, bytes] = {}
+        self.kept_bytes = 0
 
     def read(self, raw: Any) -> bytes:
         """Returns an image's bytes, none where it isn't there, so that ingest rejects the row as `image_missing`.
@@ -38,8 +39,10 @@ class ImageFiles:
         name = _safe(raw)
         if name not in self.kept:
             found = self._read(name)
-            if sum(map(len, self.kept.values())) + len(found) > KEPT_BYTES:
-                self.kept.clear()
+            # Whatever an entry takes beside its bytes: images that aren't there are many, too.
+            self.kept_bytes += len(found) + 1000
+            if self.kept_bytes > KEPT_BYTES:
+                self.kept, self.kept_bytes = {}, len(found)
             self.kept[name] = found
         return self.kept[name]
 

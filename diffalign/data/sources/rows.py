@@ -19,6 +19,10 @@ REASONS: Mapping[str, str] = source.REASONS | {
 """Reject codes of this module and of `image_files.py`."""
 
 
+MOST_VOTES = 10**9
+"""Votes on two images; more are no number of people."""
+
+
 class Bad(ValueError):
     """Raised for a raw row that can't become a comparison: a reject's code and its detail in words."""
 
@@ -55,6 +59,8 @@ def comparison(
     The answer is given, or follows from the share of votes for side 0. `shuffle` is for data whose order of images says
     which won. `more`: `rater_id`, `votes`, `axis`, `rater_group`, `ranking` as in `Candidate`.
     """
+    if (more.get("votes") or 0) > MOST_VOTES:
+        raise Bad("bad_answer", f"expected at most {MOST_VOTES:,} votes, found {more['votes']:.3g}")
     shown = [hashlib.sha256(side.image).hexdigest() for side in sides]
     rest = [(key, value) for key, value in sorted(more.items()) if value is not None]
     digest = hashlib.sha256(repr((prompt, shown, answer, share, rest)).encode()).hexdigest()

@@ -27,7 +27,7 @@ CODE: dict[str, str] = {
     "pickapic": "3bc9dd345daf",
     "pickapic_urls": "dc79d8380fc7",
     "pickapic_webdataset": "b6c58cca8951",
-    "rapidata": "8f85ea0bf386",
+    "rapidata": "b0fea4e1d69d",
 }
 """Hashes of the sources' code, which `python -m tools.closure --write` writes: DVC sees this file for this source, so
 it ingests again after an edit of theirs."""

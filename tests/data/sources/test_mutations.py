@@ -44,7 +44,7 @@ def check(one):
     assert isinstance(one.bytes_a, bytes) and isinstance(one.bytes_b, bytes)
     assert one.answer in ANSWERS and one.split in (None, *SPLITS)
     assert one.share is None or (0 <= one.share <= 1 and one.answer == answer_of(one.share))
-    assert one.votes is None or one.votes >= 1
+    assert one.votes is None or 1 <= one.votes < 2**63
     texts = [one.prompt, one.file, one.rater_id, one.model_a, one.model_b, one.axis, one.ranking, one.rater_group]
     for text in texts:
         assert text is None or text.encode().decode() == text

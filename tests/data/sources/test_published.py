@@ -171,6 +171,20 @@ def test_rapidata(tmp_path):
     assert said == [("a", 20 / 26, 26, "coherence"), ("tie", 0.5, 26, "coherence"), ("b", 0.0, 26, "coherence")]
 
 
+def test_rapidata_by_country(tmp_path):
+    """Of each pair those for image 1 are from IN and the others don't say: each group has a comparison of its own."""
+    _, found, rejects = read("rapidata_groups", tmp_path)
+    assert rejects == ["bad_details"]
+    said = [(one.row, one.answer, one.votes, one.rater_group) for one in found]
+    assert said == [
+        (0, "a", 20, "in"),
+        (0, "b", 6, None),
+        (1, "a", 13, "in"),
+        (1, "b", 13, None),
+        (2, "b", 26, None),
+    ]
+
+
 def test_rapidata_axes(tmp_path):
     """A comparison for each axis that is there; without details the number of votes isn't known."""
     _, found, _ = read("rapidata_axes", tmp_path)
