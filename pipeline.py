@@ -110,15 +110,27 @@ def run(
 
 
 @app.command()
-def plan() -> None:
-    """Print what training will take, before anything starts. FLOPs, pairs a second, memory, hours, disk."""
+def plan(
+    gpu: Annotated[str | None, typer.Option(help="For a machine with it: 4090, a100-80, h100, ...; else this.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+) -> None:
+    """Print what training will take, before anything starts. Hours, memory, epochs, disk; needs no download."""
     from diffalign.config.load import load
 
     params = load()  # first: its errors don't wait for PyTorch
-    sys.stderr.write("plan: loads PyTorch and measures this machine\n")
-    from diffalign.planning import missing, planner
+    from diffalign.planning import cards
 
-    typer.echo(planner.text(params, planner.this_machine()))
+    if gpu is not None:
+        cards.find(gpu)
+    sys.stderr.write("plan: loads PyTorch\n" if gpu else "plan: loads PyTorch and measures this machine\n")
+    from diffalign.planning import missing, plan_text, planner
+
+    if lacking := plan_text.missing(params):
+        raise UserError("\n".join(lacking))
+    typer.echo(plan_text.text(params, planner.other_machine(gpu, gpus) if gpu else planner.this_machine()))
+    for path in (params.data.path,):
+        if not Path(path).exists():
+            typer.echo(f"missing: {path} (data.path): python pipeline.py fetch, or import for pairs of your own")
     for message in missing.messages(params.model_dump()):
         typer.echo(f"missing: {message}")
 

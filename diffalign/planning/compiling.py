@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from diffalign.config.params import Params
-from diffalign.planning import estimates, work
-from diffalign.planning.flops import matmul_rate
+from diffalign.planning import counts, estimates
 from diffalign.runtime import environment
 
 WORTH = 600.0
@@ -46,7 +43,11 @@ def chosen(params: Params, names: list[str], before: bool | None = None) -> Deci
         return Decision(choice, f"DIFFALIGN_COMPILE says so, or the device ({device})")
     if before is not None:
         return Decision(before, "as before its checkpoint, for equal bits")
+    import torch  # here, since `plan` for another machine goes without
+
+    from diffalign.planning.flops import matmul_rate
+
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[environment.precision()]
     rate = matmul_rate(device, dtype, seconds=0.2) * environment.world_size()
     torch.cuda.empty_cache()  # the workers need the memory
-    return decide(sum(work.whole(params, name) for name in names), rate)
+    return decide(sum(counts.whole(params, name) for name in names), rate)

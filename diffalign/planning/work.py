@@ -1,6 +1,7 @@
 """Counts a training's work on the meta device: one step of the real method on one pair, without weights or memory."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,38 +17,49 @@ from diffalign.methods import method as methods
 from diffalign.methods.method import Source
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
-from diffalign.planning import meta_models
+from diffalign.planning import flops, known_models, meta_models
+from diffalign.planning.counts import Counts
 from diffalign.planning.estimates import Shape
 from diffalign.planning.flops import traced
 from diffalign.planning.meta_models import Skeleton
 from diffalign.reference.reference import Reference, cached, live
 
 
-def whole(params: Params, name: str) -> float:
-    """Returns the FLOPs of a policy's whole training; 0 where it has none."""
-    policy = params.policies[name]
-    if not isinstance(policy, Trained):
-        return 0.0
-    skeleton = prepared(params, name, policy)
-    return of_pair(skeleton, policy, params.runtime.log_every)[0] * policy.steps * policy.batch_size
+def counted(params: Params, name: str, policy: Trained) -> Counts:
+    """Counts a policy's work on one pair, without weights or memory."""
+    skeleton = policy_skeleton(params, policy.init)
+    prepare(name, skeleton, policy, params.model.family)
+    return of_skeleton(skeleton, policy)
 
 
-def of_pair(skeleton: Skeleton, policy: Trained, log_every: int) -> tuple[float, int]:
-    """Returns the FLOPs of a pair on a prepared skeleton, logged steps averaged in, and the bytes its graph keeps."""
+def of_skeleton(skeleton: Skeleton, policy: Trained) -> Counts:
+    """Counts the work of a pair on a prepared skeleton, in a step that isn't logged and in one that is."""
     (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
-    return usual + (logged - usual) / log_every, kept
+    parameters = list(skeleton.network.parameters())
+    shapes = Counter(tuple(p.shape) for p in parameters if p.requires_grad)
+    x = torch.empty(1, *skeleton.latent, device="meta")
+    with torch.no_grad():
+        forward = flops.counted(lambda: skeleton.denoise(x, torch.zeros(1, dtype=torch.long, device="meta"), {}))
+    return Counts(
+        usual=usual,
+        logged=logged,
+        forward=forward,
+        kept=kept,
+        weights=sum(p.numel() for p in parameters),
+        trained=[(list(shape), number) for shape, number in shapes.items()],
+        latent=list(skeleton.latent),
+        prompt=[list(shape) for shape in skeleton.prompt.values()],
+    )
 
 
 def policy_skeleton(params: Params, init: str) -> Skeleton:
     """Returns the skeleton of the denoiser that a policy with this init trains."""
-    return meta_models.skeleton(params.model.family, Path(params.model.path), Path(init), params.precompute.resolution)
-
-
-def prepared(params: Params, name: str, policy: Trained) -> Skeleton:
-    """Returns the skeleton of a policy's denoiser as it's trained."""
-    skeleton = policy_skeleton(params, policy.init)
-    prepare(name, skeleton, policy, params.model.family)
-    return skeleton
+    family, base = params.model.family, params.model.path
+    with known_models.folder(family, Path(base)) as folder:
+        root = known_models.denoiser_root(family, base, init)
+        root = folder if root == Path(base) else root
+        found = meta_models.skeleton(family, folder, root, params.precompute.resolution)
+    return found
 
 
 def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffalign.planning import compiling, planner, work
+from diffalign.planning import compiling, counts, planner
 from diffalign.training import start
 from tests.helpers.project import make_inputs, make_params
 
@@ -47,9 +47,9 @@ def test_the_switch_overrides_and_a_cpu_compiles_nothing(tmp_path: Path, monkeyp
     assert compiling.chosen(params, ["dpo"]).compiled
     monkeypatch.delenv("DIFFALIGN_COMPILE")
     monkeypatch.setattr("diffalign.runtime.environment.compile_choice", lambda: None)
-    monkeypatch.setattr("diffalign.planning.compiling.matmul_rate", lambda *a, **k: 1.0)
+    monkeypatch.setattr("diffalign.planning.flops.matmul_rate", lambda *a, **k: 1.0)
     assert compiling.chosen(params, ["dpo", "base"]).compiled, "at 1 FLOP/s"
-    monkeypatch.setattr("diffalign.planning.compiling.matmul_rate", lambda *a, **k: 1e15)
+    monkeypatch.setattr("diffalign.planning.flops.matmul_rate", lambda *a, **k: 1e15)
     assert not compiling.chosen(params, ["dpo", "base"]).compiled
     for before in (True, False):
         decision = compiling.chosen(params, ["dpo"], before)
@@ -59,8 +59,8 @@ def test_the_switch_overrides_and_a_cpu_compiles_nothing(tmp_path: Path, monkeyp
     policy = params.policies["dpo"]
     machine = planner.Machine("cpu", None, 1, 1, "fp32", "ddp", None, 1e9)
     (plan,) = planner.plans(params, machine)
-    assert work.whole(params, "dpo") == plan.flop == plan.flop_per_pair * policy.steps * policy.batch_size
-    assert work.whole(params, "base") == 0
+    assert counts.whole(params, "dpo") == plan.flop == plan.flop_per_pair * policy.steps * policy.batch_size
+    assert counts.whole(params, "base") == 0
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffalign.config.load import load
 from diffalign.config.params import Params
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.hub.fetch import PINNED
 from diffalign.methods import method as methods
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
-from diffalign.planning import estimates, planner, work
+from diffalign.planning import cards, counts, estimates, known_models, plan_text, planner, work
 from diffalign.planning.flops import counted
 from diffalign.planning.meta_models import skeleton
 from diffalign.planning.planner import Machine
@@ -32,7 +34,7 @@ from diffalign.runtime import timings
 from stages import ingest, precompute, train
 from tests.helpers.methods import Offers
 from tests.helpers.project import REPO, make_inputs, make_params
-from tests.helpers.tiny import make_model, make_scheduler
+from tests.helpers.tiny import make_model
 from tests.helpers.tiny_families import make_sd3, make_sdxl
 
 MACHINE = Machine("cpu", None, 1, 1, "fp32", "ddp", False, 1e12)
@@ -175,7 +177,8 @@ def test_activations_are_what_a_real_graph_keeps(
     del loss
     prepared = work.policy_skeleton(project, "model")
     work.prepare("dpo", prepared, policy, "sd15")
-    planned = planner.plan_policy("dpo", policy, LOG_EVERY, prepared, MACHINE, None).memory.activations
+    found_now = work.of_skeleton(prepared, policy)
+    planned = planner.plan_policy("dpo", policy, LOG_EVERY, found_now, MACHINE).memory.activations
     assert policy.micro_batch_size == 4
     assert planned == pytest.approx(real, rel=0.05)
     if checkpointing:
@@ -194,15 +197,15 @@ def test_fused_attention_counts_as_its_products_do() -> None:
         assert counted(attend) == 3 * 15360
 
 
-def test_shards_on_disk(project: Params) -> None:
+def test_shards_on_disk(project: Params, found: dict[str, planner.Plan]) -> None:
     """The formula's bytes within 5% of the real files', from the comparisons' own counts."""
-    images, prompts, text = planner.counts(planner.COMPARISONS) or (0, 0, 0.0)
+    images, prompts, text = plan_text.sizes(plan_text.COMPARISONS) or (0, 0, 0.0)
     assert images == 80  # 40 rows of two images of their own, ties too
     real = sum(path.stat().st_size for path in Path("data/shards").iterdir() if path.suffix != ".json")
     assert estimates.shard_bytes(images, prompts + 1, (4, 8, 8), [(12, 16)], False, round(text)) == pytest.approx(
         real, rel=0.05
     )
-    assert f"for {images} images and {prompts} prompts" in planner.shards_text(project)
+    assert f"for {images} encoded images and {prompts} prompts" in plan_text.shards(project, found["dpo"].counts)
 
 
 def test_optimizers_by_hand() -> None:
@@ -247,29 +250,83 @@ def test_what_a_run_holds_of_it_in_fsdp(accumulates: bool, gradients: int) -> No
     assert held.optimizer == 804 // 4
 
 
-def test_sizes_of_stable_diffusion_need_no_weights(tmp_path: Path) -> None:
-    """SD1.5 at 512 pixels: 0.803 TFLOP a forward [FACTS], 859.5 M weights, from configs alone."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig
+@pytest.mark.parametrize(
+    ("family", "pixels", "latent", "weights"),
+    [
+        ("sd15", 512, (4, 64, 64), 859_520_964),
+        ("sdxl", 1024, (4, 128, 128), 2_567_463_684),
+        ("sd3", 1024, (16, 128, 128), 2_028_328_000),
+    ],
+)
+def test_the_sizes_of_known_models_are_the_published_ones(
+    family: str, pixels: int, latent: tuple[int, ...], weights: int
+) -> None:
+    """Weights as in the hub's files; SD1.5 takes 0.803 TFLOP a forward [FACTS]. No folder of theirs is here."""
+    with known_models.folder(family, known_models.FOLDER / family) as folder:
+        planned = skeleton(family, folder, folder, pixels)
+    assert planned.latent == latent and planned.prompt["hidden"] == (77, 768 if family == "sd15" else 2048)
+    assert sum(prod(p.shape) for p in planned.network.parameters()) == weights
+    if family == "sd15":
+        x = torch.empty(1, *latent, device="meta")
+        with torch.no_grad():
+            flop = counted(lambda: planned.denoise(x, torch.zeros(1, device="meta"), {}))
+        assert flop / 1e12 == pytest.approx(0.803, abs=5e-4)
 
-    from benchmarks.worlds import ARCHITECTURES
 
-    architecture = ARCHITECTURES["sd15"]
-    with torch.device("meta"):
-        UNet2DConditionModel(**architecture.unet).save_config(tmp_path / "unet")
-        AutoencoderKL(**architecture.vae).save_config(tmp_path / "vae")
-    CLIPTextConfig(**architecture.texts[0]).save_pretrained(tmp_path / "text_encoder")
-    make_scheduler().save_pretrained(tmp_path / "scheduler")
-    planned = skeleton("sd15", tmp_path, tmp_path, 512)
-    assert planned.latent == (4, 64, 64) and planned.prompt == {"hidden": (77, 768)}
-    assert sum(prod(p.shape) for p in planned.network.parameters()) == 859_520_964
-    x = torch.empty(1, 4, 64, 64, device="meta")
-    with torch.no_grad():
-        flop = counted(lambda: planned.denoise(x, torch.zeros(1, device="meta"), {}))
-    assert flop / 1e12 == pytest.approx(0.803, abs=5e-4)
-    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "Transformer2DModel"}))
-    with pytest.raises(UserError, match=r"_class_name: expected 'UNet2DConditionModel', found 'Transformer2DModel'"):
-        skeleton("sd15", tmp_path, tmp_path, 512)
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
+def test_known_models_are_those_that_fetch_brings(name: str, tmp_path: Path) -> None:
+    """Once they are there, too: their files have more keys, and other ones are other models."""
+    place = PINNED[name].folder
+    assert place == known_models.FOLDER / name
+    assert known_models.identity(name, place, place) == "known"
+    for part, config in known_models.KNOWN[name].items():
+        file = tmp_path / known_models.file_of(part)
+        file.parent.mkdir()
+        file.write_text(json.dumps(config | {"_diffusers_version": "0.6.0"}))
+    assert known_models.identity(name, tmp_path, tmp_path) == "known"
+    denoiser = tmp_path / families.find(name).denoiser_folder / "config.json"
+    denoiser.write_text(json.dumps(json.loads(denoiser.read_text()) | {"in_channels": 9}))
+    assert known_models.identity(name, tmp_path, tmp_path) != "known"
+
+
+@pytest.mark.parametrize("file", sorted((REPO / "presets").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_presets_need_no_counting(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their work comes with the package, as tools.known_counts wrote it: nothing is there, nothing is built."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "counted", lambda *_: pytest.fail("a network was built"))
+    values = load(file)
+    assert not plan_text.missing(values)
+    said = plan_text.text(values, planner.other_machine("4090", 1))
+    assert "For one RTX 4090, bf16. An estimate: the data sheet's 165 TFLOP/s" in said
+    assert ("does not fit" in said) == (file.stem == "sdxl")  # all weights: 32 GB and activations
+    assert not Path("runs").exists()
+
+
+def test_one_gpu_by_hand(found: dict[str, planner.Plan]) -> None:
+    """165 TFLOP/s x 0.79 x 35% is 45.6 T a second; 24 GB are 25.8e9 bytes, of which 85% may be counted parts."""
+    machine = planner.other_machine("4090", 2)
+    assert (machine.rate, machine.precision) == (pytest.approx(0.79 * 165e12), "bf16")
+    plan = planner.plan_policy("dpo", found["dpo"].policy, LOG_EVERY, found["dpo"].counts, machine)
+    assert plan.pairs_per_second == pytest.approx(2 * 0.35 * 0.79 * 165e12 / plan.flop_per_pair)
+    assert planner.other_machine("T4", 1).precision == "fp32"
+    zero = dict.fromkeys(vars(plan.memory), 0)
+    for total, words in ((21e9, "fits"), (25e9, "tight"), (26e9, "does not fit")):
+        memory = replace(plan.memory, **(zero | {"activations": int(total)}))
+        assert words in plan_text.fit(replace(plan, memory=memory), machine)
+    with pytest.raises(UserError, match=r"--gpu: expected one of a100-40, .*, got '9090'"):
+        cards.find("9090")
+
+
+def test_the_work_of_a_policy_is_counted_once(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever changes no work; another rank is counted anew."""
+    policy = trained_policy(project, "lora")
+    before = counts.of_policy(project, "lora", policy)
+    monkeypatch.setattr(work, "counted", lambda *_: pytest.fail("counted again"))
+    same = policy.model_copy(update={"lr": 1.0, "steps": 3, "batch_size": 2, "seed": 5, "beta": 7})
+    assert counts.of_policy(project, "lora", same) == before
+    lora = policy.lora and policy.lora.model_copy(update={"rank": 5})
+    with pytest.raises(pytest.fail.Exception, match="counted again"):
+        counts.of_policy(project, "lora", policy.model_copy(update={"lora": lora}))
 
 
 @pytest.mark.parametrize(
@@ -294,18 +351,29 @@ def test_a_config_without_a_key(make: Callable[[Path], Path], file: str, key: st
 
 
 def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line each policy; what is assumed says so; before ingest the shards' number isn't known."""
-    said = planner.text(project, MACHINE)
-    assert [line.split()[0] for line in said.splitlines()[1:6]] == list(POLICIES)
-    assert "pairs/s assumes 35%" in said and "measured now" in said
+    """A block each policy, in words; what is assumed and what is odd says so; before ingest pairs aren't known."""
+    said = plan_text.text(project, MACHINE)
+    assert [line.split(":")[0] for line in said.splitlines() if line.startswith(tuple(POLICIES))] == list(POLICIES)
+    assert "speeds are 35% of that" in said and "measured now" in said and "odd:" not in said
+    pairs = plan_text.known_pairs(project)
+    assert pairs and pairs.exact and f"{64 / pairs.number:.3g} epochs of {pairs.number}" in said  # 8 steps of 8
+    policies = {"dpo": project.policies["dpo"].model_copy(update={"warmup_steps": 9, "batch_size": 1000})}
+    said = plan_text.text(project.model_copy(update={"policies": policies}), MACHINE)
+    odd = [line for line in said.splitlines() if line.startswith("odd: dpo: ")]
+    assert len(odd) == 3 and "warm-up of 9 steps is longer than the run of 8" in odd[0]
+    assert f"a step has 1,000 pairs, the data {pairs.number}" in odd[1] and "beyond 20" in odd[2]
     for name in ("model", "raw"):
         (tmp_path / name).symlink_to(Path(name).resolve())
-    comparisons = Path("data").resolve()
+    compared = Path("data").resolve()
     monkeypatch.chdir(tmp_path)
-    assert planner.shards_text(project).endswith("isn't known before `dvc repro ingest` has run.")
-    (tmp_path / "data").symlink_to(comparisons)
+    rows = plan_text.known_pairs(project)
+    assert rows and not rows.exact and rows.number == pytest.approx(40 * (1 - 0.05 - 0.05))
+    (tmp_path / "data").symlink_to(compared)
     (tmp_path / "raw").unlink()  # comparisons of other data say nothing of these
-    assert planner.shards_text(project).endswith("raw (data.path) isn't there: python pipeline.py fetch.")
+    assert plan_text.known_pairs(project) is None
+    (tmp_path / "model").unlink()
+    lacking = plan_text.missing(project)
+    assert len(lacking) == 1 + len(project.policies) and "model.path: expected a model's folder" in lacking[0]
 
 
 def test_a_measured_rate_is_used_for_the_same_work_only(project: Params) -> None:
@@ -320,9 +388,9 @@ def test_a_measured_rate_is_used_for_the_same_work_only(project: Params) -> None
     assert [name for name, other in plans.items() if other.measured] == ["dpo"]
     assert item.measured == planner.Measured(123.0, 5 * 10**8)
     assert item.seconds == item.pairs / 123 != item.pairs / item.pairs_per_second
-    assert planner.work_row(item)[3:5] == [f"{item.pairs_per_second:.3g}", "123"]
-    assert planner.memory_row(item)[-2:] == [f"{planner.si(item.memory.total)}B", "500 MB"]
-    assert planner.work_row(plans["sft"])[4] == planner.memory_row(plans["sft"])[-1] == "-"
+    said = "\n".join(plan_text.block(project, item, MACHINE, None))
+    assert "123 pairs/s (measured by an earlier run)" in said and "500 MB measured with all else" in said
+    assert "(estimate)" in "\n".join(plan_text.block(project, plans["sft"], MACHINE, None))
 
 
 def recorded(
