@@ -1,5 +1,6 @@
 """ingest: turns raw preference rows into comparisons, rejects and unique images."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ def run(params: "Params") -> None:
             ingest.ingest(source, ledger, examine)
             sources.check_splits(source, ledger.split_sizes)
         files.write_json(METRICS, ledger.metrics() | source.about() | {"simulated": source.simulated})
+    sys.stderr.writelines(f"careful: {line}.\n" for line in ledger.odd())
 
 
 def screen(params: "Params") -> Screen:

@@ -8,7 +8,8 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, lock, work_folder, write_json_lines
 from diffalign.core.publishing import check_target
-from diffalign.data.batches.pairs import make_pairs
+from diffalign.data import odd
+from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.filters.flags import Flagged
 from diffalign.data.shards import reader as shards
@@ -40,7 +41,7 @@ def run(params: "Params", policy: str | None = None) -> None:
         publish_untrained(policy, settings.model_dump(), init, out)
         write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
-    say_left_out(policy, params.pairs)
+    say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine())
@@ -69,21 +70,24 @@ def run(params: "Params", policy: str | None = None) -> None:
     sys.stderr.write(f"train {policy}: {out}\n")
 
 
-def say_left_out(policy: str, how: "Pairs") -> None:
-    """Says how many pairs of the train split aren't learned from: ties, and what a filter flagged."""
+def say_pairs(policy: str, how: "Pairs", batch_size: int, steps: int) -> None:
+    """Says how many pairs of the train split aren't learned from, ties and what a filter flagged, and what is odd."""
     table = comparisons.read(COMPARISONS)
 
-    def count(flagged: Flagged, ties: bool) -> int:
-        return len(make_pairs(table, "train", how.rule, how.raters, flagged=flagged, axes=how.axes, ties=ties))
+    def pairs(flagged: Flagged, ties: bool) -> list[Pair]:
+        return make_pairs(table, "train", how.rule, how.raters, flagged=flagged, axes=how.axes, ties=ties)
 
-    every, untied = count("keep", True), count("keep", False)
-    if ties := every - untied:
+    every = pairs("keep", ties=True)
+    ties = sum(pair.strength == 0.5 for pair in every)
+    learned = found = len(every) if how.ties else len(every) - ties
+    if ties:
         words = "used as half a vote for each image" if how.ties else "left out (pairs.ties: false)"
-        sys.stderr.write(f"train {policy}: {ties:,} of {every:,} pairs are ties, {words}\n")
+        sys.stderr.write(f"train {policy}: {ties:,} of {len(every):,} pairs are ties, {words}\n")
     if how.flagged != "keep":
-        found = every if how.ties else untied
-        left = found - count(how.flagged, how.ties)
+        learned = len(pairs(how.flagged, how.ties))
+        left = found - learned
         sys.stderr.write(f"train {policy}: pairs.flagged {how.flagged}: {left:,} of {found:,} pairs left out\n")
+    sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd.of_training(learned, batch_size, steps))
 
 
 def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:

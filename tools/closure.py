@@ -63,6 +63,7 @@ NO_RESULT = {
     "diffalign/core/publishing.py": "moves finished folders to their place",
     "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",
     "diffalign/core/progress.py": "what is shown while a stage runs",
+    "diffalign/data/odd.py": "what is said of small or odd data",
     "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",
     "diffalign/planning/": "what a training will take, and with it whether it is compiled, which is in its metadata",
     "diffalign/runtime/compile_stop.py": "when a run stops; going on from there gives the same bytes",
@@ -75,7 +76,11 @@ NO_RESULT = {
     "diffalign/runtime/throughput.py": "wall times, which are in no out",
 }
 """Files, and folders of them, that no stage depends on, with the reason: an edit of them must not retrain anything."""
-SHOWN = {"check": {"diffalign/config/"}, "report": {"diffalign/monitoring/alarm_words.py"}}
+SHOWN = {
+    "card": {"diffalign/data/odd.py"},
+    "check": {"diffalign/config/"},
+    "report": {"diffalign/data/odd.py", "diffalign/monitoring/alarm_words.py"},
+}
 """Exceptions from NO_RESULT: what a stage is there for. A folder counts whole, whatever the stage imports."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from diffalign.core.errors import UserError
-from diffalign.data import images
+from diffalign.data import images, odd
 from diffalign.data.comparisons.table import ANSWERS, SPLITS, Comparison, Split
 from diffalign.data.comparisons.writer import Reject, Writer
 from diffalign.data.filters.screen import Screen
@@ -59,6 +59,7 @@ class Ledger:
         self.answered: dict[bytes, bytes] = {}
         self.prompts: dict[Split, set[bytes]] = {split: set() for split in SPLITS}
         self.raters: set[str] = set()
+        self.unnamed = 0
         self.rejects: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.split_sizes: Counter[str] = Counter()
@@ -143,6 +144,18 @@ class Ledger:
             **self.screen.metrics(self.flags),
         }
 
+    def odd(self) -> list[str]:
+        """Returns what is small or odd in the comparisons, in words."""
+        return odd.of_data(
+            test_prompts=len(self.prompts["test"]),
+            validation_prompts=len(self.prompts["validation"]),
+            comparisons=sum(self.answers.values()),
+            ties=self.answers["tie"],
+            raters=len(self.raters),
+            unnamed=self.unnamed,
+            sides=[self.answers["a"], self.answers["b"]],
+        )
+
     def _refusal(self, candidate: Candidate, a: bytes, b: bytes) -> Refusal | None:
         """Returns the first reason that holds; image a's before image b's."""
         if candidate.comparison_id in self.ids:
@@ -183,5 +196,7 @@ class Ledger:
         self.split_sizes[comparison.split] += 1
         self.flags.update(comparison.flags)
         self.prompts[comparison.split].add(hashlib.sha256(comparison.prompt.encode()).digest())
-        if comparison.rater_id is not None:
+        if comparison.rater_id is None:
+            self.unnamed += 1
+        else:
             self.raters.add(comparison.rater_id)

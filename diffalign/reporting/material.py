@@ -1,16 +1,19 @@
 """Everything that the report shows: the settings, the files that stages left, and which policy plays which part."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from diffalign.config.methods import none
 from diffalign.config.training import Trained
-from diffalign.evaluation import people_results, results, scores, verdicts
+from diffalign.core import records
+from diffalign.data.comparisons import table as comparisons
+from diffalign.evaluation import data_card, people_results, results, scores, verdicts
 from diffalign.evaluation.audits import findings
 from diffalign.evaluation.audits.findings import Audit
+from diffalign.evaluation.data_card import DataCard
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Comparison, Evaluation
@@ -26,6 +29,7 @@ from diffalign.reporting.reward_file import RewardModel
 from diffalign.reporting.study_file import Study
 
 METRICS, CURVES, IMAGES, POLICIES = map(Path, ("metrics", "curves", "images", "models/policies"))
+COMPARISONS, SHARDS = Path("data/comparisons"), Path("data/shards/manifest.json")
 STYLES = 6
 """Colour classes c0 to c5 of the page."""
 
@@ -92,6 +96,12 @@ class Material:
     """The study's results, where one was made."""
     reward_models: Sequence[RewardModel] = ()
     """Those that this project trained."""
+    card: DataCard | None = None
+    """What the comparisons are; None where no ingest of this version ran."""
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    """The images of the card's examples, by SHA-256."""
+    cut_prompts: Mapping[str, int] | None = None
+    """The prompts that are longer than each text encoder reads."""
 
     @cached_property
     def roles(self) -> Roles:
@@ -133,6 +143,7 @@ def read(settings: Settings) -> Material:
         for name, found in scores.read_images(reward, galleries).items():
             columns[name].update(found)
     trained = [name for name, policy in settings.policies.items() if isinstance(policy, Trained)]
+    card = data_card.read() if data_card.FILE.exists() else None
     return Material(
         settings=settings,
         results=results.read(),
@@ -146,7 +157,18 @@ def read(settings: Settings) -> Material:
         audit=findings.read() if findings.FILE.exists() else None,
         gate=verdicts.read() if verdicts.FILE.exists() else None,
         study=study_file.read() if study_file.FILE.exists() else None,
+        card=card,
+        pictures=pictures(card),
+        cut_prompts=records.plain(SHARDS, ["cut_prompts"], "dvc repro precompute")["cut_prompts"]
+        if SHARDS.exists()
+        else None,
     )
+
+
+def pictures(card: DataCard | None) -> dict[str, bytes]:
+    """Reads the images of a card's examples; UserError where one isn't among the comparisons'."""
+    wanted = {image for one in card.examples for image in (one.image_a, one.image_b)} if card else set()
+    return dict(comparisons.iter_images(COMPARISONS, wanted)) if wanted else {}
 
 
 def roles(policies: Mapping[str, Trained | none.Settings], baseline: str) -> Roles:

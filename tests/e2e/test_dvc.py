@@ -15,7 +15,9 @@ from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
-ONCE = {"check", "ingest", "precompute", "reference", "score@oracle", "people", "evaluate", "audit", "gate", "report"}
+ONCE = {"check", "ingest", "card", "precompute", "reference", "score@oracle"} | {
+    *("people", "evaluate", "audit", "gate", "report")
+}
 STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES}
 
 
