@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -122,9 +122,11 @@ def _vote(raw: dict[str, Any], where: str) -> Vote:
     wrong = [f"{name} {values[name]!r:.40}" for name, known in allowed.items() if values[name] not in known]
     wrong += [f"{n} {values[n]!r:.80}" for n in ("image_a", "image_b") if not _is_digest(values[n])]
     wrong += [f"no {name}" for name in missing]
-    if wrong:
+    moment = parquet.moment(raw["created_at"])
+    if moment is None and "created_at" not in missing:
+        wrong.append(f"created_at {raw['created_at']} microseconds, beyond the calendar")
+    if wrong or moment is None:
         raise UserError(f"{where}: not a vote: {', '.join(wrong)}. {AGAIN}")
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=raw["created_at"])
     return Vote(**values, seed=raw["seed"], created_at=moment)
 
 

@@ -37,8 +37,8 @@ ODD: list[Any] = [
 
 
 def of_bytes(rng: random.Random, folder: Path) -> str:
-    """Flips bits, overwrites, removes or repeats bytes, or cuts a file short."""
-    path = rng.choice(files(folder))
+    """Flips bits, overwrites, removes or repeats bytes of a file, or cuts it short."""
+    path = chosen(rng, folder)
     data = bytearray(path.read_bytes())
     start = rng.randrange(len(data)) if data else 0
     kind = rng.choice(["flip", "overwrite", "remove", "repeat", "cut"])
@@ -59,7 +59,7 @@ def of_bytes(rng: random.Random, folder: Path) -> str:
 
 def of_structure(rng: random.Random, folder: Path) -> str:
     """Changes a file of rows as its kind allows, or loses an image."""
-    path = rng.choice([one for one in files(folder) if one.suffix in STRUCTURED] * 4 + files(folder))
+    path = chosen(rng, folder)
     said = STRUCTURED.get(path.suffix, of_file)(rng, path)
     return f"{said} in {path.relative_to(folder)}"
 
@@ -81,9 +81,9 @@ def of_json(rng: random.Random, path: Path) -> str:
     """Drops or renames a field, gives it an odd value, or puts something else for the row."""
     rows = json.loads(path.read_text())
     row = rng.randrange(len(rows))
-    key = rng.choice(sorted(rows[row]))
+    key = rng.choice([*sorted(rows[row]), "prompt"])
     kind = rng.choice(["drop", "rename", "odd", "odd", "inside", "row"])
-    value = rng.choice(ODD)
+    value = rng.choice([rng.choice(ODD), rng.choice(ODD_TEXT)])
     if kind in ("drop", "rename"):
         taken = rows[row].pop(key)
         rows[row] |= {f"{key}s": taken} if kind == "rename" else {}
@@ -134,6 +134,8 @@ def odd_of(rng: random.Random, kind: pa.DataType) -> Any:
         return rng.choice([None, b"\xff\xfe", *(text.encode("utf-8", "surrogatepass") for text in ODD_TEXT)])
     if pa.types.is_integer(kind):
         return rng.choice([None, -1, 0, 2**62])
+    if pa.types.is_timestamp(kind):
+        return rng.choice([None, -(2**62), 2**62])
     if pa.types.is_floating(kind):
         return rng.choice([None, -1.0, 2.0, float("nan"), float("inf"), 3e38])
     if pa.types.is_binary(kind):
@@ -186,6 +188,13 @@ STRUCTURED: dict[str, Callable[[random.Random, Path], str]] = {
     ".parquet": of_parquet,
     ".tar": of_tar,
 }
+
+
+def chosen(rng: random.Random, folder: Path) -> Path:
+    """One of a folder's files; of its rows in half of the cases."""
+    found = files(folder)
+    of_rows = [one for one in found if one.suffix in (*STRUCTURED, ".zip")]
+    return rng.choice(of_rows if of_rows and rng.random() < 0.5 else found)
 
 
 def files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Small copies of published preference data sets, in their exact schemas, with simple random pictures.
+"""Small data sets of every source: published ones in their exact schemas, and a user's own; with random pictures.
 
 Each writer fills a folder and returns the images that it wrote, by the name of the source that reads it.
 """
@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.helpers import pickapic
+from diffalign.core.files import sha256_bytes
+from diffalign.data import votes
+from tests.helpers import pickapic, voters
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Hugging Face's Image in Parquet."""
@@ -288,7 +290,22 @@ def pickapic_webdataset(folder: Path) -> set[bytes]:
     return {picture(n) for n in range(8)}
 
 
+def arena(folder: Path) -> set[bytes]:
+    """Votes on images in the arena's folder."""
+    names = [votes.IMAGES + "/" + sha256_bytes(picture(n)) for n in range(4)]
+    put(folder, names)
+    shown = [Path(name).name for name in names]
+    rows = [
+        voters.vote(prompt=f"a lamp, number {n}", pair_id=str(n), image_a=shown[2 * (n % 2)], image_b=shown[1])
+        for n in range(4)
+        if n % 2 == 0 or shown[1] != shown[2]
+    ]
+    pq.write_table(votes.table(rows), folder / "votes.parquet")
+    return {picture(n) for n in range(4)}
+
+
 FIXTURES: dict[str, tuple[str, dict[str, Any], Callable[[Path], set[bytes]]]] = {
+    "arena": ("arena", {"axis": "overall", "failed_checks": "drop"}, arena),
     "hpdv2": ("hpdv2", {}, hpdv2),
     "hpdv3": ("hpdv3", {"min_confidence": 0.95}, hpdv3),
     "imagereward": ("imagereward", {}, imagereward),

@@ -122,7 +122,7 @@ class Arena:
         path = self.path / votes.IMAGES / digest
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return b""
         if sha256_bytes(data) != digest:
             raise UserError(f"{path} is damaged: its SHA-256 isn't its name. {votes.AGAIN}")

@@ -19,7 +19,7 @@ from diffalign.data.sources import source
 from diffalign.data.sources.source import Candidate
 
 CODE: dict[str, str] = {
-    "arena": "8681e29bfed2",
+    "arena": "4dba4aebee75",
     "hpdv2": "a0bac6ac3746",
     "hpdv3": "70e51173445e",
     "imagereward": "fca46fab8bb7",

@@ -66,6 +66,8 @@ def test_fixtures_go_through_ingest(name, tmp_path, monkeypatch):
     images = write(Path("raw"))
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["data"] |= {"source": kind, "path": "raw", "validation": 0.0, "test": 0.0, "settings": given}
+    if "max_rejects" in raw["data"]:
+        raw["data"]["max_rejects"] = 1.0
     ingest.run(parse(raw))
     metrics = json.loads(Path("metrics/ingest.json").read_text())
     assert (
