@@ -261,6 +261,39 @@ def promote(
 
 
 @app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="A policy of params.yaml.")],
+    to: Annotated[str, typer.Option(help="pipeline, single-file, lora, kohya.")] = "pipeline",
+    out: Annotated[Path | None, typer.Option(help="A folder, or a .safetensors file; else exports/POLICY/TO.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp16, bf16, fp32; as stored.")] = None,
+) -> None:
+    """Write a policy for other programs. diffusers: pipeline, lora; ComfyUI and A1111: single-file, kohya."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import export as exporting
+
+    typer.echo(exporting.run(params, exporting.Wanted(policy, to, dtype), out))
+
+
+@app.command()
+def push(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; made where there is none.")],
+    policy: Annotated[str | None, typer.Option(help="Of params.yaml; the first trained one.")] = None,
+    to: Annotated[str | None, typer.Option(help="As in export; lora where it is one, else pipeline.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp16, bf16, fp32; as stored.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository that only you see.")] = False,
+) -> None:
+    """Upload a policy and its model card to the hub. Resumable; the token is HF_TOKEN's or a login's."""
+    from diffalign.config.load import load
+
+    params = load()  # first: its errors don't wait for PyTorch
+    from diffalign.commands import push as pushing
+
+    typer.echo(pushing.run(params, repository, policy, to, dtype, private))
+
+
+@app.command()
 def ui(port: Port = 5000) -> None:
     """Sync, then show MLflow's pages on loopback until stopped."""
     from diffalign.tracking import sync as mirror

@@ -1,4 +1,4 @@
-"""report: metrics, curves and images into one HTML file, a before/after picture, and the data of DVC's plots."""
+"""report: metrics, curves and images into one HTML file, a before/after picture, data of DVC's plots, model cards."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from diffalign.core import files
 from diffalign.core.publishing import replacing
 from diffalign.evaluation.intervals import Interval
-from diffalign.reporting import material, page, plot_files
+from diffalign.reporting import card, material, page, plot_files
+from diffalign.reporting.card_file import CARDS
 from diffalign.reporting.material import Settings
 from diffalign.reporting.sections import before_after
 
@@ -17,7 +18,7 @@ OUT = Path("reports")
 
 
 def run(params: "Params") -> None:
-    """Writes `reports/report.html`, `reports/grid.png` and `reports/plots/NAME.json`.
+    """Writes `reports/report.html`, `reports/grid.png`, `reports/plots/NAME.json`, and `reports/cards/NAME/`.
 
     Raises UserError where an input is missing, was edited, or is of another run's images.
     """
@@ -29,6 +30,7 @@ def run(params: "Params") -> None:
         files.write_text(folder / "report.html", html)
         for name, rows in plot_files.tables(report).items():
             files.write_json(folder / "plots" / f"{name}.json", rows)
+        card.write(report, folder / CARDS.name)
 
 
 def settings(params: "Params") -> Settings:

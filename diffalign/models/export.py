@@ -4,14 +4,21 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+from safetensors import safe_open
+
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.models import family as families
 from diffalign.models import policies
+from diffalign.models.layouts import single_file, tensor_file
 from diffalign.models.parts import weights
+from diffalign.models.parts.configs.schema import read_json
 
 INDEX = "model_index.json"
+DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
+"""As configs name them."""
 
 
 def write_pipeline(family: str, model: Path, policy: Path, folder: Path) -> None:
@@ -55,10 +62,27 @@ def index(model: Path) -> dict[str, Any]:
 
 def save_merged(family: str, model: Path, policy: Path, folder: Path) -> None:
     """Writes a policy's denoiser with its LoRA merged into the weights, and the LoRA by itself in `lora/`."""
-    loaded = policies.load_policy(family, model, policy, parts=())
-    denoiser = cast(Any, loaded.denoiser)
-    denoiser.fuse_lora()
-    denoiser.unload_lora()
-    denoiser.save_pretrained(folder / loaded.denoiser_folder, safe_serialization=True)
+    name = families.find(family).denoiser_folder
+    merged(family, model, policy).save_pretrained(folder / name, safe_serialization=True)
     (folder / "lora").mkdir()
     shutil.copy(policy / policies.LORA, folder / "lora")
+
+
+def merged(family: str, model: Path, policy: Path) -> Any:
+    """Returns a policy's denoiser with its LoRA merged into the weights, float32."""
+    denoiser = cast(Any, policies.load_policy(family, model, policy, parts=()).denoiser)
+    denoiser.fuse_lora()
+    denoiser.unload_lora()
+    return denoiser
+
+
+def cast_folder(folder: Path, dtype: torch.dtype) -> None:
+    """Rewrites a model folder's weights in another precision, the checksums, too; integers stay."""
+    for file in sorted(folder.rglob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+        tensor_file.write(file, single_file.cast(policies.read_tensors(file), dtype), metadata)
+    for config in sorted(folder.glob("text_encoder*/config.json")):
+        found = read_json(config)
+        write_json(config, found | {key: DTYPES[dtype] for key in ("dtype", "torch_dtype") if key in found})
+    weights.note(folder)

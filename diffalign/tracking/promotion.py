@@ -11,9 +11,11 @@ from typing import Any
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import RUNS, hash_folder, lock, sha256_file
+from diffalign.core.publishing import set_modes
 from diffalign.evaluation import results, verdicts
 from diffalign.evaluation.verdicts import PolicyRulings
 from diffalign.models import export
+from diffalign.reporting import card_file, card_text
 from diffalign.tracking import artifacts, dag, registry
 from diffalign.tracking.mlflow_store import FINGERPRINT, Store
 from diffalign.tracking.registry import DataSet, Upload
@@ -23,6 +25,7 @@ CHAMPION = "champion"
 POLICIES, COMPARISONS, INGEST = Path("models/policies"), Path("data/comparisons"), Path("metrics/ingest.json")
 POLICY, WEIGHTS, GATE = "diffalign.policy", "diffalign.weights", "diffalign.gate"
 """Tags of a version: which policy it is, the checksum of its folder, and its verdict at the gate."""
+LOADING = 'mlflow.artifacts.download_artifacts("models:/{name}@{alias}"), then diffusers\' from_pretrained'
 ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -106,6 +109,9 @@ def upload(wanted: Wanted, store: Store, tags: Mapping[str, str]) -> Any:
         shutil.rmtree(out, ignore_errors=True)  # of an attempt that was killed
         out.mkdir()
         export.write_pipeline(wanted.family, wanted.model, POLICIES / wanted.policy, out)
+        if card := card_file.read(wanted.policy, POLICIES / wanted.policy):
+            card_text.write(card, out, f"`{LOADING.format(name=wanted.name, alias=wanted.alias)}`")
+        set_modes(out)  # safetensors writes files that their owner alone can read
         found = registry.register(
             store,
             source_run(store, wanted.policy),
@@ -165,5 +171,5 @@ def moved(name: str, alias: str, version: str, before: str | None, policy: str) 
     back = "" if not was else f"\n  back: python pipeline.py promote --to-version {before} --alias {alias}"
     return (
         f"models:/{name}@{alias} is {policy}, version {version}{was}\n"
-        f'  load: mlflow.artifacts.download_artifacts("models:/{name}@{alias}"), then diffusers\' from_pretrained{back}'
+        f"  load: {LOADING.format(name=name, alias=alias)}{back}"
     )
