@@ -58,22 +58,41 @@ def test_fixtures_are_read_whole(name, tmp_path):
     assert found == again
 
 
+def ingested(kind, settings):
+    """Runs ingest on the folder raw; returns its metrics."""
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["data"] |= {"source": kind, "path": "raw", "validation": 0.0, "test": 0.0, "settings": settings}
+    if "max_rejects" in raw["data"]:
+        raw["data"]["max_rejects"] = 1.0
+    ingest.run(parse(raw))
+    return json.loads(Path("metrics/ingest.json").read_text())
+
+
 @pytest.mark.parametrize("name", FIXTURES)
 def test_fixtures_go_through_ingest(name, tmp_path, monkeypatch):
     """Every entry is a comparison or a reject; the images that are stored are the fixture's, byte for byte."""
     monkeypatch.chdir(tmp_path)
     kind, given, write = FIXTURES[name]
     images = write(Path("raw"))
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["data"] |= {"source": kind, "path": "raw", "validation": 0.0, "test": 0.0, "settings": given}
-    if "max_rejects" in raw["data"]:
-        raw["data"]["max_rejects"] = 1.0
-    ingest.run(parse(raw))
-    metrics = json.loads(Path("metrics/ingest.json").read_text())
+    metrics = ingested(kind, given)
     assert metrics["rows"] == metrics["comparisons"] + metrics["rejected"]
     stored = dict(comparisons.iter_images(Path("data/comparisons")))
     assert set(stored.values()) <= images and len(stored) == metrics["images"] > 1 and metrics["comparisons"] > 1
     assert set(comparisons.read(Path("data/comparisons"))["source"].to_pylist()) == {kind}
+
+
+def test_hpdv3s_splits_are_kept_apart(tmp_path, monkeypatch):
+    """Its train.json has prompts and images of its test.json: of three train rows one has neither."""
+    monkeypatch.chdir(tmp_path)
+    published.put(Path("raw"), [f"{n}.png" for n in range(8)])
+    row = {"prompt": "held out", "path1": "0.png", "path2": "1.png"}
+    published.as_json(Path("raw/test.json"), [row])
+    train = [row | {"prompt": "Held  out", "path1": "2.png", "path2": "3.png"}, row | {"prompt": "x", "path2": "4.png"}]
+    train.append({"prompt": "y", "path1": "5.png", "path2": "6.png"})
+    published.as_json(Path("raw/train.json"), train)
+    metrics = ingested("hpdv3", {})
+    assert metrics["rejects"] == {"prompt_in_other_split": 1, "image_in_other_split": 1}
+    assert metrics["splits"] == {"train": 1, "validation": 0, "test": 1}
 
 
 def test_hpdv2(tmp_path):
