@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from diffalign.config.params import Params
+from diffalign.data import odd
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.models import init_files
@@ -42,8 +43,8 @@ def text(params: Params, machine: Machine) -> str:
     for item in found:
         lines += [*block(params, item, machine, pairs), ""]
     lines += [disk(params, found), "", ASSUMED]
-    odd = [line for item in found for line in oddities(item, pairs, params)]
-    return "\n".join([*lines, *([""] if odd else []), *odd])
+    strange = [line for item in found for line in oddities(item, pairs, params)]
+    return "\n".join([*lines, *([""] if strange else []), *strange])
 
 
 def title(machine: Machine) -> str:
@@ -161,16 +162,9 @@ def oddities(item: Plan, pairs: Pairs | None, params: Params) -> Iterator[str]:
         )
     if params.probe.every > policy.steps:
         yield f"odd: {name}: probes come every {params.probe.every:,} steps, the run has {policy.steps:,}: one comes."
-    if pairs and policy.batch_size > pairs.number:
-        yield (
-            f"odd: {name}: a step has {policy.batch_size:,} pairs, the data {pairs.number:,.0f}: the same pair comes "
-            "more than once in a step. Lower batch_size."
-        )
-    if pairs and item.pairs > 20 * pairs.number:
-        yield (
-            f"odd: {name}: {pairs.epochs(item.pairs)}: beyond 20, DPO learns few pairs by heart (docs/training.md). "
-            "Lower steps."
-        )
+    if pairs:
+        known = odd.of_training(round(pairs.number), policy.batch_size, policy.steps)
+        yield from (f"odd: {name}: {line}." for line in known)
 
 
 def disk(params: Params, found: list[Plan]) -> str:

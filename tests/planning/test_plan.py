@@ -361,7 +361,7 @@ def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = plan_text.text(project.model_copy(update={"policies": policies}), MACHINE)
     odd = [line for line in said.splitlines() if line.startswith("odd: dpo: ")]
     assert len(odd) == 3 and "warm-up of 9 steps is longer than the run of 8" in odd[0]
-    assert f"a step has 1,000 pairs, the data {pairs.number}" in odd[1] and "beyond 20" in odd[2]
+    assert f"a batch of 1,000 is larger than the {pairs.number} pairs" in odd[1] and "more than 20" in odd[2]
     for name in ("model", "raw"):
         (tmp_path / name).symlink_to(Path(name).resolve())
     compared = Path("data").resolve()
