@@ -39,6 +39,7 @@ def measure(params: "Params") -> None:
     # Only here: a project that keeps no errors doesn't wait for torch.
     from diffalign.data.shards import reader as shards
     from diffalign.models import family as families
+    from diffalign.models import inits
     from diffalign.models.agreement import check_init
     from diffalign.planning import compiling
     from diffalign.reference import worker
@@ -46,7 +47,7 @@ def measure(params: "Params") -> None:
     from diffalign.runtime.launch import launch
 
     check_init("reference.init", params.model.family, params.model.path, params.reference.init)
-    weights = families.denoiser_weights("reference.init", params.model.family, params.reference.init)
+    init = inits.fingerprint("reference.init", params.model.family, params.model.path, params.reference.init)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=params.reference.flip != "none")
     users = [name for name, policy in params.policies.items() if getattr(policy, "reference", None) == "cached"]
@@ -65,7 +66,6 @@ def measure(params: "Params") -> None:
         compiled=decision.compiled,
         part=worker.PART,
     )
-    init = files.hash_folder(weights)
     inputs, how = (spec.model, COMPARISONS, SHARDS), (spec.precision, spec.compiled)
     settings, pairs = spec.settings.model_dump(mode="json"), spec.pairs.model_dump(mode="json")
     made_with = cache.fingerprint(settings, pairs, init, *inputs, *how)

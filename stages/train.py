@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
-from diffalign.core.files import hash_folder, lock, work_folder, write_json_lines
+from diffalign.core.files import lock, work_folder, write_json_lines
 from diffalign.core.publishing import check_target
 from diffalign.data import odd
 from diffalign.data.batches.pairs import Pair, make_pairs
@@ -14,6 +14,7 @@ from diffalign.data.comparisons import table as comparisons
 from diffalign.data.filters.flags import Flagged
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
+from diffalign.models import init_files, inits
 from diffalign.models.agreement import check_init
 from diffalign.models.policies import publish_untrained
 from diffalign.reference import cache
@@ -34,11 +35,15 @@ def run(params: "Params", policy: str | None = None) -> None:
         raise UserError(f"train@{policy}: expected one of the policies {sorted(params.policies)}")
     settings = params.policies[policy]
     check_init(f"policies.{policy}.init", params.model.family, params.model.path, settings.init)
-    weights = families.denoiser_weights(f"policies.{policy}.init", params.model.family, settings.init)
-    init, out, curve = hash_folder(weights), Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
+    family, base = params.model.family, params.model.path
+    init = inits.fingerprint(f"policies.{policy}.init", family, base, settings.init)
+    out, curve = Path("models/policies") / policy, Path("curves") / f"{policy}.jsonl"
     check_target(out)
     if not isinstance(settings, Trained):
-        publish_untrained(policy, settings.model_dump(), init, out)
+        if init_files.lora(family, settings.init):
+            inits.publish(policy, settings.model_dump(), family, base, out)
+        else:
+            publish_untrained(policy, settings.model_dump(), init, out)
         write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
     say_pairs(policy, params.pairs, settings.batch_size, settings.steps)

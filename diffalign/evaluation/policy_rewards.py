@@ -17,7 +17,7 @@ from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import implicit_reward
 from diffalign.evaluation.implicit_reward import Floats
 from diffalign.models import family as families
-from diffalign.models import policies
+from diffalign.models import inits, policies
 
 if TYPE_CHECKING:
     from diffalign.config.training import Trained
@@ -98,7 +98,7 @@ def rewards(
         if reference not in known:
             model = families.load(setting.family, setting.model, (), setting.device)
             policy = next(iter(sharing.values()))
-            model.load_denoiser(Path(policy.init))
+            inits.load_denoiser(model, setting.family, setting.model, policy.init)
             known[reference] = setting.errors(model, policy)
         for name, policy in sharing.items():
             model = policies.load_policy(setting.family, setting.model, setting.policies / name, setting.device, ())

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffalign.core.errors import UserError
 from diffalign.models import family as families
+from diffalign.models import init_files
 from diffalign.models.parts.configs.model import read_vae
 
 ENCODER = ("encoder.", "quant_conv.")
@@ -27,7 +28,7 @@ def check_init(key: str, family: str, model: str, init: str) -> None:
 
     Reads config files, and the VAEs' weights where both folders have one.
     """
-    families.find(family).check(Path(model), families.denoiser_weights(key, family, init))
+    families.find(family).check(Path(model), init_files.denoiser(key, family, model, init))
     base, own = Path(model), Path(init)
     if own.resolve() == base.resolve() or not all((own / part).is_dir() for part in ("vae", "scheduler")):
         return
@@ -44,7 +45,7 @@ def check_init(key: str, family: str, model: str, init: str) -> None:
 def check_inits(family: str, model: str, inits: Mapping[str, str]) -> None:
     """Runs `check_init` on each init, by its param, that has a denoiser: a policy may start from one yet to train."""
     for key, init in inits.items():
-        if families.denoiser_folder(family, init).is_dir():
+        if families.denoiser_folder(family, init).is_dir() or init_files.lora(family, init):
             check_init(key, family, model, init)
 
 

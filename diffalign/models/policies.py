@@ -1,11 +1,13 @@
 """Saving and loading a policy's folder, which training publishes.
 
 models/policies/NAME/ holds policy.json and, by its adapter: none, nothing more (the policy is its `init`); full, the
-denoiser's folder, such as `unet/`; lora, `pytorch_lora_weights.safetensors`. Stock diffusers loads both.
+denoiser's folder, such as `unet/`; lora, `pytorch_lora_weights.safetensors`. Stock diffusers loads both. Where the
+policy began from a LoRA, `init` in policy.json is the base model, `init_lora` that file, and the policy's LoRA file has
+the sum of both, for the base model: adapter none is then a LoRA, too.
 `checksums.json` has the checksums of these files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -20,9 +22,11 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.core.publishing import replacing
 from diffalign.models import family as families
+from diffalign.models import init_files, lora_files
+from diffalign.models.lora_files import Factors
 from diffalign.models.parts import weights
 
-LORA = "pytorch_lora_weights.safetensors"
+LORA = init_files.LORA
 
 
 class PolicyFile(records.Record):
@@ -137,10 +141,18 @@ def publish_untrained(name: str, settings: dict[str, Any], init: str, folder: Pa
         write_json(new / "policy.json", {**settings, **about})
 
 
-def save_denoiser(model: families.Family, adapter: str, folder: Path) -> None:
-    """Writes a trained denoiser, unwrapped, in the layout that stock diffusers loads, and its files' checksums."""
+def save_denoiser(
+    model: families.Family, adapter: str, folder: Path, start: Mapping[str, Factors] | None = None
+) -> None:
+    """Writes a trained denoiser, unwrapped, in the layout that stock diffusers loads, and its files' checksums.
+
+    `start` is the LoRA that training began from: a LoRA policy's file has the sum of both, for the base model.
+    """
     if adapter == "full":
         cast(Any, model.denoiser).save_pretrained(folder / model.denoiser_folder, safe_serialization=True)
+    elif start:
+        lora_files.save(model, lora_files.summed([*start.items(), *lora_files.of_adapter(model.denoiser)]), folder)
+        weights.sort_metadata(folder / LORA)
     else:
         save_lora(model, folder)
     weights.note(folder)

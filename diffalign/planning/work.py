@@ -16,6 +16,7 @@ from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.methods import method as methods
 from diffalign.methods.method import Source
 from diffalign.models import family as families
+from diffalign.models import init_files, lora_files
 from diffalign.models.policies import add_lora
 from diffalign.planning import flops, known_models, meta_models
 from diffalign.planning.counts import Counts
@@ -53,12 +54,14 @@ def of_skeleton(skeleton: Skeleton, policy: Trained) -> Counts:
 
 
 def policy_skeleton(params: Params, init: str) -> Skeleton:
-    """Returns the skeleton of the denoiser that a policy with this init trains."""
+    """Returns the skeleton of the denoiser that a policy with this init trains; UserError for a LoRA that isn't one."""
     family, base = params.model.family, params.model.path
     with known_models.folder(family, Path(base)) as folder:
         root = known_models.denoiser_root(family, base, init)
         root = folder if root == Path(base) else root
         found = meta_models.skeleton(family, folder, root, params.precompute.resolution)
+        if file := init_files.lora(family, init):
+            lora_files.read(file, found.model, families.denoiser_folder(family, folder))
     return found
 
 

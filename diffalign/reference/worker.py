@@ -30,6 +30,7 @@ from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
 from diffalign.models import family as families
+from diffalign.models import inits
 from diffalign.reference.cache import Errors
 from diffalign.reference.reference import live
 from diffalign.runtime import devices
@@ -61,7 +62,7 @@ def run(spec: Spec, work: Path, rank: int = 0, world: int = 1) -> None:
     device = torch.device(spec.device, rank) if spec.device == "cuda" else torch.device(spec.device)
     devices.set_up(device, spec.precision)
     model = families.load(spec.family, spec.model, (), device)
-    model.load_denoiser(Path(spec.settings.init))
+    inits.load_denoiser(model, spec.family, spec.model, spec.settings.init)
     model.denoiser = frozen(model.denoiser, spec.precision == "bf16", spec.compiled)  # as training has its reference
     reference, source = live(model.denoise), make_source(spec, model, device)
     # Shared out before looking at what is there: meanwhile, the others finish some.

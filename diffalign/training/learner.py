@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Method
 from diffalign.models import family as families
+from diffalign.models import inits
 from diffalign.models.policies import add_lora
 from diffalign.reference.reference import Reference, cached, live
 from diffalign.runtime.parallel import STRATEGIES, Parallel, share, whole
@@ -132,9 +132,9 @@ def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 
 
 def load_init(spec: Spec, device: torch.device) -> families.Family:
-    """Loads the denoiser of the policy's init and no other part of the model."""
+    """Loads the denoiser of the policy's init, a LoRA merged in, and no other part of the model."""
     model = families.load(spec.family, spec.model, (), device)
-    model.load_denoiser(Path(spec.policy.init))
+    inits.load_denoiser(model, spec.family, spec.model, spec.policy.init)
     return model
 
 

@@ -28,6 +28,7 @@ from diffalign.core.progress import Progress
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.diffusion import losses
 from diffalign.methods import method as methods
+from diffalign.models import inits
 from diffalign.models.policies import save_denoiser
 from diffalign.reference.reference import MARGINS, check_margins
 from diffalign.runtime import devices
@@ -266,11 +267,13 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
     out.mkdir(parents=True)
     model = model_with(spec, weights)
     with disk_errors(out):
-        save_denoiser(model, spec.policy.adapter, out)
+        start = inits.factors(spec.family, spec.model, spec.policy.init) if spec.policy.lora else {}
+        save_denoiser(model, spec.policy.adapter, out, start)
         if (pictures := work / monitor.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
     meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
     meta |= {"adapter": spec.policy.adapter, **facts, "environment": spec.machine.model_dump()}
+    meta |= inits.about(spec.family, spec.model, spec.policy.init)
     write_json(out / "policy.json", meta)
 
 

@@ -10,8 +10,7 @@ import torch
 from diffalign.config.params import Params
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Trained
-from diffalign.core.files import hash_folder
-from diffalign.models import family as families
+from diffalign.models import inits
 from diffalign.training import loop as training
 from diffalign.training.spec import Machine, Spec
 from diffalign.training.spec import read as read_spec
@@ -35,7 +34,7 @@ def spec(values: Params, policy: str, machine: Machine = MACHINE, **changes: Any
     kept = {key: changes.pop(key) for key in list(changes) if key in Runtime.model_fields}
     values = values.model_copy(update={"runtime": values.runtime.model_copy(update=kept)})
     settings = type(settings).model_validate(settings.model_dump() | changes)
-    init = hash_folder(families.denoiser_weights("init", values.model.family, settings.init))
+    init = inits.fingerprint("init", values.model.family, values.model.path, settings.init)
     return train.make_spec(values, policy, settings, init, machine)
 
 
