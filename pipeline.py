@@ -255,7 +255,6 @@ def promote(
         alias=alias,
         family=params.model.family,
         model=Path(params.model.path),
-        data=params.data.path,
     )
     typer.echo(promotion.promote(wanted))
 
@@ -294,13 +293,26 @@ def push(
 
 
 @app.command()
-def ui(port: Port = 5000) -> None:
+def ui(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; else 5000 or the next free.")
+    ] = None,
+) -> None:
     """Sync, then show MLflow's pages on loopback until stopped."""
-    from diffalign.tracking import sync as mirror
+    from diffalign.tracking import ui
 
-    os.environ.setdefault("DIFFALIGN_MLFLOW_UI", mirror.base_link(port))
-    typer.echo(mirror.sync())
-    mirror.serve_ui(port)
+    ui.run(port)
+
+
+@app.command()
+def tensorboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 6006,
+    write: Annotated[bool, typer.Option("--write", help="Write the event files to runs/tensorboard only.")] = False,
+) -> None:
+    """Show training curves in TensorBoard until stopped. Needs the extra tensorboard."""
+    from diffalign.tracking import tensorboard
+
+    tensorboard.run(port, serve=not write)
 
 
 @app.command()

@@ -2,23 +2,30 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from diffalign.core import records
-from diffalign.evaluation import people_results
-from diffalign.evaluation import results as evaluations
-from diffalign.evaluation.people_results import People
-from diffalign.evaluation.results import Evaluation
 from diffalign.monitoring import curve
 from diffalign.tracking.dag import flatten
 
 AGAIN = "Make it again: `dvc repro --force --single-item STAGE`, STAGE as `dvc stage list` has it."
 SAMPLE = 16
 """Images of a policy that are shown; all of them are in DVC."""
+PLOTTED = {
+    "loss": "loss",
+    "probe/accuracy": "probe/accuracy",
+    "validation/accuracy": "probe/accuracy",
+    "probe/winner_relative": "probe/winner_relative",
+    "probe/loser_relative": "probe/loser_relative",
+}
+"""Figures of a curve that MLflow plots, with the names that they have there; all are in the artifact `curves`."""
+SCORE = re.compile(r"probe/score_([^/]+)/v.*")
+"""The mean score of a probe's images by a reward: plotted, too, without the reward's version."""
 
 
 class Point(NamedTuple):
@@ -61,20 +68,20 @@ def line_points(line: dict[str, Any]) -> list[Point]:
 
 
 def points(outs: list[str]) -> list[Point]:
-    """Returns all points and single numbers in a stage's outs."""
-    found = []
-    for out in outs:
-        path = Path(out)
-        if out.startswith("curves/"):
-            found += [point for line in curve.read(path, path.stem) for point in line_points(line)]
-        elif path == evaluations.FILE:
-            found += [Point(key, value, 0) for key, value in results(evaluations.read(path))]
-        elif path == people_results.FILE:
-            found += [Point(key, value, 0) for key, value in by_people(people_results.read(path))]
-        elif path.suffix == ".json":
-            values = flatten(records.plain(path, (), AGAIN))
-            found += [Point(key.replace(".", "/"), float(v), 0) for key, v in values.items() if _number(v)]
-    return found
+    """Returns all points of the curves in a stage's outs."""
+    paths = [Path(out) for out in outs if out.startswith("curves/")]
+    return [point for path in paths for line in curve.read(path, path.stem) for point in line_points(line)]
+
+
+def shown(points: Sequence[Point]) -> list[Point]:
+    """Returns those points that MLflow plots, under the names that they have there."""
+    return [Point(name, point.value, point.step) for point in points if (name := plotted(point.key))]
+
+
+def plotted(key: str) -> str | None:
+    """Returns the name under which MLflow plots a figure of a curve; None for one that it doesn't."""
+    score = SCORE.fullmatch(key)
+    return f"probe/score_{score[1]}" if score else PLOTTED.get(key)
 
 
 def alarm_text(logged: Sequence[Point], params: dict[str, Any]) -> str:
@@ -101,50 +108,20 @@ def conventions(outs: list[str]) -> dict[str, float]:
     return found
 
 
-def results(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
-    """Yields name and value of each result in `metrics/evaluate.json`, e.g. `oracle/dpo_over_base/win_rate`.
-
-    Where prompts are of several sets, the set follows the judge: `oracle/test/dpo_over_base/win_rate`.
-    """
-    rows = [*evaluation.comparisons, *evaluation.head_to_heads]
-    several = len({row.set for row in rows}) > 1
-    for row in rows:
-        judge = f"{row.scorer}/{row.set}" if several else row.scorer
-        for key in ("win_rate", "ci_low", "ci_high", "p", "p_holm", "effect"):
-            if (value := getattr(row, key)) is not None:
-                yield f"{judge}/{row.policy}_over_{row.baseline}/{key}", value
-    for alarm in evaluation.alarms:
-        if alarm.figure is not None:
-            yield f"alarms/{alarm.name}/{alarm.policy}", alarm.figure
-    for accuracy in evaluation.implicit_reward:
-        for key in ("accuracy", "ci_low", "ci_high", "ceiling"):
-            if (value := getattr(accuracy, key)) is not None:
-                yield f"implicit_reward/{accuracy.policy}/{key}", value
-
-
-def by_people(found: People) -> Iterator[tuple[str, float]]:
-    """Yields name and value of each win rate by votes, such as `people/overall/dpo_over_base/win_rate`."""
-    yield "people/votes", float(found.votes)
-    for row in found.win_rates:
-        for key in ("win_rate", "ci_low", "ci_high"):
-            if (value := getattr(row, key)) is not None:
-                yield f"people/{row.question}/{row.policy}_over_{row.baseline}/{key}", value
-
-
-def files(outs: list[str], heavy: bool = True) -> list[tuple[Path, str]]:
+def files(outs: list[str]) -> list[tuple[Path, str]]:
     """Lists files and folders to keep as artifacts, each with the artifact folder that it goes to.
 
-    Without `heavy` models and images are left out: another run with the same fingerprint has them.
+    Weights aren't among them: they are logged models.
     """
     found: list[tuple[Path, str]] = []
     for out in outs:
         path = Path(out)
-        if out.startswith("models/") and heavy:
-            found.append((path, "model"))
-        elif out.startswith("images/") and heavy:
+        if out.startswith("models/policies/"):
+            found.append((path / "policy.json", "policy"))
+        elif out.startswith("images/"):
             manifest = records.read(path / "manifest.json", Images, f"generate@{path.name}")
             names = [image.file for image in manifest.images[:SAMPLE]]
-            found += [(path / name, "images") for name in ["manifest.json", *names]]
+            found += [(path / name, "samples") for name in ["manifest.json", *names]]
         elif out == "reports":
             found.append((path, "report"))
         elif out == "data/shards":

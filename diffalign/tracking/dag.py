@@ -93,6 +93,18 @@ def of_policies(names: Collection[str]) -> dict[str, str]:
     return {name: key for name, (base, _, key) in split.items() if base in each}
 
 
+def current() -> dict[str, dict[str, Any]]:
+    """Returns the stages in dvc.lock that dvc.yaml and params.yaml still have, in their order; no DVC is started."""
+    if not (locked := lock()):
+        return {}
+    params, names = _yaml(Path("params.yaml")), []
+    for base, stage in stages().items():
+        over = stage.get("foreach")
+        section = over.removeprefix("${").removesuffix("}") if over else ""
+        names += [f"{base}@{key}" for key in lookup(params, [section]).get(section) or ()] if over else [base]
+    return {name: locked[name] for name in names if name in locked}
+
+
 def lock() -> dict[str, dict[str, Any]]:
     """Returns the stages in dvc.lock: cmd, deps, params, outs with their checksums; empty before the first run."""
     path = Path("dvc.lock")
@@ -165,7 +177,8 @@ def out_of_date(stage: str) -> list[str]:
         for kind in (entry.values() if isinstance(entry, dict) else [{str(entry): ""}])
         for path in (kind if isinstance(kind, dict) else {str(kind): ""})
     ]
-    return sorted(f"{name}: {path}" for name, path in changes if not path.startswith(("diffalign/", "stages/")))
+    found = ((name, path) for name, path in changes if name != CHECK)
+    return sorted(f"{name}: {path}" for name, path in found if not path.startswith(("diffalign/", "stages/")))
 
 
 def known() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffalign.core.files import RUNS
 from diffalign.monitoring.curve import PREFIX
-from diffalign.tracking import artifacts, dag, run_records
+from diffalign.tracking import artifacts, dag, mirror, pictures, registry, run_records
 from diffalign.tracking.mlflow_store import Store, Unreachable
 
 PATIENCE = 5.0
@@ -69,15 +69,16 @@ class Live(threading.Thread):
         while True:
             ended = self.done.wait(INTERVAL)
             new = self.curve.read()
-            store.log_points(self.record["run_id"], new)
+            store.log_points(self.record["run_id"], artifacts.shown(new))
             self.curve.accept()
             self.probed += [point for point in new if point.key.startswith(PREFIX)]
             self.explain(store, self.record["run_id"])
+            pictures.log_probes(store, self.record["run_id"], self.curve.path.resolve().parent / "pictures")
             if ended:
                 break
         if self.status == "FINISHED":
             paths = [path for path in dag.declared(self.stage)["outs"] if Path(path).exists()]
-            store.complete(self.record["run_id"], paths, time.time() - self.started)
+            mirror.complete(store, self.record["run_id"], self.stage, paths)
         store.close(self.record["run_id"], self.status)
         store.close(self.record["parent_id"], self.status)
         self.record["closed"] = True
@@ -91,9 +92,10 @@ class Live(threading.Thread):
 
     def open(self, store: Store) -> run_records.Record:
         """Makes the stage's run under the pipeline's and notes it."""
-        parent = store.parent(run_records.launch())
+        parent = store.parent(run_records.launch(), self.params)
         params = dag.lookup(self.params, dag.declared(self.stage)["params"])
         run_id = store.child(parent, self.stage, params, self.started)
+        registry.log_data(store, run_id, self.stage)
         record = {
             "stage": self.stage,
             "uri": store.place,

@@ -6,13 +6,17 @@ the old place, so `rehome` corrects them.
 
 import os
 import re
+import shutil
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from diffalign.core.files import write_text
+
 LOCAL = Path(".mlflow")
 ARTIFACTS = LOCAL / "artifacts"
 DATABASE = LOCAL / "mlflow.db"
+VERSION = LOCAL / "version"
 COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -69,6 +73,24 @@ def rehome() -> None:
 
 def _is_ours(address: str | None) -> bool:
     return bool(address) and str(address).startswith("file:") and str(address).endswith(f"/{ARTIFACTS.as_posix()}")
+
+
+def noted_version() -> str:
+    """Returns the version of MLflow that opened the project's own database last; "" where none is noted."""
+    return VERSION.read_text() if VERSION.exists() else ""
+
+
+def note_version(version: str) -> None:
+    """Notes the version of MLflow that opened the project's own database."""
+    if noted_version() != version:
+        write_text(VERSION, version)
+
+
+def back_up() -> Path:
+    """Copies the project's own database beside it, by the version that it is of, and returns the copy's path."""
+    copy = DATABASE.with_name(f"{DATABASE.name}.{noted_version() or 'old'}")
+    shutil.copy2(DATABASE, copy)
+    return copy
 
 
 def is_active(experiment: str) -> bool:

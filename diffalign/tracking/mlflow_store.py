@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,15 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import canonical_json
-from diffalign.tracking import artifacts, dag, run_records
-from diffalign.tracking.location import ARTIFACTS, LOCAL, is_local, place, rehome, uri
+from diffalign.tracking import artifacts, dag, naming, run_records
+from diffalign.tracking.location import (
+    ARTIFACTS,
+    DATABASE,
+    LOCAL,
+    back_up,
+    is_local,
+    note_version,
+    noted_version,
+    place,
+    rehome,
+    uri,
+)
 
 EXPERIMENT = "diffalign"
-STAGE, FINGERPRINT, DAG, LAUNCH, COMPLETE, SAME = (
-    f"diffalign.{name}" for name in ("stage", "fingerprint", "dag", "launch", "complete", "same_as")
+STAGE, FINGERPRINT, DAG, LAUNCH, COMPLETE, KIND = (
+    f"diffalign.{name}" for name in ("stage", "fingerprint", "dag", "launch", "complete", "kind")
 )
 PARENT = "mlflow.parentRunId"
+TRAININGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow show the experiment as one of trainings, not of language models."""
+NOTE = 5000
+"""Characters that MLflow takes as a run's description."""
+OLD = "out-of-date database schema"
+"""Words of MLflow's error for a database that another version of it made."""
 
 
 class Unreachable(UserError):
@@ -50,6 +67,37 @@ def reaching() -> Iterator[None]:
         raise Unreachable(f"MLflow at {place()} can't be used: {reason}. {advice}") from error
 
 
+def open_database() -> Any:
+    """Opens the project's own database and returns its client; migrates it, after a copy, where another MLflow made it.
+
+    Raises Unreachable for one that can't be migrated.
+    """
+    from mlflow import MlflowClient, __version__
+    from mlflow.exceptions import MlflowException
+
+    copy = back_up() if DATABASE.exists() and noted_version() != __version__ else None
+    client = MlflowClient(tracking_uri=uri())
+    try:
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        if OLD not in str(error):
+            raise
+        copy = copy or back_up()
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise Unreachable(
+                f"{place()} was made by another version of MLflow, a newer one perhaps: {__version__} can't migrate "
+                "it. Install that version, or move the file away: the next `python pipeline.py sync` makes a new one. "
+                f"MLflow says: {reason}"
+            ) from error
+    if copy:
+        sys.stderr.write(f"MLflow: {place()} is of another version; it's {__version__}'s now, a copy is {copy}\n")
+    note_version(__version__)
+    return client
+
+
 class Store:
     """Reads and writes our experiment's runs in MLflow; every method raises Unreachable if it's away."""
 
@@ -69,7 +117,7 @@ class Store:
             folder = ARTIFACTS.resolve().as_uri()
         with reaching():
             rehome()
-            self.client = MlflowClient(tracking_uri=uri())
+            self.client = open_database() if is_local() else MlflowClient(tracking_uri=uri())
             self.experiment = self.find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT, folder)
 
     def find_experiment(self, name: str, folder: str | None) -> str:
@@ -87,7 +135,7 @@ class Store:
         if found:
             return str(found.experiment_id)
         try:
-            return str(self.client.create_experiment(name, folder))
+            return str(self.client.create_experiment(name, folder, tags=TRAININGS))
         except MlflowException:
             if found := self.client.get_experiment_by_name(name):  # another process was faster
                 return str(found.experiment_id)
@@ -121,21 +169,36 @@ class Store:
         with reaching():
             return list(self.client.search_runs([self.experiment], query, max_results=1000))
 
-    def parent(self, launch: str) -> str:
+    def parent(self, launch: str, params: dict[str, Any]) -> str:
         """Returns the id of the run of a pipeline launch, made if missing, and running from now on."""
         found = self.search(diffalign__launch=launch)
         if not found:
-            return self.create(time.strftime("pipeline %Y-%m-%d %H:%M"), {LAUNCH: launch}, time.time())
+            return self.pipeline(params, {LAUNCH: launch})
         run_id = str(found[0].info.run_id)
         with reaching():
             self.client.update_run(run_id, status="RUNNING")
         return run_id
 
+    def pipeline(self, params: dict[str, Any], tags: dict[str, str]) -> str:
+        """Makes a pipeline's run, named by what changed in params since the last one, and returns its id."""
+        before = self.search(diffalign__kind="pipeline", diffalign__complete="true")
+        name = naming.of_pipeline(naming.texts(params), before[0].data.params if before else None)
+        return self.create(name, {KIND: "pipeline", **naming.source(None), **tags}, time.time())
+
     def child(self, parent: str, stage: str, params: dict[str, Any], started: float, **tags: str) -> str:
-        """Makes a stage's run with its params and returns its id; `started` in seconds since the epoch."""
+        """Makes a stage's run with its params and returns its id; `started` in seconds since the epoch.
+
+        `params` has the sections that dvc.yaml gives the stage.
+        """
+        shown = naming.run_params(stage, params)
+        before = self.search(diffalign__stage=stage, diffalign__complete="true")
+        name = naming.of_stage(stage, naming.texts(shown), before[0].data.params if before else None)
+        base, _, key = stage.partition("@")
+        plain = {"step": base} | ({"policy": key} if base in ("train", "generate") else {})
         named = {key.replace("__", "."): value for key, value in tags.items()}
-        run_id = self.create(stage, {PARENT: parent, STAGE: stage, **named}, started)
-        self.log_params(run_id, params)
+        tags = {PARENT: parent, STAGE: stage, **naming.source(stage), **plain, **named}
+        run_id = self.create(name, tags, started)
+        self.log_params(run_id, shown)
         return run_id
 
     def create(self, name: str, tags: dict[str, str], started: float) -> str:
@@ -145,17 +208,14 @@ class Store:
             run = self.client.create_run(self.experiment, start_time=int(started * 1000), tags=tags, run_name=name)
         return str(run.info.run_id)
 
-    def tags(self, run_id: str) -> dict[str, str]:
-        """Returns the tags of a run."""
+    def run(self, run_id: str) -> Any:
+        """Returns a run."""
         with reaching():
-            return dict(self.client.get_run(run_id).data.tags)
+            return self.client.get_run(run_id)
 
     def log_params(self, run_id: str, params: dict[str, Any]) -> None:
         """Logs nested params under dotted names, a hundred at a time (MLflow's limit)."""
-        flat = dag.flatten(params)
-        entries = [
-            self.param(key, value if isinstance(value, str) else canonical_json(value)) for key, value in flat.items()
-        ]
+        entries = [self.param(key, value) for key, value in naming.texts(params).items()]
         with reaching():
             for first in range(0, len(entries), 100):
                 self.client.log_batch(run_id, params=entries[first : first + 100])
@@ -168,15 +228,12 @@ class Store:
             for first in range(0, len(entries), 1000):
                 self.client.log_batch(run_id, metrics=entries[first : first + 1000])
 
-    def complete(self, run_id: str, paths: list[str], seconds: float | None, heavy: bool = True) -> None:
-        """Logs what is missing of a stage's outs and marks the run as complete; again does no harm."""
+    def log_outs(self, run_id: str, paths: list[str]) -> None:
+        """Logs what is missing of the curves, figures and files in a stage's outs; again does no harm."""
         if found := artifacts.conventions(paths):
             self.log_params(run_id, {"conventions": found})
-        took = [artifacts.Point("seconds", seconds, 0)] if seconds else []
-        self.log_missing(run_id, artifacts.points(paths) + took)
-        self.log_files(run_id, artifacts.files(paths, heavy))
-        with reaching():
-            self.client.set_tag(run_id, COMPLETE, "true")
+        self.log_missing(run_id, artifacts.shown(artifacts.points(paths)))
+        self.log_files(run_id, artifacts.files(paths))
 
     def log_missing(self, run_id: str, points: list[artifacts.Point]) -> None:
         """Logs those points that the run doesn't have."""
@@ -200,8 +257,9 @@ class Store:
             self.client.log_batch(run_id, tags=[self.tag(key, value) for key, value in tags.items()])
 
     def describe(self, run_id: str, text: str) -> None:
-        """Sets a run's description, Markdown that its page begins with; cut where MLflow would refuse it."""
-        self.set_tags(run_id, {"mlflow.note.content": text[:5000]})
+        """Sets a run's description, Markdown that its page begins with; cut after a line where it's too long."""
+        kept = text if len(text) <= NOTE else text[: text.rfind("\n", 0, NOTE) + 1]
+        self.set_tags(run_id, {"mlflow.note.content": kept or text[:NOTE]})
 
     def close(self, run_id: str, status: str, ended: float | None = None) -> None:
         """Ends a run: FINISHED, FAILED or KILLED; `ended` in seconds since the epoch, now by default."""

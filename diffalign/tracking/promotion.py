@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffalign.core import records
 from diffalign.core.errors import UserError
-from diffalign.core.files import RUNS, hash_folder, lock, sha256_file
+from diffalign.core.files import RUNS, hash_folder, lock
 from diffalign.core.publishing import set_modes
 from diffalign.evaluation import results, verdicts
 from diffalign.evaluation.verdicts import PolicyRulings
 from diffalign.models import export
 from diffalign.reporting import card_file, card_text
-from diffalign.tracking import artifacts, dag, registry
+from diffalign.tracking import dag, outcomes, registry
 from diffalign.tracking.mlflow_store import FINGERPRINT, Store
-from diffalign.tracking.registry import DataSet, Upload
+from diffalign.tracking.registry import Upload
 from diffalign.tracking.sync import off, sync
 
 CHAMPION = "champion"
-POLICIES, COMPARISONS, INGEST = Path("models/policies"), Path("data/comparisons"), Path("metrics/ingest.json")
+POLICIES = Path("models/policies")
 POLICY, WEIGHTS, GATE = "diffalign.policy", "diffalign.weights", "diffalign.gate"
 """Tags of a version: which policy it is, the checksum of its folder, and its verdict at the gate."""
 LOADING = 'mlflow.artifacts.download_artifacts("models:/{name}@{alias}"), then diffusers\' from_pretrained'
@@ -40,8 +39,6 @@ class Wanted:
     family: str
     model: Path
     """The base model's folder."""
-    data: str
-    """Where the comparisons come from."""
 
 
 def promote(wanted: Wanted) -> str:
@@ -112,11 +109,12 @@ def upload(wanted: Wanted, store: Store, tags: Mapping[str, str]) -> Any:
         if card := card_file.read(wanted.policy, POLICIES / wanted.policy):
             card_text.write(card, out, f"`{LOADING.format(name=wanted.name, alias=wanted.alias)}`")
         set_modes(out)  # safetensors writes files that their owner alone can read
+        figures = outcomes.of_policy(results.read(), outcomes.people(), wanted.policy)
         found = registry.register(
             store,
             source_run(store, wanted.policy),
             out,
-            Upload(wanted.name, wanted.policy, tags, metrics_of(wanted.policy), data_set(wanted.data)),
+            Upload(wanted.name, wanted.policy, tags, figures, registry.comparisons()),
         )
         shutil.rmtree(work)
     return found
@@ -131,22 +129,6 @@ def source_run(store: Store, policy: str) -> str:
     run_id = store.create(f"promote {policy}", {}, time.time())
     store.close(run_id, "FINISHED")
     return run_id
-
-
-def metrics_of(policy: str) -> dict[str, float]:
-    """Returns a policy's results by name, `oracle/over_base/win_rate`."""
-    part = f"/{policy}_over_"
-    found = dict(artifacts.results(results.read()))
-    over = {key.replace(part, "/over_"): value for key, value in found.items() if part in key}
-    own = {key: value for key, value in found.items() if key.startswith(f"implicit_reward/{policy}/")}
-    return over | {key.replace(f"/{policy}/", "/"): value for key, value in own.items()}
-
-
-def data_set(path: str) -> DataSet:
-    """Describes the comparisons: their checksum, where they come from, and how many there are."""
-    counts = records.plain(INGEST, ("comparisons",), artifacts.AGAIN)
-    digest = sha256_file(COMPARISONS / "comparisons.parquet")[:32]
-    return DataSet("comparisons", digest, path, {k: v for k, v in counts.items() if isinstance(v, int | str)})
 
 
 def go_back(name: str, alias: str, number: int, policy: str) -> str:

@@ -8,6 +8,7 @@ from diffalign.core.errors import UserError
 from diffalign.evaluation import people_results, results
 from diffalign.reporting.format import interval, percent
 from diffalign.runtime import timings
+from diffalign.tracking import pages
 
 EVALUATION = results.FILE
 REPORT = Path("reports/report.html")
@@ -17,6 +18,15 @@ Table = tuple[str, list[str], list[list[str]]]
 
 def tables() -> list[Table]:
     """Returns title, header and rows of each table; raises UserError where nothing was evaluated yet."""
+    times = [
+        [stage, f"{row['seconds']:.1f}", "from the cache since" if row["cached"] else ""]
+        for stage, row in timings.newest().items()
+    ]
+    return [*outcomes(), ("Wall time of each stage when it last ran", ["stage", "seconds", ""], times)]
+
+
+def outcomes() -> list[Table]:
+    """Returns the tables of results; raises UserError where nothing was evaluated yet."""
     if not EVALUATION.exists():
         raise UserError(f"{EVALUATION} isn't there yet: expected the results of an evaluation. Make them: dvc repro")
     found = results.read(EVALUATION)
@@ -37,10 +47,6 @@ def tables() -> list[Table]:
         [row.policy, percent(row.accuracy), interval(row.model_dump()), percent(row.ceiling), str(row.pairs)]
         for row in found.implicit_reward
     ]
-    times = [
-        [stage, f"{row['seconds']:.1f}", "from the cache since" if row["cached"] else ""]
-        for stage, row in timings.newest().items()
-    ]
     alarms = [
         [alarm.name, alarm.policy, f"{alarm.figure:.3g}", f"{alarm.threshold:g}", alarm.by]
         for alarm in found.alarms
@@ -53,7 +59,6 @@ def tables() -> list[Table]:
         by_people(),
         ("Alarms that the images raised", ["alarm", "policy", "figure", "threshold", "measured by"], alarms),
         ("Implicit-reward accuracy on held-out pairs", implicit_header, implicit),
-        ("Wall time of each stage when it last ran", ["stage", "seconds", ""], times),
     ]
 
 
@@ -84,7 +89,7 @@ def links() -> list[str]:
     """Returns where the report is, and the runs in MLflow if they were brought there."""
     found = [f"Report: {REPORT}"] if REPORT.exists() else []
     if SYNCED.exists():
-        found.append(f"MLflow: {synced()['link']}")
+        found.append(f"MLflow: {pages.told(synced()['link'])}")
     return found
 
 
@@ -101,8 +106,11 @@ def text() -> str:
 
 def markdown() -> str:
     """Returns the tables as Markdown, then the links."""
-    blocks = []
-    for title, header, rows in tables():
-        lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
-        blocks.append("\n".join([f"## {title}", "", *lines]))
-    return "\n\n".join([*blocks, *links()])
+    return "\n\n".join([*map(as_markdown, tables()), *links()])
+
+
+def as_markdown(table: Table) -> str:
+    """Returns a table with its title as Markdown."""
+    title, header, rows = table
+    lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
+    return "\n".join([f"## {title}", "", *lines])

@@ -1,39 +1,40 @@
 """Mirrors the pipeline to MLflow: a run for each pipeline run, with a child for each stage.
 
-Stages write files and know nothing of this. A child is keyed by its stage's fingerprint, its parent by the DAG's, both
-of dvc.lock; so bringing the same state twice adds nothing.
+Stages write files and know nothing of this. A child is keyed by its stage's fingerprint, its parent by that of all
+stages but the report, both of dvc.lock; so bringing the same state twice adds nothing, and a stage that didn't run
+again has no new run: the parent's page links to the earlier one.
 """
 
-import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from diffalign.core.errors import Stopped, UserError
-from diffalign.core.files import lock, sha256_file, write_json
-from diffalign.runtime import switches, timings
-from diffalign.runtime.processes import bound, end_group
-from diffalign.tracking import artifacts, dag, run_records, summary
+from diffalign.core.files import lock, write_json
+from diffalign.runtime import switches
+from diffalign.tracking import dag, mirror, pages, run_records, summary
 from diffalign.tracking.live import Live
 from diffalign.tracking.location import is_active, is_local, place, shown, uri
-from diffalign.tracking.mlflow_store import COMPLETE, DAG, FINGERPRINT, SAME, Store
+from diffalign.tracking.mlflow_store import Store
+
+LAST = "report"
+"""The last stage. It has no run: what it makes is shown with the pipeline's run."""
 
 
 @contextmanager
 def stage_run(stage: str, params: dict[str, Any]) -> Iterator[None]:
     """Shows a stage in MLflow while the body runs: its params, its curve and, at the end, its outs.
 
-    `params` is the whole of params.yaml. Short stages and outages are left to `sync`. DIFFALIGN_TRACKING=0 turns
-    it off.
+    `params` is the whole of params.yaml. Short stages and outages are left to the report, the last stage, at whose end
+    MLflow is told of all, or to `sync`. DIFFALIGN_TRACKING=0 turns it off.
     """
     if off():
         yield
+        return
+    if stage == LAST:
+        yield
+        tell()
         return
     mirror = Live(stage, params, Store)
     mirror.start()
@@ -56,22 +57,32 @@ def off() -> bool:
     return switches.read("DIFFALIGN_TRACKING") is False
 
 
-def sync() -> str:
+def tell() -> None:
+    """Brings all to MLflow at the end of the report; a warning where that fails, since the report stands."""
+    try:
+        sys.stderr.write(f"{sync(again=True)}\n")
+    except UserError as error:
+        sys.stderr.write(f"warning: MLflow isn't up to date: {error}\n")
+
+
+def sync(again: bool = False) -> str:
     """Brings MLflow up to date with dvc.lock and the outs on disk; returns what to tell the user.
 
-    Fast, without MLflow, where nothing is new. Raises Unreachable if MLflow is away, UserError where outs are missing.
+    Fast, without MLflow, where nothing is new; `again` brings the report once more. Raises Unreachable if MLflow is
+    away, UserError where outs are missing.
     """
     if off():
         return "MLflow is switched off by DIFFALIGN_TRACKING"
-    if not dag.lock():
+    locked = {name: entry for name, entry in dag.current().items() if name not in (dag.CHECK, LAST)}
+    if not locked:
         return "Nothing to bring to MLflow yet: dvc.lock isn't there. Make it: dvc repro"
     # The absolute address: a project that was moved isn't up to date, its artifacts' addresses are to be corrected.
-    state = {"uri": shown(uri()), "lock": sha256_file(Path("dvc.lock"))}
-    if path := _up_to_date(state):
-        return f"MLflow is up to date: {base_link()}/{path}"
+    state = {"uri": shown(uri()), "dag": dag.fingerprint(locked)}
+    if not again and (path := _up_to_date(state)):
+        return f"MLflow is up to date: {pages.told(f'{pages.base()}/{path}')}"
     run_records.FOLDER.mkdir(parents=True, exist_ok=True)
     with lock(run_records.FOLDER):
-        return _sync(Store(), state)
+        return _sync(Store(), locked, state, again)
 
 
 def _up_to_date(state: dict[str, str]) -> str | None:
@@ -90,98 +101,15 @@ def settled(record: run_records.Record) -> bool:
     return bool(record["closed"] and (record["fingerprint"] or record["status"] != "FINISHED"))
 
 
-def _sync(store: Store, state: dict[str, str]) -> str:
-    locked = {name: dag.lock()[name] for name in dag.graph() if name in dag.lock() and name != dag.CHECK}
+def _sync(store: Store, locked: dict[str, Any], state: dict[str, str], again: bool) -> str:
     found = store.settle(locked)
     if busy := [record["stage"] for record in found if run_records.running(record)]:
         return f"{', '.join(busy)} is running and shown live in MLflow; the rest after it ends: python pipeline.py sync"
-    missing = [out["path"] for entry in locked.values() for out in entry["outs"] if not Path(out["path"]).exists()]
-    if missing:
-        raise UserError(f"Outs in dvc.lock aren't on disk: {', '.join(missing)}. Bring them: dvc checkout, or dvc pull")
-    parent = _parent(store, locked, found)
-    children = {run.data.tags.get(FINGERPRINT): run for run in store.search(mlflow__parentRunId=parent)}
-    times, new = timings.newest(), 0
-    for name, entry in locked.items():
-        child = children.get(dag.fingerprint(entry))
-        if child is None or COMPLETE not in child.data.tags:
-            _mirror(store, parent, name, entry, child, times.get(name))
-            new += 1
-    if new or not store.search(diffalign__dag=dag.fingerprint(locked), diffalign__complete="true"):
-        _finish_parent(store, parent, locked)
-    path = f"#/experiments/{store.experiment}/runs"
-    link = f"{base_link()}/{path}"
+    new, parent = mirror.bring(store, locked, found, again)
+    path, own = pages.page(store.experiment), pages.page(store.experiment, parent)
+    link = f"{pages.base()}/{path}"
     write_json(summary.SYNCED, {**state, "experiment": store.experiment, "path": path, "link": link, "run": parent})
-    return f"MLflow: {new} of {len(locked)} stages brought there\n  all runs   {link}\n  this one   {link}/{parent}"
-
-
-def _parent(store: Store, locked: dict[str, Any], found: list[run_records.Record]) -> str:
-    """Returns the id of this state's pipeline run: the one that has it, the live one that made it, or a new one."""
-    fingerprint = dag.fingerprint(locked)
-    if runs := store.search(diffalign__dag=fingerprint):
-        return str(runs[0].info.run_id)
-    prints = {dag.fingerprint(entry) for entry in locked.values()}
-    for record in reversed(found):
-        if record["fingerprint"] in prints:
-            if DAG not in store.tags(record["parent_id"]):
-                store.set_tags(record["parent_id"], {DAG: fingerprint})
-                return str(record["parent_id"])
-            break
-    return store.create(time.strftime("pipeline %Y-%m-%d %H:%M"), {DAG: fingerprint}, time.time())
-
-
-def _mirror(
-    store: Store, parent: str, name: str, entry: dict[str, Any], child: Any, timing: dict[str, Any] | None
-) -> None:
-    """Completes a stage's run, making it if it isn't there. Models and images are kept once for a fingerprint."""
-    fingerprint = dag.fingerprint(entry)
-    elsewhere = store.search(diffalign__fingerprint=fingerprint, diffalign__complete="true")
-    same = elsewhere[0].data.tags.get(SAME, elsewhere[0].info.run_id) if elsewhere else None
-    seconds = timing["seconds"] if timing else None
-    ended = datetime.fromisoformat(timing["at"]).timestamp() if timing else time.time()
-    paths = [out["path"] for out in entry["outs"]]
-    params = {k: v for group in entry.get("params", {}).values() for k, v in group.items()}
-    run_id = child.info.run_id if child else None
-    if run_id is None:
-        tags = {"diffalign__fingerprint": fingerprint} | ({"diffalign__same_as": same} if same else {})
-        run_id = store.child(parent, name, params, ended - (seconds or 0), **tags)
-    if alarms := artifacts.alarm_text(artifacts.points(paths), params):
-        store.describe(run_id, alarms)
-    store.complete(run_id, paths, seconds, heavy=same is None)
-    store.close(run_id, "FINISHED", ended)
-
-
-def _finish_parent(store: Store, parent: str, locked: dict[str, Any]) -> None:
-    """Gives the pipeline's run the params, the results, the report, and the summary as its description."""
-    params = {k: v for entry in locked.values() for group in entry.get("params", {}).values() for k, v in group.items()}
-    store.log_params(parent, params)
-    paths = [out["path"] for name in ("evaluate", "report") for out in locked.get(name, {}).get("outs", [])]
-    if summary.EVALUATION.exists():
-        store.describe(parent, summary.markdown())
-    store.complete(parent, paths, None)
-    store.close(parent, "FINISHED")
-
-
-def base_link(port: int = 5000) -> str:
-    """Returns the address of MLflow's pages: the server's, or where `pipeline.py ui` shows the local database.
-
-    `DIFFALIGN_MLFLOW_UI` names it where people reach the server by another address than the stages do.
-    """
-    here = place().rstrip("/") if uri().startswith("http") else f"http://127.0.0.1:{port}"
-    return switches.read("DIFFALIGN_MLFLOW_UI") or here
-
-
-def serve_ui(port: int) -> None:
-    """Serves the UI on loopback until stopped; with a server elsewhere there's nothing to serve."""
-    if uri().startswith("http"):
-        return
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"Port {port} is in use, perhaps by MLflow. Choose another: python pipeline.py ui --port N")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri(), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(bound(command), env=env, start_new_session=True, text=True)
-    try:
-        process.wait()
-    finally:  # Ctrl-C comes up here only, and ends it without its tracebacks
-        end_group(process)
+    return (
+        f"MLflow: {new} of {len(locked)} stages brought there\n  all runs   {pages.told(link)}\n"
+        f"  this one   {pages.base()}/{own}"
+    )

@@ -64,6 +64,7 @@ def run(params, policy):
     if steps:
         print(f"train {policy}: 10/40 (5.0/s, ETA 0:06) loss 0.5")
         print(f"train {policy}: 40/40 (5.0/s, ETA 0:00)")
+        write(f"models/policies/{policy}/unet/diffusion_pytorch_model.safetensors", "weights")
     about = {"conventions": {"summed": 0.0625, "lr_launched": 2.048e-05}} if steps else {}
     write(f"models/policies/{policy}/policy.json", json.dumps({"name": policy, **about}))
     write(f"curves/{policy}.jsonl", "".join(line + "\\n" for line in lines))

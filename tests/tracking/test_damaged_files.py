@@ -10,7 +10,7 @@ import pytest
 from diffalign.core.errors import UserError
 from diffalign.data.hub import fetch
 from diffalign.runtime import timings
-from diffalign.tracking import artifacts, run_records, summary
+from diffalign.tracking import artifacts, registry, run_records, summary
 from studies import run as study
 from tests.helpers import evaluations
 
@@ -18,9 +18,9 @@ RECORD = dict.fromkeys(run_records.KEYS, "x")
 READERS: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "runs/tracking/synced.json": (summary.synced, {"link": "x", "path": "x"}, "pipeline.py sync"),
     "runs/tracking/stage-train@dpo.json": (lambda: run_records.read("x"), RECORD, "pipeline.py sync"),
-    "metrics/ingest.json": (lambda: artifacts.points(["metrics/ingest.json"]), None, "dvc stage list"),
+    "metrics/ingest.json": (registry.profile, None, "dvc stage list"),
     "metrics/evaluate.json": (
-        lambda: artifacts.points(["metrics/evaluate.json"]),
+        summary.outcomes,
         evaluations.evaluation(),
         "--single-item evaluate`",
     ),

@@ -23,6 +23,12 @@ from tests.helpers.world import make_world, publish_trained
 
 POLICIES = {"base": {"method": "none"}, "dpo": {"method": "dpo"}, "sft": {"method": "sft"}}
 SAMPLER = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+LOCK = """
+stages:
+  ingest:
+    params: {params.yaml: {data: {path: raw}}}
+    outs: [{path: data/comparisons, md5: 0123456789abcdef0123456789abcdef.dir}]
+"""
 FRESH = """
 import sys
 import mlflow, numpy, torch
@@ -50,6 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
         generate.run(values, "dpo")
         records.write(results.FILE, figures(comparison("dpo"), comparison("sft", low=0.3)).evaluation)
         records.write(verdicts.FILE, ruled(dpo="passed", sft="failed"))
+        Path("dvc.lock").write_text(LOCK)
     return folder, values
 
 
@@ -70,7 +77,7 @@ def project(made: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> Param
 
 
 def wanted(policy: str, alias: str = "champion") -> promotion.Wanted:
-    return promotion.Wanted(policy, "shapes", alias, "sd15", Path("model"), "raw")
+    return promotion.Wanted(policy, "shapes", alias, "sd15", Path("model"))
 
 
 def register(policy: str, alias: str = "champion") -> str:
@@ -100,12 +107,9 @@ def test_the_champion_makes_our_image_in_a_fresh_process(
     assert files and {path.stat().st_mode & 0o044 for path in files} == {0o044}, "others can read them"
     logged = store.client.get_logged_model(version.source.removeprefix("models:/"))
     assert version.tags[promotion.GATE] == "passed" and str(logged.status) == "READY"
-    assert {m.key: (m.value, m.dataset_name) for m in logged.metrics}["oracle/over_base/win_rate"] == pytest.approx(
-        (0.7, "comparisons")
-    )
+    assert {m.key: (m.value, m.dataset_name) for m in logged.metrics}["win_rate"] == pytest.approx((0.7, "raw"))
     run = store.client.get_run(version.run_id)
-    (data,) = run.inputs.dataset_inputs
-    assert data.dataset.name == "comparisons" and [m.model_id for m in run.outputs.model_outputs] == [logged.model_id]
+    assert [m.model_id for m in run.outputs.model_outputs] == [logged.model_id]
     shown = gallery.read(Path("images/dpo"))
     (entry,) = shown.entries
     monkeypatch.chdir((tmp_path / "before").rename(tmp_path / "after"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from diffalign.core.errors import UserError
-from diffalign.tracking import artifacts, dag, live, location, mlflow_store, run_records, summary, sync
+from diffalign.tracking import artifacts, dag, live, location, mlflow_store, pages, registry, run_records, summary, sync
 from tests.helpers.scratch import change, make, run
 
 FIRST = {"ingest", "train@base", "train@dpo", "evaluate"}
@@ -88,31 +88,46 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     assert "4 of 4 stages" in text
     store = mlflow_store.Store()
     (parent,) = [run for run in store.search() if "diffalign.dag" in run.data.tags]
-    assert f"http://127.0.0.1:5000/#/experiments/{store.experiment}/runs/{parent.info.run_id}" in text
-    assert parent.info.status == "FINISHED"
+    link = f"http://127.0.0.1:5000/#/experiments/{store.experiment}/runs"
+    view = "?workflowType=machine_learning"
+    assert f"make ui, then {link}{view}" in text and f"{link}/{parent.info.run_id}{view}" in text
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "base, dpo")
     assert parent.data.params["policies.dpo.beta"] == "2000"
-    assert parent.data.metrics["oracle/dpo_over_base/win_rate"] == 0.8875
     assert names_in(store, parent, "report") == ["report.html"]
+    page = parent.data.tags["mlflow.note.content"]
+    assert "| dpo over base | oracle | 88.8% |" in page and "**Stages that ran:** [ingest](#/experiments/" in page
     children = store.search(mlflow__parentRunId=parent.info.run_id)
-    assert {run.info.run_name for run in children} == FIRST
+    assert {run.data.tags["diffalign.stage"] for run in children} == FIRST
     assert all(run.info.status == "FINISHED" for run in children)
     (train,) = named(store, "train@dpo")
     history = store.client.get_metric_history(train.info.run_id, "loss")
     assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(i, 1 / (i + 1)) for i in range(40)]
-    assert train.data.params["policies.dpo.lr"] == "3e-05"
-    assert names_in(store, train, "model") == ["policy.json"]
+    assert (train.info.run_name, train.data.params["beta"], train.data.params["lr"]) == ("dpo β 2000", "2000", "3e-05")
+    assert names_in(store, train, "policy") == ["policy.json"]
+    assert train.data.metrics["win_rate"] == 0.8875 and train.data.metrics["win_rate_low"] == 0.85
+    assert train.data.metrics["accuracy"] == 0.66 and "implicit_accuracy" not in train.data.metrics
+    assert (train.data.tags["policy"], train.data.tags["mlflow.source.name"]) == (
+        "dpo", "python pipeline.py stage train@dpo",
+    )  # fmt: skip
+    (data,) = train.inputs.dataset_inputs
+    assert (data.dataset.name, json.loads(data.dataset.profile)) == ("raw", {"rows": 30})
+    assert data.dataset.digest + ".dir" == dag.lock()["ingest"]["outs"][0]["md5"]
+    model = store.client.get_logged_model(train.data.tags[registry.MODEL])
+    assert (model.name, str(model.status), model.params["beta"]) == ("dpo", "READY", "2000")
+    assert {(m.key, m.value, m.dataset_name) for m in model.metrics} == {
+        ("win_rate", 0.8875, "raw"), ("win_rate_low", 0.85, "raw"), ("accuracy", 0.66, "raw"),
+    }  # fmt: skip
+    assert [m.model_id for m in train.outputs.model_outputs] == [model.model_id]
     assert train.data.tags["mlflow.note.content"].startswith("**winner_worse**, step 39: the policy denoises held-out")
     assert train.data.params["conventions.summed"] == "0.0625"
     assert train.data.params["conventions.lr_launched"] == "2.048e-05"
     (base,) = named(store, "train@base")
-    assert "mlflow.note.content" not in base.data.tags
+    assert "mlflow.note.content" not in base.data.tags and registry.MODEL not in base.data.tags
     (ingest,) = named(store, "ingest")
-    assert ingest.data.metrics["rejects/tie"] == 2
-    (evaluate,) = named(store, "evaluate")
-    assert evaluate.data.metrics["implicit_reward/dpo/ceiling"] == 0.76
+    assert not ingest.data.metrics and names_in(store, ingest, "metrics") == ["ingest.json"]
 
     before = everything(store)
-    assert sync.sync() == f"MLflow is up to date: http://127.0.0.1:5000/#/experiments/{store.experiment}/runs"
+    assert sync.sync() == f"MLflow is up to date: make ui, then {link}{view}"
     summary.SYNCED.unlink()  # the mark is for speed only
     assert "0 of 4 stages" in sync.sync()
     assert everything(store) == before
@@ -122,7 +137,7 @@ def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.M
     files = mlflow_store.Store.log_files
 
     def fail(self: mlflow_store.Store, run_id: str, paths: list[tuple[Path, str]]) -> None:
-        if any(target == "model" for _, target in paths):
+        if any(target == "policy" for _, target in paths):
             raise mlflow_store.Unreachable("away")
         files(self, run_id, paths)
 
@@ -132,7 +147,7 @@ def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.M
     monkeypatch.setattr(mlflow_store.Store, "log_files", files)
     sync.sync()
     store = mlflow_store.Store()
-    assert [run.info.run_name for run in named(store, "train@base")] == ["train@base"]
+    assert len(named(store, "train@base")) == 1
     assert len(store.search()) == 5
     (train,) = named(store, "train@dpo")
     assert len(store.client.get_metric_history(train.info.run_id, "loss")) == 40
@@ -150,7 +165,7 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.05)
         assert runs[0].info.status == "RUNNING"
-        assert runs[0].data.params["policies.dpo.steps"] == "150"
+        assert runs[0].data.params["steps"] == "150"
         parent = runs[0].data.tags["mlflow.parentRunId"]
         assert store.client.get_run(parent).info.status == "RUNNING"
         assert "train@dpo is running" in sync.sync()
@@ -159,7 +174,7 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
     history = store.client.get_metric_history(child.info.run_id, "loss")
     assert [(m.step, m.value) for m in history][:2] == [(0, 0.7), (1, 0.6)]
     assert child.info.status == store.client.get_run(parent).info.status == "FINISHED"
-    assert names_in(store, child, "model") == ["policy.json"]
+    assert names_in(store, child, "policy") == ["policy.json"] and registry.MODEL in child.data.tags
     assert "diffalign.fingerprint" not in child.data.tags  # DVC hasn't written its entry yet
 
     sync.sync()
@@ -167,25 +182,27 @@ def test_a_stage_is_live_and_becomes_the_pipelines_child(project: Path) -> None:
     assert child.data.tags["diffalign.fingerprint"] == dag.fingerprint(entry)
     assert child.data.tags["mlflow.parentRunId"] == parent
     assert "diffalign.dag" in store.client.get_run(parent).data.tags
-    assert {run.info.run_name for run in store.search(mlflow__parentRunId=parent)} == FIRST
+    assert {run.data.tags["diffalign.stage"] for run in store.search(mlflow__parentRunId=parent)} == FIRST
 
 
-def test_an_edit_gives_a_second_pipeline_run_that_keeps_models_once(project: Path) -> None:
+def test_an_edit_gives_a_second_pipeline_run_with_new_stages_only(project: Path) -> None:
+    """It links to the first one's run of an unchanged stage, and doesn't take results that are of another policy."""
     sync.sync()
     change(project, "dpo", beta=3000)
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
-    sync.sync()
+    assert "1 of 4 stages" in sync.sync()
     store = mlflow_store.Store()
     parents = [run for run in store.search() if "diffalign.dag" in run.data.tags]
     second, first = sorted(parents, key=lambda run: run.data.params["policies.dpo.beta"], reverse=True)
-    assert {run.info.run_name for run in store.search(mlflow__parentRunId=second.info.run_id)} == FIRST
-    new, old = (of(store, parent, "train@dpo") for parent in (second, first))
-    assert (new.data.params["policies.dpo.beta"], old.data.params["policies.dpo.beta"]) == ("3000", "2000")
-    assert names_in(store, new, "model") == ["policy.json"]
-    again, base = (of(store, parent, "train@base") for parent in (second, first))
-    assert again.data.tags["diffalign.same_as"] == base.info.run_id
-    assert names_in(store, base, "model") == ["policy.json"]
-    assert names_in(store, again, "model") == []
+    assert second.info.run_name == "dpo beta 3000".replace("beta", "β")
+    (new,) = store.search(mlflow__parentRunId=second.info.run_id)
+    old, base = (of(store, first, name) for name in ("train@dpo", "train@base"))
+    assert [run.info.run_name for run in (new, old)] == ["dpo β 3000", "dpo β 2000"]
+    assert "win_rate" in old.data.metrics and "win_rate" not in new.data.metrics, "evaluate hasn't run since"
+    page = second.data.tags["mlflow.note.content"]
+    assert (
+        "Not evaluated yet" in page and f"[train@base](#/experiments/{store.experiment}/runs/{base.info.run_id}" in page
+    )
     # Back to the first state, out of DVC's run cache: it's there already.
     change(project, "dpo", beta=2000)
     run(project, "-m", "dvc", "repro", "train@dpo", DIFFALIGN_TRACKING="0")
@@ -201,7 +218,7 @@ def test_a_live_run_of_other_params_isnt_taken_for_the_result(project: Path) -> 
     change(project, "dpo", beta=2000)  # and DVC restores what it was
     sync.sync()
     store = mlflow_store.Store()
-    runs = {run.data.params["policies.dpo.beta"]: run for run in named(store, "train@dpo")}
+    runs = {run.data.params["beta"]: run for run in named(store, "train@dpo")}
     assert runs["3000"].data.tags["mlflow.parentRunId"] != runs["2000"].data.tags["mlflow.parentRunId"]
     assert "diffalign.fingerprint" not in runs["3000"].data.tags
     assert runs["2000"].data.tags["diffalign.fingerprint"] == dag.fingerprint(dag.lock()["train@dpo"])
@@ -215,7 +232,7 @@ def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
     assert failed.info.status == "FAILED"
     assert {record["status"] for record in run_records.read(store.place)} == {"FAILED"}
 
-    child = store.child(store.parent("some launch"), "train@base", {}, time.time())
+    child = store.child(store.parent("some launch", {}), "train@base", {}, time.time())
     (record,) = run_records.read(store.place)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -232,7 +249,7 @@ def test_a_failed_stage_and_a_killed_one(project: Path) -> None:
     )
     sync.sync()
     assert store.client.get_run(child).info.status == "KILLED"
-    again = store.child(store.parent("some launch"), "train@base", {}, time.time())
+    again = store.child(store.parent("some launch", {}), "train@base", {}, time.time())
     (killed,) = [r for r in run_records.read(store.place) if r["stage"] == "train@base"]
     run_records.write({**killed, "run_id": again, "status": "RUNNING", "closed": False})
     sync.sync()  # dvc.lock is what it was, and yet there is news
@@ -317,9 +334,10 @@ def test_the_default_is_an_absolute_sqlite(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert location.uri() == f"sqlite:////{str(tmp_path)[1:]}/.mlflow/mlflow.db"
-    assert sync.base_link() == "http://127.0.0.1:5000"
+    assert pages.base() == "http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.com/mlflow/")
-    assert sync.base_link() == "https://example.com/mlflow"
+    assert pages.base() == "https://example.com/mlflow"
+    assert pages.told(pages.base()) == "https://example.com/mlflow", "a server elsewhere isn't asked"
 
 
 def test_a_launch_is_the_flows_or_the_dvc_above(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,13 +421,13 @@ def test_a_moved_project_writes_its_artifacts_to_its_new_place(project: Path, mo
     store = mlflow_store.Store()
     (old,) = named(store, "train@dpo")
     assert old.info.artifact_uri.startswith(f"file://{moved}/.mlflow/artifacts/")
-    assert names_in(store, old, "model") == ["policy.json"], "what was logged before is found"
+    assert names_in(store, old, "policy") == ["policy.json"], "what was logged before is found"
     assert sync.sync().startswith("MLflow is up to date")
     edit_and_repro(3000)
     assert "of 4 stages" in sync.sync()
     assert not project.exists(), "nothing is written to the old place"
     assert len(named(store, "train@dpo")) == 2
-    assert all(names_in(store, found, "model") == ["policy.json"] for found in named(store, "train@dpo"))
+    assert all(names_in(store, found, "policy") == ["policy.json"] for found in named(store, "train@dpo"))
 
 
 def test_a_copied_project_leaves_the_first_one_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,7 +470,7 @@ def test_a_deleted_experiment_gives_way_to_a_new_one(
     old = new.client.get_experiment(store.experiment)
     assert (old.name, old.lifecycle_stage) == (f"diffalign (deleted, {store.experiment})", "deleted")
     assert all(new.gone(entry.info.run_id) for entry in store.search()), "none of its runs is active"
-    assert {entry.info.run_name for entry in new.search() if "diffalign.stage" in entry.data.tags} == FIRST
+    assert {entry.data.tags.get("diffalign.stage") for entry in new.search()} - {None} == FIRST
     new.client.delete_experiment(new.experiment)
     assert "4 of 4 stages" in sync.sync(), "a second time, too"
 
