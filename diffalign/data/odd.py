@@ -44,7 +44,7 @@ def of_training(pairs: int, batch_size: int, steps: int) -> list[str]:
     if epochs > MOST_EPOCHS:
         fewer = max(MOST_EPOCHS * pairs // batch_size, 1)
         found.append(
-            f"each of {pairs:,} pairs is seen {epochs:,.0f} times, more than {MOST_EPOCHS}: it will overfit. {fewer:,} "
-            f"steps are {MOST_EPOCHS} times; or add pairs, and look at the probes"
+            f"each of {pairs:,} pairs is seen {epochs:,.0f} times, more than {MOST_EPOCHS}: few pairs are learned by "
+            f"heart (docs/training.md); {fewer:,} steps are {MOST_EPOCHS} times"
         )
     return found
