@@ -103,7 +103,7 @@ def test_the_champion_makes_our_image_in_a_fresh_process(
     assert "version 1" in register("dpo"), "the same weights aren't copied again"
     store = Store()
     (version,) = versions(store)
-    files = [path for path in Path("mlruns").rglob("*") if path.is_file()]
+    files = [path for path in Path(".mlflow/artifacts").rglob("*") if path.is_file()]
     assert files and {path.stat().st_mode & 0o044 for path in files} == {0o044}, "others can read them"
     logged = store.client.get_logged_model(version.source.removeprefix("models:/"))
     assert version.tags[promotion.GATE] == "passed" and str(logged.status) == "READY"
