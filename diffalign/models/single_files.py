@@ -16,11 +16,10 @@ from diffalign.models import family as families
 from diffalign.models.layouts import kohya, modelspec, original, single_file, tensor_file
 from diffalign.models.layouts.modelspec import About
 from diffalign.models.layouts.original import Source
+from diffalign.models.lora_files import ADAPTER
 from diffalign.models.parts import weights
 from diffalign.models.parts.configs.model import CONFIG
 
-ADAPTER = "lora_adapter_metadata"
-"""The key under which diffusers keeps PEFT's config in a file's metadata."""
 UNSUPPORTED = ("rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "lora_bias")
 """PEFT's settings with which alpha / rank * up @ down isn't a LoRA's whole change."""
 
