@@ -19,7 +19,9 @@ def line(report: Material) -> str:
 
     Times are those that stages noted in `runs/` when they ran here; nothing is said of them where nothing is noted.
     """
-    return "; ".join(part for part in (when(report), trained(report), learnt_from(report), f"commit {short()}") if part)
+    parts = (when(report), trained(report), learnt_from(report), f"commit {short()}")
+    text = "; ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:] + "."
 
 
 def when(report: Material) -> str:

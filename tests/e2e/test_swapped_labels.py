@@ -10,7 +10,7 @@ from diffalign.config.load import parse
 from stages import evaluate, generate, ingest, precompute, score, train
 from tests.helpers.project import REPO
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_swapped_labels_lose_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

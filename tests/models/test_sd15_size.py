@@ -19,7 +19,7 @@ from tests.helpers import pickapic
 from tests.helpers.project import REPO
 from tests.helpers.tiny import make_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 SIDE = 256
 """Pixels a side. The preset's 512 are four times the work, ten minutes on two cores."""

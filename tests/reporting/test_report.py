@@ -273,8 +273,8 @@ def test_when_on_what_and_from_what_it_was_made(project: Params) -> None:
     ]
     write_text(Path("runs/timings.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
     text = " ".join(Page(written(project)).text.split())
-    assert "made 2026-01-02 10:02 UTC, 2 min 0 s for all stages; dpo trained on" in text
-    assert "2,238 comparisons of raw; commit none" in text
+    assert "Made 2026-01-02 10:02 UTC, 2 min 0 s for all stages; dpo trained on" in text
+    assert "2,238 comparisons of raw; commit none." in text
     Path("runs/timings.jsonl").unlink()
     assert "for all stages" not in written(project)
 

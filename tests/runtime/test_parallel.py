@@ -249,7 +249,7 @@ def start(policy: str, **env: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
     """The real stage: what it publishes says how it ran, loads, and is the same bits with a kill in between."""
     make_params(project, POLICIES)
@@ -275,7 +275,7 @@ def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
     assert config["_class_name"] == "UNet2DConditionModel"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_stage_in_fsdp_in_bf16_publishes_the_probes_choice(project: Path) -> None:
     """Two processes that share weights in bf16 probe, make pictures, keep the best step's weights and publish those."""
     watched = {"every": 2, "pairs": 4, "draws": 3, "images": 3, "image_steps": 2, "rewards": []}
