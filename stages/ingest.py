@@ -41,10 +41,13 @@ def run(params: "Params") -> None:
     with files.lock(work):
         with Writer(OUT) as writer:
             reasons = ingest.REASONS | dict(source.reasons)
-            ledger = Ledger(writer, data.source, prompts, data.repeats, reasons, screen(params))
+            filters = screen(params)
+            ledger = Ledger(writer, data.source, prompts, data.repeats, reasons, filters, data.near_duplicates)
             ingest.ingest(source, ledger, examine)
             sources.check_splits(source, ledger.split_sizes)
         files.write_json(METRICS, ledger.metrics() | source.about() | {"simulated": source.simulated})
+    if alike := ledger.rejects["near_image_in_other_split"]:
+        sys.stderr.write(f"ingest: {alike:,} comparisons show an image that looks like a held-out one: rejected\n")
     sys.stderr.writelines(f"careful: {line}.\n" for line in ledger.odd())
 
 

@@ -60,6 +60,7 @@ class Data(Model):
     validation: Share
     test: Share
     repeats: Literal["first", "all"]
+    near_duplicates: Annotated[int, Field(ge=0, le=10)] | None
     drop_prompts_of: list[PromptSet]
     max_image_pixels: Count
     max_image_bytes: Count

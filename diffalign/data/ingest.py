@@ -8,9 +8,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from diffalign.core.progress import Progress
-from diffalign.data import images, splits
+from diffalign.data import images, near, splits
 from diffalign.data.ledger import REASONS as LEDGER_REASONS
 from diffalign.data.ledger import Ledger, Refusal
 from diffalign.data.sources.source import Candidate, Source
@@ -31,9 +32,12 @@ def ingest(source: Source, ledger: Ledger, examine: Examine) -> None:
             digests = list(pool.map(_sha256, shown))
             fresh = {digest: data for digest, data in zip(digests, shown, strict=True) if digest not in ledger.images}
             ledger.images.update(zip(fresh, pool.map(examine, fresh.values()), strict=True))
-            for digest, data in fresh.items():
-                if isinstance(ledger.images[digest], images.Header):
-                    ledger.screen.look(digest, data)
+            usable = {d: data for d, data in fresh.items() if isinstance(ledger.images[d], images.Header)}
+            for digest, data in usable.items():
+                ledger.screen.look(digest, data)
+            if ledger.image_splits.near is not None:
+                look = partial(_looks, max_pixels=ledger.screen.max_pixels)
+                ledger.image_splits.hashes.update(zip(usable, pool.map(look, usable.values()), strict=True))
             sides = iter(digests)
             for entry in entries:
                 if isinstance(entry, Candidate):
@@ -53,6 +57,10 @@ def examine(data: bytes, max_pixels: int, max_bytes: int) -> images.Header | Ref
     except images.ImageError as error:
         return Refusal(error.reason, error.detail)
     return header
+
+
+def _looks(data: bytes, max_pixels: int) -> int:
+    return near.dhash(images.decode(data, max_pixels))
 
 
 def _sha256(data: bytes) -> bytes:

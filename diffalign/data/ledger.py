@@ -49,12 +49,13 @@ class Ledger:
         repeats: Repeats,
         reasons: Mapping[str, str],
         screen: Screen | None = None,
+        near_duplicates: int | None = None,
     ) -> None:
         self.writer, self.source, self.splits, self.repeats, self.reasons = writer, source, splits, repeats, reasons
         self.screen = screen or Screen(0)
         self.flags: Counter[str] = Counter()
         self.images: dict[bytes, images.Header | Refusal | None] = {}
-        self.image_splits = ImageSplits()
+        self.image_splits = ImageSplits(near_duplicates)
         self.ids: set[str] = set()
         self.answered: dict[bytes, bytes] = {}
         self.prompts: dict[Split, set[bytes]] = {split: set() for split in SPLITS}
@@ -107,12 +108,16 @@ class Ledger:
         for comparison, file, row in self.writer.deferred():
             a, b = bytes.fromhex(comparison.image_a), bytes.fromhex(comparison.image_b)
             owner = self.image_splits.owner(comparison.split, a, b)
-            if owner == comparison.split:
-                self.writer.add(comparison)
-                self._count(comparison)
-            else:
+            alike = self.image_splits.lookalike(comparison.split, a, b)
+            if owner != comparison.split:
                 detail = f"this is {comparison.split}, one of its images is in {owner}"
                 self.reject(Reject(file, row, "image_in_other_split", detail))
+            elif alike != comparison.split:
+                detail = f"this is {comparison.split}, one of its images looks like one in {alike}"
+                self.reject(Reject(file, row, "near_image_in_other_split", detail))
+            else:
+                self.writer.add(comparison)
+                self._count(comparison)
 
     def check(self, rows: int) -> None:
         """Asserts that every raw row is accounted for; raises UserError if none became a comparison."""

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from diffalign.data.comparisons.table import SPLITS, Split
 from diffalign.data.comparisons.writer import Reject
+from diffalign.data.near import Index
 from diffalign.data.sources.source import Candidate
 
 REASONS = {
     "prompt_in_other_split": "the source has this prompt also in a split held out from this row's",
     "prompt_of_evaluation_set": "the prompt is one of an evaluation set, kept out of training by data.drop_prompts_of",
     "image_in_other_split": "one of its images is also in a split held out from this row's, under another prompt",
+    "near_image_in_other_split": "one of its images looks like one in a split held out (data.near_duplicates)",
 }
 """Reject codes of this module. Of the splits test is held out from the others, validation from train."""
 
@@ -64,13 +66,17 @@ class ImageSplits:
 
     All comparisons are noted before any is asked for: rows that come first may share an image with the last. An image
     of a validation row that a test row keeps out (`owner`) isn't held out by it. Images are identified by the SHA-256
-    of their bytes; memory holds those of held-out comparisons.
+    of their bytes; memory holds those of held-out comparisons. With `near`, images whose `hashes` differ in at most so
+    many bits look alike (`lookalike`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, near: int | None = None) -> None:
+        self.near = near
+        self.hashes: dict[bytes, int] = {}
         self.test: set[bytes] = set()
         self.pairs: list[tuple[bytes, bytes]] = []
         self.validation: set[bytes] | None = None
+        self.indices: dict[Split, Index] = {}
 
     def note(self, split: Split, a: bytes, b: bytes) -> None:
         """Takes down a comparison's two images."""
@@ -81,12 +87,33 @@ class ImageSplits:
 
     def owner(self, split: Split, a: bytes, b: bytes) -> Split:
         """Returns the split that a comparison's images belong to: its own, or the one that it must be kept out of."""
-        if self.validation is None:
-            kept = [pair for pair in self.pairs if self.test.isdisjoint(pair)]
-            self.validation = {image for pair in kept for image in pair}
-        held_out: dict[Split, set[bytes]] = {"test": self.test, "validation": self.validation}
-        owners = [name for name, images in held_out.items() if a in images or b in images]
+        owners = [name for name, images in self._held_out().items() if a in images or b in images]
         return max([split, *owners], key=SPLITS.index)
+
+    def lookalike(self, split: Split, a: bytes, b: bytes) -> Split:
+        """Returns the split held out that has an image which looks like one of a comparison's; else its own."""
+        if self.near is None:
+            return split
+        self._held_out()
+        above = [name for name in self.indices if SPLITS.index(name) > SPLITS.index(split)]
+        return max([split, *(name for name in above if self._alike(name, a, b))], key=SPLITS.index)
+
+    def _held_out(self) -> dict[Split, set[bytes]]:
+        """Returns the images of test and of validation; the first call ends the noting."""
+        if self.validation is None:
+            self._index("test", self.test)
+            kept = [pair for pair in self.pairs if self.test.isdisjoint(pair) and not self._alike("test", *pair)]
+            self.validation = {image for pair in kept for image in pair}
+            self._index("validation", self.validation)
+        return {"test": self.test, "validation": self.validation}
+
+    def _index(self, split: Split, images: set[bytes]) -> None:
+        if self.near is not None:
+            self.indices[split] = Index((self.hashes[image] for image in images), self.near)
+
+    def _alike(self, split: Split, a: bytes, b: bytes) -> bool:
+        index = self.indices.get(split)
+        return index is not None and any(index.has(self.hashes[image]) for image in (a, b))
 
 
 def normalised(prompt: str) -> bytes:

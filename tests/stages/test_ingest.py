@@ -1,5 +1,6 @@
 """ingest: every raw row has one disposition, prompts one split, images one copy; bad input one clear message."""
 
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from diffalign.config.load import parse
 from diffalign.core import files
@@ -235,7 +237,13 @@ def test_every_row_has_one_disposition():
 
 def test_all_reasons_are_known_and_tried():
     tried = {reason for reason, _ in bad_rows()} | {"duplicate", "caption_not_text", "prompt_in_other_split"}
-    tried |= {"image_in_other_split", "repeated_answer", "contradicting_answer", "prompt_of_evaluation_set"}
+    tried |= {
+        "image_in_other_split",
+        "near_image_in_other_split",
+        "repeated_answer",
+        "contradicting_answer",
+        "prompt_of_evaluation_set",
+    }
     assert tried == set(REASONS) | set(source.PickAPic.reasons)
 
 
@@ -331,6 +339,37 @@ def test_an_image_is_in_one_split_by_the_prompts_hash_too():
     metrics = run(validation=0.2, test=0.2)
     assert metrics["splits"]["test"] and metrics["rejects"] == {"image_in_other_split": 60 - metrics["comparisons"]}
     assert metrics["splits"]["train"] + metrics["splits"]["validation"] == 0  # every row shows one of three images
+
+
+def scene(seed, size=128, quality=90):
+    """A picture with detail everywhere: smooth noise."""
+    grid = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def test_an_image_that_looks_like_a_held_out_one_is_kept_out_if_asked(capsys):
+    """Scene 0 is in test, a smaller copy in validation, and others in train; the validation row's other one is free."""
+    shown = {
+        "test-0": [(scene(0), scene(1))],
+        "validation-0": [(scene(0, 96), scene(2)), (scene(3), scene(4))],
+        "train-0": [(scene(1, 128, 50), scene(5)), (scene(4, 200), scene(6)), (scene(2, 96), scene(7))],
+    }
+    rows = iter(range(99))
+    for name, pairs in shown.items():
+        write(f"{name}.parquet", [pickapic.row(next(rows), jpg_0=a, jpg_1=b) for a, b in pairs])
+    assert run()["rejects"] == {} and "looks like" not in capsys.readouterr().err
+    metrics = run(near_duplicates=4)
+    assert metrics["splits"] == {"train": 1, "validation": 1, "test": 1}
+    assert metrics["rejects"] == {"near_image_in_other_split": 3}
+    found = pq.read_table(OUT / "rejects.parquet").to_pylist()
+    assert [(r["file"], r["row"], r["detail"].rpartition(" ")[2]) for r in found] == [
+        ("train-0.parquet", 0, "test"),
+        ("train-0.parquet", 1, "validation"),
+        ("validation-0.parquet", 0, "test"),
+    ]
+    assert "ingest: 3 comparisons show an image that looks like a held-out one" in capsys.readouterr().err
 
 
 def test_one_raters_answers_to_the_same_two_images_count_once():
