@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from diffalign.config.load import load
 from diffalign.config.params import Params
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
+from diffalign.core.files import canonical_json
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.data.hub.fetch import PINNED
 from diffalign.methods import method as methods
@@ -300,6 +301,21 @@ def test_the_presets_need_no_counting(file: Path, tmp_path: Path, monkeypatch: p
     assert "For one RTX 4090, bf16. An estimate: the data sheet's 165 TFLOP/s" in said
     assert ("does not fit" in said) == (file.stem == "sdxl")  # all weights: 32 GB and activations
     assert not Path("runs").exists()
+
+
+def test_the_shipped_counts_are_todays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the demo, the quickest: where it fails, python -m tools.known_counts --write."""
+    monkeypatch.chdir(REPO)
+    values = load(REPO / "params.yaml")
+    for name in ("dpo", "sft"):
+        policy = trained_policy(values, name)
+        asked = canonical_json(counts.question(values, policy))
+        assert counts.Counts(**counts.shipped()[asked]) == plain(work.counted(values, name, policy))
+
+
+def plain(found: counts.Counts) -> counts.Counts:
+    """The same as it comes back from JSON."""
+    return counts.Counts(**json.loads(json.dumps(asdict(found))))
 
 
 def test_one_gpu_by_hand(found: dict[str, planner.Plan]) -> None:
