@@ -10,9 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from diffalign.core.errors import UserError
-from diffalign.tracking import artifacts, dag, live, location, mlflow_store, pages, registry, run_records, summary, sync
+from diffalign.tracking import (
+    artifacts,
+    dag,
+    live,
+    location,
+    mlflow_store,
+    pages,
+    pictures,
+    registry,
+    run_records,
+    summary,
+    sync,
+)
 from tests.helpers.scratch import change, make, run
 
 FIRST = {"ingest", "train@base", "train@dpo", "evaluate"}
@@ -131,6 +144,36 @@ def test_what_came_from_the_cache_is_mirrored_once(project: Path) -> None:
     summary.SYNCED.unlink()  # the mark is for speed only
     assert "0 of 4 stages" in sync.sync()
     assert everything(store) == before
+
+
+def test_the_reports_end_tells_all_and_another_report_replaces_it(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dag, "out_of_date", lambda stage: [])  # here the report is one of evaluate's outs
+    with sync.stage_run("report", params()):
+        Path("reports/report.html").write_text("first")
+    assert "4 of 4 stages" in capsys.readouterr().err
+    assert sync.sync().startswith("MLflow is up to date")
+    with sync.stage_run("report", params()):
+        Path("reports/report.html").write_text("second")
+    store = mlflow_store.Store()
+    (parent,) = [run for run in store.search() if "diffalign.dag" in run.data.tags]
+    kept = store.client.download_artifacts(parent.info.run_id, "report/report.html")
+    assert Path(kept).read_text() == "second" and len(store.search()) == 5
+
+
+def test_probes_pictures_are_logged_by_step_and_once(project: Path) -> None:
+    for step in (50, 100):
+        path = Path(f"models/policies/dpo/probe/step-{step:06d}.png")
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 8), (step, 0, 0)).save(path)
+    sync.sync()
+    store = mlflow_store.Store()
+    (train,) = named(store, "train@dpo")
+    assert pictures.steps(store, train.info.run_id) == {50, 100}
+    before = names_in(store, train, "images")
+    pictures.log_probes(store, train.info.run_id, path.parent)
+    assert names_in(store, train, "images") == before and len(before) == 4, "each has a small one beside it"
 
 
 def test_an_interrupted_mirror_is_completed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

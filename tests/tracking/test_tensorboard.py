@@ -51,7 +51,7 @@ def test_curves_pictures_and_what_grows() -> None:
     tensorboard.run(6006, serve=False)
     assert sorted(path.name for path in tensorboard.FOLDER.iterdir()) == ["dpo", "rewards", "sft (running)"]
     dpo = loaded("dpo")
-    assert [(point.step, point.value) for point in dpo.Scalars("loss")] == pytest.approx([(5, 0.7), (10, 0.5)])
+    assert {point.step: point.value for point in dpo.Scalars("loss")} == pytest.approx({5: 0.7, 10: 0.5})
     assert [point.value for point in dpo.Scalars("grad_norm")] == [2.0]
     (picture,) = dpo.Images("probe")
     assert (picture.step, picture.width, picture.height) == (10, 16, 8)
