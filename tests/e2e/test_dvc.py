@@ -1,5 +1,7 @@
-"""The DAG under DVC in a clone of its own: what runs again and what doesn't, kills, and a remote."""
+"""The DAG under DVC in a clone of its own: what runs again and what doesn't, its own commands, kills, and a remote."""
 
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -25,8 +27,18 @@ STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for poli
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which everything has run once."""
     folder = clone(tmp_path_factory.mktemp("dvc") / "clone")
-    assert ran(run("dvc", "repro", cwd=folder)) == STAGES
+    output = run("dvc", "repro", cwd=folder)
+    assert ran(output) == STAGES
+    assert not [line for line in output.splitlines() if "is empty" in line or "|" in line]  # no warning, no bar
+    commit(folder)
     return folder
+
+
+def commit(folder: Path) -> None:
+    """Commits dvc.lock and what else git sees: what DVC compares with."""
+    run("git", "add", "-A", cwd=folder)
+    name = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    run("git", *name, "commit", "-q", "--allow-empty", "-m", "run", cwd=folder)
 
 
 def test_again_nothing_runs(project: Path) -> None:
@@ -70,7 +82,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
-    assert ran(run("dvc", "repro", cwd=project)) == {"evaluate", "audit", "gate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"check", "evaluate", "audit", "gate", "report"}
     params.write_text(before)
     run("dvc", "repro", cwd=project)
 
@@ -90,9 +102,25 @@ def test_promotion_goes_through_the_gate_of_what_is_there(project: Path) -> None
     verdicts.write_bytes(before)
 
 
-def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> None:
-    edit(project / "params.yaml", "beta: 2000", "beta: 1000")
-    assert ran(run("dvc", "repro", cwd=project)) == {
+def test_a_misspelt_key_costs_no_outs(project: Path) -> None:
+    """DVC deletes a stage's outs before it runs it; the check's constant out is all that was deleted."""
+    before, params = digest(project), (project / "params.yaml").read_text()
+    edit(project / "params.yaml", "beta: 2000", "bta: 2000")
+    output = run("dvc", "repro", cwd=project, ok=False)
+    assert "policies.dpo.bta: unknown key" in output and ran(output) == {"check"}
+    assert digest(project) == before
+    (project / "params.yaml").write_text(params + "# A comment.\n")
+    assert ran(run("dvc", "repro", cwd=project)) == {"check"}
+    (project / "params.yaml").write_text(params)
+    assert ran(run("dvc", "repro", cwd=project)) == set()
+
+
+def test_another_beta_as_an_experiment(project: Path) -> None:
+    """What follows that policy runs; metrics, plots and experiments are compared with the last commit."""
+    commit(project)
+    output = run("dvc", "exp", "run", "-n", "other", "-S", "policies.dpo.beta=1000", cwd=project)
+    assert ran(output) == {
+        "check",
         "train@dpo",
         "generate@dpo",
         "score@oracle",
@@ -102,6 +130,17 @@ def test_an_edit_of_beta_runs_that_policy_and_what_follows(project: Path) -> Non
         "gate",
         "report",
     }
+    (metrics,) = json.loads(run("dvc", "metrics", "show", "--json", cwd=project))[""]["data"].values()
+    assert set(metrics["data"]) == {"dpo", "sft"}
+    assert {"implicit_accuracy", "alarms", "gate_passed"} <= set(metrics["data"]["dpo"])
+    run("dvc", "metrics", "diff", cwd=project)
+    run("dvc", "plots", "diff", cwd=project)
+    page = (project / "runs/plots/index.html").read_text()
+    assert "Training loss" in page and '"rev": "HEAD"' in page and "<script src" not in page
+    header, *rows = csv.reader(run("dvc", "exp", "show", "--csv", "--only-changed", cwd=project).splitlines())
+    assert "policies.dpo.beta" in header and len(header) < 20
+    assert {row[header.index("policies.dpo.beta")] for row in rows} == {"1000", "2000"}
+    commit(project)
 
 
 def test_a_kill_in_mid_training_and_new_words_change_nothing(project: Path) -> None:
@@ -161,8 +200,7 @@ def test_push_pull_repro_runs_nothing_in_another_clone(project: Path, bucket: st
     run("dvc", "remote", "modify", "store", "endpointurl", bucket, cwd=project)
     run("dvc", "push", cwd=project)
     run("git", "add", "-A", "-f", "dvc.lock", ".dvc/config", cwd=project)
-    run("git", "add", "-A", cwd=project)
-    run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "run", cwd=project)
+    commit(project)
     other = tmp_path / "other"
     run("git", "clone", "-q", str(project), str(other), cwd=tmp_path)
     run("dvc", "pull", cwd=other)
