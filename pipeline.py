@@ -363,6 +363,41 @@ def score(
     typer.echo(score.run(params, path, reward or (), prompts, out))
 
 
+@app.command("import")
+def import_data(
+    source: Annotated[
+        str, typer.Argument(help="Two folders in one, a table, a data set on disk, or the hub's OWNER/NAME.")
+    ],
+    to: Annotated[Path, typer.Option(help="A new folder, such as data/raw/NAME.")],
+    as_: Annotated[
+        str | None, typer.Option("--source", help="hpdv2, rapidata, ...: docs/data.md; else found out.")
+    ] = None,
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, such as prompt=caption; repeatable.")] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="WORD=a, b or tie, where answers are unclear.")] = None,
+    winners: Annotated[str | None, typer.Option(help="Name of the folder that won.")] = None,
+    losers: Annotated[str | None, typer.Option(help="Name of the folder that lost.")] = None,
+    captions: Annotated[str | None, typer.Option(help="CSV or TSV in SOURCE of files and captions.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, another one of the source's.")] = None,
+    revision: Annotated[str, typer.Option(help="Of a data set on the hub.")] = "main",
+    files: Annotated[int | None, typer.Option(min=1, help="At most so many of the hub's files.")] = None,
+    title: Annotated[str | None, typer.Option(help="The report's; else the folder's name.")] = None,
+    preset: Annotated[str | None, typer.Option(help="First replace params.yaml by presets/NAME.yaml.")] = None,
+    keep_params: Annotated[bool, typer.Option("--keep-params", help="Leave params.yaml as it is.")] = False,
+) -> None:
+    """Make comparisons of your own ready for ingest. Shows how they were understood; names them in params.yaml."""
+    from diffalign.config import presets
+    from diffalign.config.load import load
+
+    if preset:
+        typer.echo(presets.use(preset))
+    params = load()
+    from diffalign.commands import import_data
+    from diffalign.commands.import_source import Asked
+
+    asked = Asked(as_, column or (), answer or (), winners, losers, captions, setting or (), revision, files)
+    typer.echo(import_data.run(params, source, to, asked, title, keep_params))
+
+
 @app.command()
 def relabel(
     reward: Annotated[str, typer.Option(help="The reward that answers.")],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffalign.config.filters import Filter, Words
 from diffalign.core import files
-from diffalign.data import ingest, splits
+from diffalign.data import closing, ingest, splits
 from diffalign.data.comparisons.writer import Writer
 from diffalign.data.filters import words
 from diffalign.data.filters.screen import ImageFilter, Screen
@@ -44,11 +44,14 @@ def run(params: "Params") -> None:
             filters = screen(params)
             ledger = Ledger(writer, data.source, prompts, data.repeats, reasons, filters, data.near_duplicates)
             ingest.ingest(source, ledger, examine)
+            closing.check_rejects(ledger, data.max_rejects, sources.intended(source))
             sources.check_splits(source, ledger.split_sizes)
         files.write_json(METRICS, ledger.metrics() | source.about() | {"simulated": source.simulated})
     if alike := ledger.rejects["near_image_in_other_split"]:
         sys.stderr.write(f"ingest: {alike:,} comparisons show an image that looks like a held-out one: rejected\n")
     sys.stderr.writelines(f"careful: {line}.\n" for line in ledger.odd())
+    training = params.training
+    sys.stderr.write(f"ingest: {closing.sentence(ledger, training.steps, training.batch_size)}\n")
 
 
 def screen(params: "Params") -> Screen:

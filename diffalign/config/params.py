@@ -46,8 +46,10 @@ class Data(Model):
 
     source: Literal[
         "arena",
+        "folders",
         "hpdv2",
         "hpdv3",
+        "huggingface",
         "imagereward",
         "open_image_preferences",
         "pickapic",
@@ -55,12 +57,14 @@ class Data(Model):
         "pickapic_webdataset",
         "rapidata",
         "several",
+        "table",
     ]
     path: str
     validation: Share
     test: Share
     repeats: Literal["first", "all"]
     near_duplicates: Annotated[int, Field(ge=0, le=10)] | None
+    max_rejects: Share
     drop_prompts_of: list[PromptSet]
     max_image_pixels: Count
     max_image_bytes: Count

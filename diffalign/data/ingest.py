@@ -22,9 +22,12 @@ REASONS = images.REASONS | splits.REASONS | LEDGER_REASONS
 Examine = Callable[[bytes], images.Header | Refusal]
 
 
-def ingest(source: Source, ledger: Ledger, examine: Examine) -> None:
-    """Enters every record of the source into the ledger, in order; images are hashed and decoded in threads."""
-    progress = Progress("ingest", source.rows)
+def ingest(source: Source, ledger: Ledger, examine: Examine, what: str = "ingest") -> None:
+    """Enters every record of the source into the ledger, in order; images are hashed and decoded in threads.
+
+    `what` is the name of the progress.
+    """
+    progress = Progress(what, source.rows)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for records in source.records():
             entries = [ledger.splits.screen(record) for record in records]

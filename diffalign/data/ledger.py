@@ -38,7 +38,8 @@ class Ledger:
     A comparison is written when `settle` is called, after the last row: only then is it known which images are held
     out. An image is written when the first row with it is entered; where that row is kept out by the other image, this
     one stays in the files, unused. `images` has what was found of every image examined, by SHA-256: its header until it
-    is written (then None: written), or why it can't be used.
+    is written (then None: written), or why it can't be used. `examples` are the first reject of each reason, `trained`
+    the number of comparisons in the train split that aren't ties.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Ledger:
         self.raters: set[str] = set()
         self.unnamed = 0
         self.rejects: Counter[str] = Counter()
+        self.examples: dict[str, Reject] = {}
         self.answers: Counter[str] = Counter()
+        self.trained = 0
         self.split_sizes: Counter[str] = Counter()
         self.stored = self.stored_bytes = 0
 
@@ -70,6 +73,7 @@ class Ledger:
         """Counts and writes a reject."""
         assert reject.reason in self.reasons, reject
         self.rejects[reject.reason] += 1
+        self.examples.setdefault(reject.reason, reject)
         self.writer.reject(reject)
 
     def enter(self, candidate: Candidate, a: bytes, b: bytes) -> None:
@@ -199,6 +203,7 @@ class Ledger:
     def _count(self, comparison: Comparison) -> None:
         self.answers[comparison.answer] += 1
         self.split_sizes[comparison.split] += 1
+        self.trained += comparison.split == "train" and comparison.answer in ("a", "b")
         self.flags.update(comparison.flags)
         self.prompts[comparison.split].add(hashlib.sha256(comparison.prompt.encode()).digest())
         if comparison.rater_id is None:

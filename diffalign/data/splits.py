@@ -1,8 +1,9 @@
 """Keeps splits apart: a prompt is in one split only, and an image too."""
 
 import hashlib
+import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from diffalign.data.comparisons.table import SPLITS, Split
 from diffalign.data.comparisons.writer import Reject
@@ -45,7 +46,7 @@ class PromptSplits:
         key = normalised(prompt)
         if key in self.owners:
             return SPLITS[self.owners[key]]
-        share = int.from_bytes(key[:8], "big") / 2**64
+        share = place(key)
         return "test" if share < self.test else "validation" if share < self.test + self.validation else "train"
 
     def screen(self, record: Candidate | Reject) -> Candidate | Reject:
@@ -114,6 +115,31 @@ class ImageSplits:
     def _alike(self, split: Split, a: bytes, b: bytes) -> bool:
         index = self.indices.get(split)
         return index is not None and any(index.has(self.hashes[image]) for image in (a, b))
+
+
+def place(key: bytes) -> float:
+    """Returns a prompt's place in [0, 1) by its hash: test has those below its share, validation the next ones."""
+    return int.from_bytes(key[:8], "big") / 2**64
+
+
+def shares_for(prompts: Collection[str], least: int, validation: float, test: float) -> tuple[float, float]:
+    """Returns the shares of validation and test, not below those given, by which each has at least so many prompts.
+
+    They are rounded up to four digits. Raises ValueError for fewer prompts than leave as many for training, too.
+    """
+    places = sorted(place(normalised(prompt)) for prompt in prompts)
+    if len(places) < 3 * least:
+        raise ValueError(f"expected at least {3 * least} prompts, got {len(places)}")
+    test = max(test, upwards(places[least - 1]))
+    rest = [found for found in places if found >= test]
+    if len(rest) < 2 * least:
+        raise ValueError(f"a share of {test} for test leaves {len(rest)} prompts")
+    return max(validation, upwards(rest[least - 1] - test)), test
+
+
+def upwards(share: float) -> float:
+    """Returns a share that is larger, with four digits."""
+    return (math.floor(share * 1e4) + 1) / 1e4
 
 
 def normalised(prompt: str) -> bytes:

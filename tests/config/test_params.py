@@ -136,7 +136,7 @@ def test_all_errors_are_reported_at_once(raw: dict[str, Any]) -> None:
         ("evaluate.confidence", 1.0, "evaluate.confidence: "),
         ("precompute.flips", "no", "precompute.flips: expected a valid boolean, got 'no'"),
         ("precompute.resolution", 100, "precompute.resolution: expected a multiple of 8, got 100"),
-        ("data.source", "folder", "data.source: expected 'arena', 'hpdv2', "),
+        ("data.source", "folder", "data.source: expected 'arena', 'folders', "),
         ("data", None, "data: "),
         ("policies", {}, "evaluate.baseline: expected one of the policies"),
     ],

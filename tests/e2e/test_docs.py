@@ -15,7 +15,7 @@ from tools import tree
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
 TEXTS = {path: path.read_text() for path in PAGES}
-NOT_RUN = {"gated", "installs", "launcher", "needs-network", "hours", "slow", "remote", "serves", "gpu"}
+NOT_RUN = {"gated", "installs", "launcher", "needs-network", "hours", "slow", "remote", "serves", "gpu", "yours"}
 """Words behind `sh` that say why a test doesn't run a block; it checks the names and options of its commands."""
 BLOCK = re.compile(r"^```sh ?([\w-]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -41,7 +41,7 @@ def project(tmp_path, monkeypatch):
 
 def run(**data):
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["data"] |= {"path": "raw", "validation": 0.0, "test": 0.0, **data}
+    raw["data"] |= {"path": "raw", "validation": 0.0, "test": 0.0, "max_rejects": 1.0, **data}
     ingest.run(parse(raw))
     return json.loads(Path("metrics/ingest.json").read_text())
 

@@ -41,11 +41,11 @@ class Writer:
     """Fills a folder, emptied before, in a `with` block; each file gets its final name when it is whole.
 
     comparisons.parquet comes last; when anything is raised inside, the folder is removed. In memory are a row group of
-    images (32 MB) and of rows. Raises UserError on a full disk.
+    images (32 MB) and of rows. Raises UserError on a full disk. Without `keep_images` none is written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, keep_images: bool = True) -> None:
+        self.folder, self.keep_images = folder, keep_images
         self.image_files = 0
         self.images: _Table | None = None
         self.comparisons: _Table
@@ -83,6 +83,8 @@ class Writer:
 
     def add_image(self, sha256: str, data: bytes, width: int, height: int, format_: str) -> None:
         """Writes an image; the caller ensures that each comes once."""
+        if not self.keep_images:
+            return
         if self.images is not None and self.images.bytes + len(data) > FILE_BYTES:
             self.images.finish()
             self.images = None

@@ -46,6 +46,7 @@ class Arena:
     """Streams the votes of a folder; a repeat of a pair is one rater's second answer, which `data.repeats` settles."""
 
     reasons: Mapping[str, str] = source.REASONS | REASONS
+    intended = tuple(REASONS)
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path, self.settings = path, settings

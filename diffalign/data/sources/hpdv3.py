@@ -42,6 +42,7 @@ class Reader:
     suffix, deep = ".json", False
     expected = "HPDv3's train.json and test.json (prompt, path1, path2, confidence, choice_dist, model1, model2)"
     reasons: Mapping[str, str] = REASONS
+    intended = tuple(REASONS)
 
     def __init__(self, path: Path, min_confidence: float) -> None:
         self.images = ImageFiles(path.parent if path.is_file() else path)

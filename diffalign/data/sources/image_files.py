@@ -64,9 +64,9 @@ class ImageFiles:
         return b""
 
     def _check(self, path: Path) -> None:
-        # A link may lead elsewhere within what is linked as the data's folder, never to another file of this machine.
-        if path.is_symlink() and not path.resolve().is_relative_to(self.inside):
-            raise Bad("bad_path", f"{path.name} is a link to a file outside {self.root}")
+        # The data's folder may be a link itself; no link in it, of a file or a folder, may lead out of it.
+        if not path.resolve().is_relative_to(self.inside):
+            raise Bad("bad_path", f"{path.name} is, by a link, outside {self.root}")
 
     def _member(self, archive: Path, name: str) -> bytes | None:
         if archive not in self.zips:

@@ -19,15 +19,18 @@ from diffalign.data.sources import source
 from diffalign.data.sources.source import Candidate
 
 CODE: dict[str, str] = {
-    "arena": "4dba4aebee75",
+    "arena": "8c4be854fc48",
+    "folders": "e3e067625ae4",
     "hpdv2": "a0bac6ac3746",
-    "hpdv3": "70e51173445e",
+    "hpdv3": "9e829d6cc16d",
+    "huggingface": "765d195bac55",
     "imagereward": "fca46fab8bb7",
     "open_image_preferences": "ca68e6f63675",
     "pickapic": "3bc9dd345daf",
     "pickapic_urls": "dc79d8380fc7",
     "pickapic_webdataset": "b6c58cca8951",
     "rapidata": "b0fea4e1d69d",
+    "table": "c3dfa3299e3f",
 }
 """Hashes of the sources' code, which `python -m tools.closure --write` writes: DVC sees this file for this source, so
 it ingests again after an edit of theirs."""
@@ -61,6 +64,7 @@ class Several:
         self.rows = sum(one.rows for one in self.sources.values())
         self.simulated = any(one.simulated for one in self.sources.values())
         self.reasons: Mapping[str, str] = {k: v for one in self.sources.values() for k, v in one.reasons.items()}
+        self.intended = {code for one in self.sources.values() for code in source.intended(one)}
 
     def claims(self) -> Iterator[tuple[str, Split]]:
         """Yields the prompts of each source whose split it says."""

@@ -5,7 +5,7 @@ returns a `Source`. Its settings, `data.settings` in params, are a mapping that 
 (`check_settings`); the codes of the rejects that it makes stand in its `reasons`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +99,12 @@ def check_splits(source: Source, sizes: Mapping[str, int]) -> None:
     """Lets a source judge how many comparisons are in each split, where it offers `check_splits(sizes)`."""
     if hasattr(source, "check_splits"):
         source.check_splits(sizes)
+
+
+def intended(source: Source) -> Collection[str]:
+    """Returns the codes of a source's rejects that are no loss, such as rows that its settings keep out."""
+    found: Collection[str] = getattr(source, "intended", ())
+    return found
 
 
 def check_settings(kind: type[S], settings: Mapping[str, Any]) -> S:

@@ -1,6 +1,6 @@
 """Streams sources whose files are read row by row: finds the files, counts their entries, makes batches."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class Streamed:
     def __init__(self, path: Path, splits: Mapping[str, Said], reader: Reader) -> None:
         self.path, self.reader = path, reader
         self.reasons: Mapping[str, str] = {**REASONS, **reader.reasons}
+        self.intended: Collection[str] = getattr(reader, "intended", ())
         self.files, self.left_out = files.find(path, reader.suffix, splits, deep=reader.deep)
         self.counts = _counted(path, self.files, reader)
         self.rows = sum(self.counts)
@@ -73,21 +74,7 @@ class Streamed:
 
     def records(self) -> Iterator[list[Candidate | Reject]]:
         """Yields all entries in batches of at most 128 or about 64 MB of images."""
-        found: list[Candidate | Reject] = []
-        size = 0
-        for file, expected in zip(self.files, self.counts, strict=True):
-            count = 0
-            for entry in self._named(file, self.reader.entries(file)):
-                found.append(entry)
-                count += 1
-                size += len(entry.bytes_a) + len(entry.bytes_b) if isinstance(entry, Candidate) else 0
-                if len(found) >= BATCH_ROWS or size >= BATCH_BYTES:
-                    yield found
-                    found, size = [], 0
-            if count != expected:
-                raise UserError(f"{file.path} changed while it was read: expected {expected} entries, found {count}.")
-        if found:
-            yield found
+        return batches(self._entries())
 
     def about(self) -> dict[str, Any]:
         """Returns the number of files, the split of each and how it is known, and what in the folder wasn't read."""
@@ -97,6 +84,15 @@ class Streamed:
         ]
         return {"files": len(self.files), "file_splits": known, "left_out": self.left_out}
 
+    def _entries(self) -> Iterator[Candidate | Reject]:
+        for file, expected in zip(self.files, self.counts, strict=True):
+            count = 0
+            for entry in self._named(file, self.reader.entries(file)):
+                yield entry
+                count += 1
+            if count != expected:
+                raise UserError(f"{file.path} changed while it was read: expected {expected} entries, found {count}.")
+
     def _named(self, file: File, found: Iterator[Any]) -> Iterator[Any]:
         """Yields what a reader yields; its errors get the file's name."""
         try:
@@ -105,6 +101,20 @@ class Streamed:
             if str(file.path) in str(error):
                 raise
             raise UserError(f"{file.path}: {error}\nFetch it again, or take it out of the folder.") from error
+
+
+def batches(entries: Iterable[Candidate | Reject]) -> Iterator[list[Candidate | Reject]]:
+    """Yields entries in batches of at most 128 or about 64 MB of images."""
+    found: list[Candidate | Reject] = []
+    size = 0
+    for entry in entries:
+        found.append(entry)
+        size += len(entry.bytes_a) + len(entry.bytes_b) if isinstance(entry, Candidate) else 0
+        if len(found) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield found
+            found, size = [], 0
+    if found:
+        yield found
 
 
 def made(make: Callable[..., Candidate], file: File, row: int, *what: Any) -> Candidate | Reject:
