@@ -43,7 +43,7 @@ def write(*rows, name="arena"):
 
 def run(shares=0.0, **settings):
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["data"] |= {"source": "arena", "path": str(FOLDER), "validation": shares, "test": shares}
+    raw["data"] |= {"source": "arena", "path": str(FOLDER), "validation": shares, "test": shares, "max_rejects": 1.0}
     raw["data"]["settings"] = SETTINGS | settings
     ingest.run(parse(raw))
     return json.loads(Path("metrics/ingest.json").read_text())
