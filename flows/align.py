@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, get_client, get_run_logger, tags
@@ -60,75 +60,88 @@ def ending(state: State) -> PipelineFailed | None:
     return error if isinstance(error, PipelineFailed) else state.result()
 
 
-class Plan(NamedTuple):
-    """Holds what is done with each stage of the graph."""
+class Walk:
+    """Decides stage by stage, in the graph's order, what is done: as DVC would, without starting it for each."""
 
-    needs: dict[str, list[str]]
-    """The graph: what each stage needs, in an order in which they can run."""
-    due: list[str]
-    """Those that differ from dvc.lock, and all that need them."""
-    left: list[str]
-    """Those that would be due and are other policies', and all that need them."""
+    def __init__(self, needs: dict[str, list[str]], changed: set[str], others: set[str]) -> None:
+        """Takes the graph, the stages that differ from dvc.lock, and those of policies that weren't asked for."""
+        self.needs, self.changed, self.others = needs, changed, others
+        self.due: list[str] = []
+        self.left: list[str] = []
+        """Those that would be due and are other policies', and all that need them."""
+        self.unchanged: list[str] = []
+        self.moved: set[str] = set()
+        """Those that made other outs than before, and those that failed: what needs them is due."""
 
-    @property
-    def unchanged(self) -> list[str]:
-        """The rest: there's nothing to do for them."""
-        return [name for name in self.needs if name not in {*self.due, *self.left}]
+    def is_due(self, name: str) -> bool:
+        """Tells whether DVC is to be asked for the next stage, and notes what is done with it."""
+        before = set(self.needs[name])
+        due = name in self.changed or bool(before & self.moved)
+        if before & {*self.left} or (due and name in self.others):
+            self.left.append(name)
+            return False
+        (self.due if due else self.unchanged).append(name)
+        return due
 
 
-def plan(policies: list[str] | None) -> Plan:
-    """Asks DVC for the graph and for what changed, at the same time: each takes a second or so to start."""
-    with ThreadPoolExecutor(2) as pool:
-        changed, needs = pool.submit(dag.changed), dag.graph()
-        return planned(needs, changed.result(), dag.of_policies(needs), policies)
-
-
-def planned(needs: dict[str, list[str]], changed: set[str], owners: dict[str, str], policies: list[str] | None) -> Plan:
-    """Plans the stages of a graph of which some changed; `owners` maps those that are one policy's to the policy.
+def plan(policies: list[str] | None) -> Walk:
+    """Asks DVC for the graph and for what changed, at the same time: each takes a second or so to start.
 
     Raises UserError for a policy that has no stages.
     """
+    with ThreadPoolExecutor(2) as pool:
+        changed, needs = pool.submit(dag.changed), dag.graph()
+        owners = dag.of_policies(needs)
+        return Walk(needs, changed.result(), others(owners, policies))
+
+
+def others(owners: dict[str, str], policies: list[str] | None) -> set[str]:
+    """Returns the stages of policies that weren't asked for; `owners` maps stages of one policy to it."""
     if unknown := set(policies or ()).difference(owners.values()):
         known = ", ".join(dict.fromkeys(owners.values()))
         raise UserError(f"policies: expected some of {known}, got {', '.join(sorted(unknown))}.")
-    due: list[str] = []
-    left: list[str] = []
-    for name, before in needs.items():
-        if name not in changed and not {*before} & {*due, *left}:
-            continue
-        others = policies and name in owners and owners[name] not in policies
-        (left if others or {*before} & {*left} else due).append(name)
-    return Plan(needs, due, left)
+    return {name for name, owner in owners.items() if policies and owner not in policies}
 
 
-def run_stages(plan: Plan, retries: int, timeout_hours: float) -> State | None:
+def run_stages(walk: Walk, retries: int, timeout_hours: float) -> State | None:
     """Runs the stages that are due, then shows what came of it; returns a failed state where one failed."""
     log = get_run_logger()
-    if plan.unchanged:
-        log.info("unchanged, %s of %s stages: %s", len(plan.unchanged), len(plan.needs), ", ".join(plan.unchanged))
     states: dict[str, State] = {}
-    for name in plan.due:
-        needs = [states[need] for need in plan.needs[name] if need in states]
-        states[name] = start(name, needs, retries, timeout_hours)
+    made = outs()
+    for name, before in walk.needs.items():
+        if not walk.is_due(name):
+            continue
+        states[name] = start(name, [states[need] for need in before if need in states], retries, timeout_hours)
+        now = outs()
+        if not states[name].is_completed() or now.get(name) != made.get(name):
+            walk.moved.add(name)
+        made = now
+    if walk.unchanged:
+        log.info("unchanged, %s of %s stages: %s", len(walk.unchanged), len(walk.needs), ", ".join(walk.unchanged))
     if states:
         mirror()
-    artifacts.show_stages([row(name, plan, states) for name in plan.needs])
+    artifacts.show_stages([row(name, walk, states) for name in walk.needs])
     errors = [state.result(raise_on_failure=False) for state in states.values() if state.is_failed()]
     if errors:
         return failed(PipelineFailed(errors, [name for name, state in states.items() if not state.is_final()]))
-    if plan.left:
-        said = f"Left as they are, other policies' stages and what needs them: {', '.join(plan.left)}."
+    if walk.left:
+        said = f"Left as they are, other policies' stages and what needs them: {', '.join(walk.left)}."
         return Completed(name=PARTIAL, message=said)
     artifacts.show_results(pictures=bool(states))
     return None
 
 
-def row(name: str, plan: Plan, states: dict[str, State]) -> dict[str, str]:
+def outs() -> dict[str, dict[str, str]]:
+    """Returns the checksums of each stage's outs, as dvc.lock has them now."""
+    return {name: dag.checksums(entry.get("outs", [])) for name, entry in dag.lock().items()}
+
+
+def row(name: str, walk: Walk, states: dict[str, State]) -> dict[str, str]:
     """Returns a row of the table of stages: what was done with it, and the seconds that it took when it last ran."""
     state = states.get(name)
     took = timings.newest().get(name)
     if state is None:
-        done = "left as it is" if name in plan.left else "unchanged"
+        done = "left as it is" if name in walk.left else "unchanged"
     elif state.name == CACHED:
         done = str(state.message).partition(":")[0]
     else:

@@ -23,7 +23,11 @@ RETRY_DELAY = 10.0
 CACHED = "Cached"
 """Name of the state of a stage for which nothing was computed."""
 SKIPPED = re.compile(r"Stage '.*' didn't change, skipping|Data and pipelines are up to date\.")
-CLOSING = re.compile(r"Updating lock file .*|Use `dvc push` to send your updates to remote storage\.")
+CLOSING = re.compile(
+    r"Updating lock file .*|Use `dvc push` to send your updates to remote storage\.|"
+    r"To track the changes with git, run:|To enable auto staging, run:|\s+(git add|dvc config core\.autostage) .*"
+)
+"""DVC's closing words, which are about what its user may do next."""
 
 
 class StageFailed(Exception):

@@ -31,7 +31,8 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 def test_compose_files_fit_composes_schema() -> None:
-    files = [str(DOCKER / name) for name in ("compose.yaml", "compose.cuda.yaml")]
+    files = [str(path) for path in sorted(DOCKER.glob("compose*.yaml"))]
+    assert len(files) == 3
     command = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -45,6 +46,37 @@ def test_the_image_isnt_root_and_takes_the_pinned_versions() -> None:
     installs = re.findall(r"uv pip install .*", text)
     assert len(installs) == 1
     assert all("-c constraints.txt" in install for install in installs)
+
+
+@pytest.mark.parametrize(("device", "user"), [("cpu", "1000"), ("cuda", "1000"), ("cpu", "0")])
+def test_the_images_shell_lines_run(tmp_path: Path, device: str, user: str) -> None:
+    """With commands that only note what they were told: bash sets UID itself, and a host's files may be root's."""
+    for name in ("apt-get", "rm", "useradd", "mkdir", "chown", "pip", "uv"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $UV_TORCH_BACKEND $*"\n')
+        (tmp_path / name).chmod(0o755)
+    text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text(), flags=re.MULTILINE)
+    said = ""
+    for lines in re.findall(r"^RUN ((?:.*\\\n)*.*)$", text, re.MULTILINE):
+        shell = ["/bin/bash", "-o", "pipefail", "-euc", lines]
+        environment = {"PATH": str(tmp_path), "DEVICE": device, "USER_ID": user}
+        done = subprocess.run(shell, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout
+    assert ("gcc libc6-dev" in said) == (device == "cuda")
+    assert (f"useradd  --uid {user} " in said) == (user != "0")
+    assert f"chown  {user} /work /state" in said
+    assert ("uv cpu pip install" in said) == (device == "cpu")
+
+
+def test_the_store_has_the_shells_keys_only_and_the_worker_has_them() -> None:
+    services = yaml.safe_load((DOCKER / "compose.s3.yaml").read_text())["services"]
+    store, worker = services["s3"]["environment"], services["worker"]["environment"]
+    for name, ours in (("ROOT_ACCESS_KEY", "AWS_ACCESS_KEY_ID"), ("ROOT_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")):
+        assert store[name].startswith(f"${{{ours}:?")  # nothing starts without
+        assert worker[ours] == f"${{{ours}}}"
+    assert worker["AWS_ENDPOINT_URL"] == f"http://s3{store['VGW_PORT']}"
+    assert services["s3"]["ports"][0].startswith("127.0.0.1:")
+    assert services["s3"]["cap_drop"] == ["ALL"]
 
 
 def test_what_the_image_copies_isnt_ignored(repo: Path) -> None:

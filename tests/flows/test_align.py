@@ -229,19 +229,34 @@ def test_the_code_of_a_failed_pipeline() -> None:
     assert user.details == "stage a ended with exit code 2. Its last lines:\n  x"
 
 
+GRAPH = {name: sorted(before) for name, before in NEEDS.items()}
+OWNERS = {"train@base": "base", "train@dpo": "dpo"}
+
+
+def walked(changed: set[str], policies: list[str] | None = None, same: str = "") -> align.Walk:
+    """What is done with each stage where all that run make other outs, but for `same`."""
+    walk = align.Walk(GRAPH, changed, align.others(OWNERS, policies))
+    for name in GRAPH:
+        if walk.is_due(name) and name != same:
+            walk.moved.add(name)
+    return walk
+
+
+def test_what_runs() -> None:
+    assert walked(set()).unchanged == list(GRAPH)
+    assert walked({"train@dpo"}).due == ["train@dpo", "evaluate"]
+    assert walked({"ingest"}).due == list(GRAPH)
+    # Where the same comes out as before, what needs it isn't even asked for.
+    assert walked({"ingest"}, same="ingest").due == ["ingest"]
+
+
 def test_what_runs_for_some_policies() -> None:
-    needs = NEEDS | {"evaluate": {"train@base", "train@dpo"}}
-    graph = {name: sorted(before) for name, before in needs.items()}
-    owners = {"train@base": "base", "train@dpo": "dpo"}
-    every, nothing = set(graph), set[str]()
-    assert align.planned(graph, nothing, owners, None).unchanged == list(graph)
-    assert align.planned(graph, {"train@dpo"}, owners, None).due == ["train@dpo", "evaluate"]
-    only = align.planned(graph, every, owners, ["dpo"])
+    only = walked(set(GRAPH), ["dpo"])
     assert (only.due, only.left, only.unchanged) == (["ingest", "train@dpo"], ["train@base", "evaluate"], [])
     # A policy that is up to date stands in nobody's way.
-    assert align.planned(graph, {"train@dpo"}, owners, ["dpo"]).due == ["train@dpo", "evaluate"]
+    assert walked({"train@dpo"}, ["dpo"]).due == ["train@dpo", "evaluate"]
     with pytest.raises(UserError, match="expected some of base, dpo, got sft"):
-        align.planned(graph, every, owners, ["sft"])
+        align.others(OWNERS, ["sft"])
 
 
 def test_a_users_error_is_its_message_only() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,19 @@ def test_serving_where_a_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
     port = int(start().split(":")[2].split("/")[0])
     with pytest.raises(UserError, match=rf"Port {port} is in use.*PREFECT_API_URL"), serving.server(port):
         pass
+
+
+@pytest.mark.slow
+def test_a_deployment_for_a_docker_pool(project: Path, repo: Path) -> None:
+    """By the commands at the head of its file; no container is started."""
+    shutil.copytree(repo / "docker", project / "docker")
+    prefect(project, "work-pool", "create", "--type", "docker", "--overwrite", "docker")
+    prefect(project, "deploy", "--prefect-file", "docker/prefect.yaml", "--all")
+    (made,) = post("deployments/filter", deployments={"name": {"any_": ["container"]}})
+    assert (made["work_pool_name"], made["entrypoint"]) == ("docker", "flows/align.py:align")
+    assert made["job_variables"]["volumes"] == [f"{project}:/work"]
+    assert made["job_variables"]["env"] == {"PREFECT_API_URL": start()}
+    assert made["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/work"}}]
 
 
 @pytest.mark.slow
