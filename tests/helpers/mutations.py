@@ -4,6 +4,7 @@ Every function takes a seeded generator and changes a folder in place; it says w
 other valid data, which nobody can notice; a change of structure mustn't.
 """
 
+import csv
 import io
 import json
 import random
@@ -79,7 +80,11 @@ def of_file(rng: random.Random, path: Path) -> str:
 
 def of_json(rng: random.Random, path: Path) -> str:
     """Drops or renames a field, gives it an odd value, or puts something else for the row."""
-    rows = json.loads(path.read_text())
+    text = path.read_text()
+    lines = path.suffix == ".jsonl"
+    rows = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    if not isinstance(rows, list):
+        return of_file(rng, path)  # an object: what a data set says of itself
     row = rng.randrange(len(rows))
     key = rng.choice([*sorted(rows[row]), "prompt"])
     kind = rng.choice(["drop", "rename", "odd", "odd", "inside", "row"])
@@ -93,8 +98,27 @@ def of_json(rng: random.Random, path: Path) -> str:
         rows[row] = value
     else:
         rows[row][key] = value
-    path.write_text(json.dumps(rows))
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows) if lines else json.dumps(rows))
     return f"{kind} {key} of row {row}: {value!r:.20}"
+
+
+def of_csv(rng: random.Random, path: Path) -> str:
+    """Puts an odd text into a cell, or loses, adds or exchanges cells of a line; or loses a column."""
+    rows = list(csv.reader(io.StringIO(path.read_text())))
+    row, column = rng.randrange(len(rows)), rng.randrange(len(rows[0]))
+    kind = rng.choice(["odd", "odd", "lost", "more", "column"])
+    if kind == "odd":
+        rows[row][column] = rng.choice(ODD_TEXT).encode("utf-8", "replace").decode()
+    elif kind == "lost":
+        del rows[row][column]
+    elif kind == "more":
+        rows[row].insert(column, "x")
+    else:
+        for one in rows:
+            del one[column]
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return f"{kind} {column} of line {row}"
 
 
 def of_parquet(rng: random.Random, path: Path) -> str:
@@ -184,7 +208,9 @@ def of_tar(rng: random.Random, path: Path) -> str:
 
 
 STRUCTURED: dict[str, Callable[[random.Random, Path], str]] = {
+    ".csv": of_csv,
     ".json": of_json,
+    ".jsonl": of_json,
     ".parquet": of_parquet,
     ".tar": of_tar,
 }
@@ -193,7 +219,7 @@ STRUCTURED: dict[str, Callable[[random.Random, Path], str]] = {
 def chosen(rng: random.Random, folder: Path) -> Path:
     """One of a folder's files; of its rows in half of the cases."""
     found = files(folder)
-    of_rows = [one for one in found if one.suffix in (*STRUCTURED, ".zip")]
+    of_rows = [one for one in found if one.suffix in (*STRUCTURED, ".arrow", ".zip")]
     return rng.choice(of_rows if of_rows and rng.random() < 0.5 else found)
 
 

@@ -8,7 +8,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from diffalign.core.files import sha256_bytes
 from diffalign.data import votes
-from tests.helpers import pickapic, voters
+from tests.helpers import own_pairs, pickapic, voters
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Hugging Face's Image in Parquet."""
@@ -290,6 +290,47 @@ def pickapic_webdataset(folder: Path) -> set[bytes]:
     return {picture(n) for n in range(8)}
 
 
+def two_folders(folder: Path) -> set[bytes]:
+    """A user's own: the better images, the worse ones, captions beside the first."""
+    found = put(folder, [f"{side}/{n}.png" for n in range(4) for side in ("w", "l")])
+    for n in range(4):
+        (folder / f"w/{n}.txt").write_text(f"a house, number {n}")
+    return set(found.values())
+
+
+def own_rows() -> list[dict[str, Any]]:
+    """Rows of a table of one's own: paths, and an answer in words."""
+    said = ("left", "right", "tie", "left")
+    return [
+        {"prompt": f"a bridge, number {n}", "left": f"images/{n}-l.png", "right": f"images/{n}-r.png", "winner": answer}
+        for n, answer in enumerate(said)
+    ]
+
+
+def own_table(folder: Path, suffix: str) -> set[bytes]:
+    """The rows in a table, their images beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own_pairs.table(folder, suffix, own_rows())
+    return set(put(folder, [row[side] for row in own_rows() for side in ("left", "right")]).values())
+
+
+def hub_rows() -> pa.Table:
+    """Pairs with images inside, the better one chosen."""
+    return own_pairs.hub_table([(f"a road, number {n}", picture(2 * n), picture(2 * n + 1)) for n in range(4)])
+
+
+def hub_parquet(folder: Path) -> set[bytes]:
+    """A data set of Hugging Face as Parquet."""
+    own_pairs.parquet(folder / "data/train-00000-of-00001.parquet", hub_rows())
+    return {picture(n) for n in range(8)}
+
+
+def hub_arrow(folder: Path) -> set[bytes]:
+    """The same as `save_to_disk` writes it."""
+    own_pairs.saved_to_disk(folder, {"train": hub_rows()})
+    return {picture(n) for n in range(8)}
+
+
 def arena(folder: Path) -> set[bytes]:
     """Votes on images in the arena's folder."""
     names = [votes.IMAGES + "/" + sha256_bytes(picture(n)) for n in range(4)]
@@ -306,6 +347,12 @@ def arena(folder: Path) -> set[bytes]:
 
 FIXTURES: dict[str, tuple[str, dict[str, Any], Callable[[Path], set[bytes]]]] = {
     "arena": ("arena", {"axis": "overall", "failed_checks": "drop"}, arena),
+    "folders": ("folders", {}, two_folders),
+    "huggingface": ("huggingface", {}, hub_parquet),
+    "huggingface_arrow": ("huggingface", {}, hub_arrow),
+    "table_csv": ("table", {}, partial(own_table, suffix=".csv")),
+    "table_json": ("table", {}, partial(own_table, suffix=".json")),
+    "table_jsonl": ("table", {}, partial(own_table, suffix=".jsonl")),
     "hpdv2": ("hpdv2", {}, hpdv2),
     "hpdv3": ("hpdv3", {"min_confidence": 0.95}, hpdv3),
     "imagereward": ("imagereward", {}, imagereward),

@@ -18,6 +18,8 @@ from tests.helpers.published import FIXTURES
 TOTAL = 1000
 PNG = b"\0\0\0\rIHDR"
 """How every image of the fixtures goes on after its first 8 bytes, and no mutation of a value."""
+LINES = (".csv", ".jsonl", ".txt")
+"""Files that don't say where they end: cut between lines they are whole."""
 EACH = -(-TOTAL // len(FIXTURES))
 
 
@@ -79,7 +81,7 @@ def test_mutated_inputs_give_exact_data_an_error_or_a_reject(name, tmp_path):
             raise AssertionError(f"{name}, seed {seed}: {mutated}") from error
         else:
             candidates = [one for one in found if isinstance(one, Candidate)]
-            if mutated.startswith("cut"):
+            if mutated.startswith("cut") and not mutated.endswith(LINES):
                 assert len(found) == len(entries), f"{name}, seed {seed}: {mutated}"
             if structural:
                 exact(candidates, said, originals, f"{name}, seed {seed}: {mutated}")

@@ -62,8 +62,7 @@ def ingested(kind, settings):
     """Runs ingest on the folder raw; returns its metrics."""
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
     raw["data"] |= {"source": kind, "path": "raw", "validation": 0.0, "test": 0.0, "settings": settings}
-    if "max_rejects" in raw["data"]:
-        raw["data"]["max_rejects"] = 1.0
+    raw["data"]["max_rejects"] = 1.0
     ingest.run(parse(raw))
     return json.loads(Path("metrics/ingest.json").read_text())
 
