@@ -11,7 +11,7 @@ from diffalign.core.records import Record
 
 FILE = Path("metrics/ingest.json")
 NotNegative = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
-Count = TypeAliasType("Count", "bool | NotNegative | str | list[Count] | dict[str, Count]")
+Count = TypeAliasType("Count", "bool | NotNegative | str | list[Count] | dict[str, Count] | None")
 
 
 class Ingested(Record):

@@ -23,6 +23,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json, write_text
 from diffalign.evaluation.results import Comparison
 from diffalign.reporting import format, head, made_by, material, page
+from diffalign.reporting.ingested import read_ingested
 from diffalign.reporting.material import roles
 from diffalign.reporting.sections import before_after, data
 from stages import report
@@ -135,6 +136,13 @@ def test_counts_of_files_are_a_table_of_their_own() -> None:
     assert [table["title"] for table in others] == ["File splits", "Rejects", "Splits"]
     assert others[0]["rows"] == [("a.parquet", "known by its name, rows 1,200, split test")]
     assert others[1]["rows"] == [("none", "")]
+
+
+def test_counts_may_be_unknown(tmp_path: Path) -> None:
+    """The split of a file whose rows are split by their prompts' hash."""
+    counts = {"schema": 1, "rows": 1, "comparisons": 1, "rejects": {}, "simulated": False}
+    write_json(tmp_path / "ingest.json", counts | {"file_splits": [{"file": "a.parquet", "split": None}]})
+    assert read_ingested(tmp_path / "ingest.json").rows == 1
 
 
 def test_every_section_has_a_template_and_a_heading(project: Params) -> None:
