@@ -1,8 +1,9 @@
 """Makes comparisons of real photographs: small crops, and damaged copies of them, in Pick-a-Pic's columns.
 
-`python -m tools.photographs FOLDER` writes a file for each split. The photographs are those
-that scikit-image and scikit-learn bundle, and no photograph is in two splits. The undamaged crop is preferred: nobody
-answered. The same seed gives the same pixels.
+`python -m tools.photographs FOLDER` writes a file for each split; no photograph is in two splits. With --folders it
+writes 40 pairs as people have them: a folder of the better pictures, one of the worse, a caption beside each. The
+photographs are those that scikit-image and scikit-learn bundle. The undamaged crop is preferred: nobody answered. The
+same seed gives the same pixels.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from diffalign.core.errors import UserError
-from diffalign.core.files import write_bytes
+from diffalign.core.files import write_bytes, write_text
 from diffalign.data.sources.pickapic import COLUMNS, SIMULATED
 
 Picture = NDArray[np.uint8]
@@ -95,9 +96,7 @@ def rows(split: str, side: int, seed: int) -> Iterator[dict[str, Any]]:
     for number in range(COUNTS[split]):
         what = subjects[number % len(subjects)]
         kind = list(DAMAGE)[number // len(subjects) % len(DAMAGE)]
-        damage, mild, strong = DAMAGE[kind]
-        kept = crop(photograph(what), side, rng)
-        damaged = damage(kept, rng.uniform(min(mild, strong), max(mild, strong)))
+        kept, damaged = pair(what, kind, side, rng)
         first = bool(rng.random() < 0.5)
         images, models = ((kept, damaged), ("photograph", kind)) if first else ((damaged, kept), (kind, "photograph"))
         yield {
@@ -112,6 +111,13 @@ def rows(split: str, side: int, seed: int) -> Iterator[dict[str, Any]]:
             "ranking_id": number,
             "user_id": 0,
         }
+
+
+def pair(what: str, kind: str, side: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    """Returns a crop of a photograph and its copy, damaged in one way of DAMAGE by a strength that rng draws."""
+    damage, mild, strong = DAMAGE[kind]
+    kept = crop(photograph(what), side, rng)
+    return kept, damage(kept, rng.uniform(min(mild, strong), max(mild, strong)))
 
 
 def crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
@@ -142,17 +148,34 @@ def write(folder: Path, side: int, seed: int) -> None:
         write_bytes(folder / f"{split}.parquet", stored.getvalue())
 
 
+def write_folders(folder: Path, side: int, seed: int, count: int = 40) -> None:
+    """Writes pairs as `w/000.png` with its caption in `w/000.txt`, and `l/000.png`, of all photographs in turn."""
+    rng, subjects = np.random.default_rng(seed), list(PHOTOGRAPHS)
+    for number in range(count):
+        what, kind = subjects[number % len(subjects)], list(DAMAGE)[number // len(subjects) % len(DAMAGE)]
+        for name, picture in zip(("w", "l"), pair(what, kind, side, rng), strict=True):
+            write_bytes(folder / name / f"{number:03d}.png", png(picture))
+        write_text(folder / "w" / f"{number:03d}.txt", f"a photograph of {what}, detail {number}\n")
+
+
 def main() -> None:
     """Writes the folder that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--side", type=int, default=64, help="pixels of an image's side")
     parser.add_argument("--seed", type=int, default=0, help="of crops, strengths and sides")
+    parser.add_argument("--folders", action="store_true", help="two folders of pictures instead of Parquet files")
     asked = parser.parse_args()
     try:
-        write(asked.folder, asked.side, asked.seed)
+        (write_folders if asked.folders else write)(asked.folder, asked.side, asked.seed)
     except UserError as error:
         sys.exit(str(error))
+    if asked.folders:
+        print(
+            f"{asked.folder}: folders w and l, 40 pairs of {asked.side} pixels; next: python pipeline.py import "
+            f"{asked.folder} --to data/raw/photos"
+        )
+        return
     told = ", ".join(f"{count} for {split}" for split, count in COUNTS.items())
     print(f"{asked.folder}: pairs of {asked.side} pixels, {told}; next: data.path in params.yaml, dvc repro")
 

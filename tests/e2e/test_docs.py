@@ -16,6 +16,7 @@ from tools import tree
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
 TEXTS = {path: path.read_text() for path in PAGES}
 NOT_RUN = {"gated", "installs", "launcher", "needs-network", "hours", "slow", "remote", "serves", "gpu", "yours"}
+NOT_RUN |= {"tutorial"}  # test_tutorial.py runs these
 """Words behind `sh` that say why a test doesn't run a block; it checks the names and options of its commands."""
 BLOCK = re.compile(r"^```sh ?([\w-]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -72,8 +73,8 @@ def test_a_block_that_is_not_run_says_why(page: Path) -> None:
 
 
 def test_every_page_has_commands_that_a_test_runs() -> None:
-    """But for the list of decisions; extending.md's own code is run by test_extending.py."""
-    pages = {path for path in (REPO / "docs").glob("*.md") if path.name != "extending.md"}
+    """But for the list of decisions; extending.md's own code and the tutorial have tests of their own."""
+    pages = {path for path in (REPO / "docs").glob("*.md") if path.name not in ("extending.md", "tutorial.md")}
     assert not [path.name for path in pages if not [line for why, line in commands(TEXTS[path]) if not why]]
 
 

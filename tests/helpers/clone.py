@@ -51,6 +51,15 @@ def digest(folder: Path, names: list[str] = OUTS) -> dict[str, str]:
 
 def clone(folder: Path) -> Path:
     """A git repository with this one's tracked files as they are now, and a small project's inputs and params."""
+    copy_tracked(folder)
+    make_inputs(folder)
+    make_params(folder, POLICIES, probe={"rewards": []})
+    commit_all(folder)
+    return folder
+
+
+def copy_tracked(folder: Path) -> None:
+    """Copies this repository's tracked files as they are now, but `assets`, into a new folder."""
     folder.mkdir()
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, check=True).stdout
     for name in listed.strip("\0").split("\0"):
@@ -58,15 +67,14 @@ def clone(folder: Path) -> Path:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((REPO / name).read_bytes())
-    make_inputs(folder)
-    make_params(folder, POLICIES, probe={"rewards": []})
+
+
+def commit_all(folder: Path) -> None:
+    """Makes a folder a git repository with all its files, also those that keep ignored folders."""
     run("git", "init", "-q", cwd=folder)
     run("git", "add", "-A", cwd=folder)
-    run(
-        "git", "add", "-f", *(name for name in listed.split("\0") if name.endswith(".gitkeep")), cwd=folder
-    )  # in ignored folders
+    run("git", "add", "-f", *(str(path.relative_to(folder)) for path in folder.rglob(".gitkeep")), cwd=folder)
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "all", cwd=folder)
-    return folder
 
 
 def edit(file: Path, old: str, new: str) -> None:

@@ -1,6 +1,7 @@
 """Pairs of photographs: what is preferred, on both sides, of the size asked for, no photograph in two splits."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -30,3 +31,13 @@ def test_rows_are_a_function_of_the_seed() -> None:
 def test_no_photograph_is_in_two_splits() -> None:
     used = [what for split in photographs.SPLITS.values() for what in split]
     assert len(used) == len(set(used)) == len(photographs.PHOTOGRAPHS)
+
+
+def test_folders_are_40_pairs_with_captions(tmp_path: Path) -> None:
+    photographs.write_folders(tmp_path, side=16, seed=0)
+    names = [f"{number:03d}" for number in range(40)]
+    assert sorted(path.stem for path in tmp_path.glob("w/*.png")) == names
+    assert sorted(path.stem for path in tmp_path.glob("l/*.png")) == names
+    captions = [(tmp_path / "w" / f"{name}.txt").read_text().strip() for name in names]
+    assert captions[0] == "a photograph of a woman in an orange suit, detail 0" and len(set(captions)) == 40
+    assert len({path.read_bytes() for path in tmp_path.glob("?/*.png")}) == 80
