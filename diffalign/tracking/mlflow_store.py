@@ -76,9 +76,8 @@ def open_database() -> Any:
     from mlflow.exceptions import MlflowException
 
     copy = back_up() if DATABASE.exists() and noted_version() != __version__ else None
-    client = MlflowClient(tracking_uri=uri())
     try:
-        client.search_experiments(max_results=1)
+        client = MlflowClient(tracking_uri=uri())  # it reads the tables, and refuses old ones
     except MlflowException as error:
         if OLD not in str(error):
             raise
@@ -92,6 +91,7 @@ def open_database() -> Any:
                 "it. Install that version, or move the file away: the next `python pipeline.py sync` makes a new one. "
                 f"MLflow says: {reason}"
             ) from error
+        client = MlflowClient(tracking_uri=uri())
     if copy:
         sys.stderr.write(f"MLflow: {place()} is of another version; it's {__version__}'s now, a copy is {copy}\n")
     note_version(__version__)
