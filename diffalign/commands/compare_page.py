@@ -84,6 +84,7 @@ def top(names: tuple[str, str], found: Evaluation, report: Material) -> Mapping[
     return {
         "title": report.settings.title,
         "headline": {"sentence": sentence, "notes": notes},
+        "made": "",
         "facts": [],
         "warnings": warnings(found, report),
     }

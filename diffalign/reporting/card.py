@@ -10,7 +10,6 @@ from diffalign.config.training import Trained
 from diffalign.core import files, records
 from diffalign.data.hub import origins
 from diffalign.evaluation import alarm_words
-from diffalign.models import family as families
 from diffalign.monitoring import alarms
 from diffalign.monitoring.curve import points
 from diffalign.reporting import card_text, image_grid
@@ -65,7 +64,7 @@ def facts(report: Material, name: str, captions: tuple[str, ...], commit: str) -
         policy=name,
         weights=fingerprint(POLICIES / name),
         title=report.settings.title,
-        pipeline=families.find(model["family"]).pipeline,
+        pipeline=origins.PIPELINES[model["family"]],
         method=policy.method,
         adapter=trained.adapter if trained else "none",
         base=policy.init,

@@ -25,7 +25,7 @@ def run(port: int | None) -> None:
     served = not uri().startswith("http")
     if served:
         port = free_port(port)
-        os.environ["DIFFALIGN_MLFLOW_UI"] = pages.base(port)
+        os.environ.update(DIFFALIGN_MLFLOW_UI=pages.base(port))
     try:
         sys.stdout.write(f"{sync()}\n")
     except UserError as error:

@@ -129,27 +129,31 @@ def test_weights_without_a_card_stay_here(params: Params, hub: Hub) -> None:
 
 
 PUSH = """
-from diffalign.commands import push
-from diffalign.config.load import load
-print(push.run(load(), "me/whole", "sft", None, None, False))
+from pathlib import Path
+from diffalign.data.hub import upload
+print(upload.upload("me/whole", Path("sent"), False, "a model"))
 """
 
 
 @pytest.mark.slow
-def test_a_killed_push_goes_on_where_it_was(params: Params, hub: Hub) -> None:
+def test_a_killed_push_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     """Killed while its third large file is under way; the next sends that one and the rest, and no file twice."""
+    (tmp_path / "sent").mkdir()
+    for i in range(5):
+        (tmp_path / f"sent/{i}.safetensors").write_bytes(bytes([i]) * 1_000_000)
+    (tmp_path / "sent/README.md").write_text("---\nlicense: mit\n---\n")
     switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     environment = os.environ | switches | {"PYTHONPATH": str(Path(push.__file__).parents[2])}
     hub.stall_put = 3
-    process = subprocess.Popen([sys.executable, "-c", PUSH], env=environment, stderr=subprocess.PIPE)
-    assert hub.sent.wait(120)
+    process = subprocess.Popen([sys.executable, "-c", PUSH], env=environment, cwd=tmp_path)
+    stalled = hub.sent.wait(300)
     process.kill()
     process.wait()
+    assert stalled
     hub.stall_put = 0
     hub.resume.set()
     there = set(hub.store)
     assert len(there) == 2 and not hub.repositories["model", "me/whole"]
-    subprocess.run([sys.executable, "-c", PUSH], env=environment, check=True, capture_output=True)
-    again = hub.puts[3:]
-    assert not there.intersection(again) and len(set(again)) == len(again)
-    assert "unet/diffusion_pytorch_model.safetensors" in pushed(hub, "me/whole")
+    subprocess.run([sys.executable, "-c", PUSH], env=environment, cwd=tmp_path, check=True)
+    assert len(hub.puts) == 6 and not there.intersection(hub.puts[3:])
+    assert len(pushed(hub, "me/whole")) == 6

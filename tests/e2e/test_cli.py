@@ -18,8 +18,22 @@ from tests.helpers import evaluations
 from tests.helpers.scratch import REPO, make, run
 
 COMMANDS = [
-    *("stage", "run", "plan", "power", "serve", "summary", "study", "arena", "collect", "sync", "promote", "ui"),
-    *("show", "compare", "score", "relabel", "preset", "fetch", "pretrain-demo"),
+    *(
+        "stage",
+        "run",
+        "plan",
+        "power",
+        "serve",
+        "summary",
+        "study",
+        "arena",
+        "collect",
+        "sync",
+        "promote",
+        "export",
+        "push",
+    ),
+    *("ui", "tensorboard", "show", "compare", "score", "import", "relabel", "preset", "set", "fetch", "pretrain-demo"),
 ]
 HEAVY = {"torch", "diffusers", "transformers", "mlflow", "prefect", "pyarrow", "numpy", "pydantic", "dvc", "rich"}
 
@@ -134,7 +148,7 @@ def test_a_misspelt_switch_is_refused_by_every_command(project: Path, monkeypatc
 
 def test_a_user_error_is_one_message(project: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(project, tmp_path / "project")
-    (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("prompts:", "promts:"))
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("\n  prompts:", "\n  promts:"))
     done = cli(folder, "stage", "ingest")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: params.yaml has 2 errors:\n")
@@ -198,7 +212,7 @@ def test_summary_shows_results_times_and_links(tmp_path: Path, monkeypatch: pyte
     assert re.search(r"ingest +2\.0\n", text)
     assert re.search(r"train@dpo +123\.5 +from the cache since\n", text)
     assert "Report: reports/report.html" in text
-    assert "MLflow: http://127.0.0.1:5000/#/experiments/1/runs" in text
+    assert "MLflow: make ui, then http://127.0.0.1:5000/#/experiments/1/runs" in text
     assert "| dpo over base | oracle | 88.8% | 85.0–92.0% | 280 / 8 / 32 | 320 × 1 |" in summary.markdown()
 
 

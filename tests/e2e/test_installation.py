@@ -73,7 +73,7 @@ def test_what_is_imported_is_asked_for() -> None:
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     packages = {name.split(".")[0] for name in names} - {*folders} - sys.stdlib_module_names
     owners = importlib.metadata.packages_distributions()
-    lines = [*PROJECT["dependencies"], *EXTRAS["8bit"], *EXTRAS["judges"]]
+    lines = [*PROJECT["dependencies"], *EXTRAS["8bit"], *EXTRAS["judges"], *EXTRAS["tensorboard"]]
     asked = {canonicalize_name(Requirement(line).name) for line in lines}
     found = {name: {canonicalize_name(owner) for owner in owners.get(name, [name])} for name in packages}
     assert not {name for name in packages if not asked & found[name]}

@@ -7,11 +7,13 @@ import torch
 
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pairs import Pair
+from diffalign.data.hub import origins
 from diffalign.data.shards import encode
 from diffalign.data.shards.reader import image_cond, prompt_key
 from diffalign.data.shards.writer import Sample, as_stored
 from diffalign.diffusion.timesteps import Times
 from diffalign.evaluation import implicit_reward as implicit
+from diffalign.models import family as families
 from tests.helpers.memory_batches import source, unpaired
 
 SHAPE = (4, 4, 4)
@@ -96,8 +98,12 @@ def test_where_the_crop_lies(width: int, height: int, mirrored: bool, crop: tupl
     assert found.tolist() == [[height, width], [*crop], [512, 512]]
 
 
+def test_pipelines_are_the_families_own() -> None:
+    assert {name: families.find(name).pipeline for name in ("sd15", "sdxl", "sd3")} == origins.PIPELINES
+
+
 def test_no_family_is_named_outside_families() -> None:
-    """Only params, which admit the names, the hub's pins, and compare, which is given any folder, tell them apart."""
+    """Only params, which admit the names, the hub's pins, others' file layouts, sizes known by name, and compare tell them apart."""
     root = Path(__file__).resolve().parents[2]
     files = [*root.glob("diffalign/**/*.py"), *root.glob("stages/*.py"), *root.glob("flows/*.py"), root / "pipeline.py"]
     asking = {
@@ -109,6 +115,10 @@ def test_no_family_is_named_outside_families() -> None:
     assert asking - {"diffalign/core/code.py", "diffalign/config/samplers.py"} == {
         "diffalign/commands/compare_models.py",
         "diffalign/config/params.py",
+        "diffalign/data/hub/origins.py",
         "diffalign/data/hub/pinned.py",
+        "diffalign/models/layouts/modelspec.py",
+        "diffalign/models/layouts/original.py",
+        "diffalign/planning/known_models.py",
         *inside,
     }

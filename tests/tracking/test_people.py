@@ -1,9 +1,9 @@
-"""People's votes in the summary and in MLflow's metrics."""
+"""People's votes in the summary."""
 
 from diffalign.core import records
 from diffalign.evaluation import people, people_results
 from diffalign.evaluation.intervals import Interval
-from diffalign.tracking import artifacts, summary
+from diffalign.tracking import summary
 from tests.helpers.voters import images, vote
 
 
@@ -11,7 +11,7 @@ def write(votes):
     records.write(people_results.FILE, people.judge(votes, images(votes, "y", "x"), Interval(100, 0.95, 0)))
 
 
-def test_votes_are_in_the_summary_and_in_the_points(tmp_path, monkeypatch):
+def test_votes_are_in_the_summary(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert summary.by_people()[2] == []
     write([])
@@ -21,8 +21,5 @@ def test_votes_are_in_the_summary_and_in_the_points(tmp_path, monkeypatch):
     title, _, ((policy, question, rate, _, counts, raters),) = summary.by_people()
     assert title == "Win rates by votes of people"
     assert (policy, question, rate, counts, raters) == ("x over y", "overall", "66.7%", "20 / 0 / 10", "1 of 1")
-    points = {point.key: point.value for point in artifacts.points([str(people_results.FILE)])}
-    assert points["people/votes"] == 30
-    assert points["people/overall/x_over_y/win_rate"] == 2 / 3
     write([*votes, vote(prompt="31", pair_id="31", rater_id="simulated-0")])
     assert "simulated voters among them" in summary.by_people()[0]

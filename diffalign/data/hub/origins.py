@@ -7,6 +7,12 @@ from diffalign.data.hub.pinned import PINNED
 
 DEMO = Path("assets/tiny-sd")
 """The demo's model, which this project made."""
+PIPELINES = {
+    "sd15": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+}
+"""The stock pipeline of each family, as its module in `models/` names it, known without PyTorch."""
 
 
 @dataclass(frozen=True)
