@@ -103,7 +103,7 @@ def test_pipelines_are_the_families_own() -> None:
 
 
 def test_no_family_is_named_outside_families() -> None:
-    """Only params, which admit the names, the hub's pins, others' file layouts, sizes known by name, and compare tell them apart."""
+    """Only params, the hub's pins, others' file layouts, sizes known by name, and compare tell them apart."""
     root = Path(__file__).resolve().parents[2]
     files = [*root.glob("diffalign/**/*.py"), *root.glob("stages/*.py"), *root.glob("flows/*.py"), root / "pipeline.py"]
     asking = {
