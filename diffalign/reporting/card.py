@@ -50,6 +50,15 @@ def drawn(report: Material, name: str) -> tuple[bytes | None, tuple[str, ...]]:
     return image_grid.picture(groups, before, after, (baseline, name)), captions
 
 
+def pipeline_of(family: str) -> str:
+    """Returns the name of a family's stock pipeline; a family of one's own is asked itself, which loads PyTorch."""
+    if family in origins.PIPELINES:
+        return origins.PIPELINES[family]
+    from diffalign.models import family as families
+
+    return families.find(family).pipeline
+
+
 def facts(report: Material, name: str, captions: tuple[str, ...], commit: str) -> Card:
     """Returns the facts of a policy's card."""
     parameters, policy = report.settings.parameters, report.settings.policies[name]
@@ -64,7 +73,7 @@ def facts(report: Material, name: str, captions: tuple[str, ...], commit: str) -
         policy=name,
         weights=fingerprint(POLICIES / name),
         title=report.settings.title,
-        pipeline=origins.PIPELINES[model["family"]],
+        pipeline=pipeline_of(model["family"]),
         method=policy.method,
         adapter=trained.adapter if trained else "none",
         base=policy.init,
