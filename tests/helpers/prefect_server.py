@@ -50,7 +50,7 @@ def prefect(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         command,
         cwd=folder,
-        env=environment(PREFECT_API_URL=start()),
+        env=environment(PREFECT_API_URL=start(), PWD=str(folder)),  # as a shell has it there
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
