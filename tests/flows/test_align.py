@@ -186,6 +186,7 @@ def start_slow(project: Path, name: str) -> tuple["subprocess.Popen[bytes]", int
 def test_a_stopped_flow_leaves_nothing_running(project: Path, number: signal.Signals) -> None:
     ingest = project / "stages/ingest.py"
     good = ingest.read_text()
+    (project / "runs").mkdir(exist_ok=True)  # where nothing has run yet
     process, stage = start_slow(project, f"pid-{number}")
     os.kill(process.pid, number)
     assert process.wait(60) != 0
