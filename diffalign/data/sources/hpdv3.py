@@ -60,9 +60,7 @@ class Reader:
 
     def prompts(self, path: Path) -> Iterator[Any]:
         """Yields the prompts."""
-        for raw in json_rows.read(path):
-            if isinstance(raw, dict):
-                yield raw.get("prompt")
+        return json_rows.values(path, "prompt")
 
     def entries(self, file: File) -> Iterator[Candidate | Reject]:
         """Yields a comparison for each row."""

@@ -22,6 +22,11 @@ def read(path: Path) -> Iterator[Any]:
         raise UserError(f"not JSON, damaged or cut short: {words}") from error
 
 
+def values(path: Path, key: str) -> Iterator[Any]:
+    """Yields the value under a key of each item that is an object, None where it has none."""
+    return (item.get(key) for item in read(path) if isinstance(item, dict))
+
+
 class _Items:
     """Decodes items from the beginning of a buffer that is filled as far as the next item needs."""
 

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons.table import Split, answer_of
 from diffalign.data.comparisons.writer import Reject
-from diffalign.data.sources import files, parquet, source
+from diffalign.data.sources import parquet, source, streamed
+from diffalign.data.sources.files import File
 from diffalign.data.sources.source import Candidate
 
 _TEXT, _REAL = pa.string(), pa.float64()
@@ -44,82 +45,75 @@ FAMILIES = "diffalign.families"
 SCORER = "simulated: "
 """What such a text begins with where a reward answered all rows of the file: it's the rater then."""
 
+UNPACK_BYTES = 512 * 2**20
+"""Bytes of a row group, unpacked, that are read at a time."""
 REASONS = {
     "no_label": "nobody answered",
     "bad_label": "the labels are no answer: not two numbers from 0 to 1 with the sum 1",
 }
 
 
-class Settings(source.Settings):
-    """`splits`: patterns of files' paths below data.path, and the split of the rows there (`files.find`)."""
-
-    splits: dict[str, files.Said]
-
-
 def load(path: Path, settings: Mapping[str, Any]) -> source.Source:
     """Opens the files below a folder; raises UserError for other settings, columns or names than expected."""
-    return PickAPic(path, source.check_settings(Settings, settings))
+    return PickAPic(path, source.check_settings(streamed.SplitSettings, settings))
+
+
+class Reader:
+    """Reads Parquet files in Pick-a-Pic's columns; `streamed.Reader` says what of."""
+
+    suffix, deep = ".parquet", True
+    expected = "Parquet files in Pick-a-Pic's columns"
+    reasons: Mapping[str, str] = REASONS
+
+    def count(self, path: Path) -> int:
+        """Returns the number of rows."""
+        needed = {name: COLUMNS[name] for name in NEEDED}
+        optional = {name: kind for name, kind in (COLUMNS | MORE).items() if name not in NEEDED}
+        return parquet.check(path, needed, optional, parquet.alike)
+
+    def prompts(self, path: Path) -> Iterator[Any]:
+        """Yields the distinct captions of each batch."""
+        for captions in parquet.texts(path, "caption"):
+            yield from captions
+
+    def entries(self, file: File) -> Iterator[Candidate | Reject]:
+        """Yields what each row says."""
+        note = parquet.note(file.path, SIMULATED) or ""
+        scorer = note if note.startswith(SCORER) else None
+        row = 0
+        for raws, _ in parquet.records(file.path, [*COLUMNS, *MORE], UNPACK_BYTES):
+            for raw in raws:
+                yield _record(file, row, raw, scorer)
+                row += 1
 
 
 class PickAPic:
-    """Streams the rows of any number of files at any depth below a folder, in the order of their paths."""
+    """Streams the rows of any number of files at any depth below a folder, and tells what the files say of themselves.
 
-    unpack_bytes = 512 * 2**20
-    batch_bytes = 64 * 2**20
-    batch_rows = 128
+    That is in their own metadata: who answered, and whether a program did.
+    """
+
     reasons: Mapping[str, str] = source.REASONS | REASONS
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.files, self.left_out = files.find(path, ".parquet", settings.splits)
-        self.counts = _checked(path, self.files)
-        self.rows = sum(self.counts)
-        self.notes = {file.path: parquet.note(file.path, SIMULATED) or "" for file in self.files}
-        self.simulated = any(self.notes.values())
-        self.families = {tag for file in self.files for tag in _families(file.path)}
-        if not self.rows:
-            raise UserError(f"{path} (data.path): expected rows, its {len(self.files)} Parquet files have none.")
+    def __init__(self, path: Path, settings: streamed.SplitSettings) -> None:
+        self.streamed = streamed.Streamed(path, settings.splits, Reader())
+        self.rows = self.streamed.rows
+        paths = [file.path for file in self.streamed.files]
+        self.notes = {text for path in paths if (text := parquet.note(path, SIMULATED))}
+        self.families = {tag for path in paths for tag in _families(path)}
+        self.simulated = bool(self.notes)
 
     def claims(self) -> Iterator[tuple[str, Split]]:
-        """Yields the distinct captions of each batch of the files whose split is known."""
-        for file in self.files:
-            if file.split is None:
-                continue
-            for captions in parquet.texts(file.path, "caption"):
-                for prompt in map(source.read_prompt, captions):
-                    if isinstance(prompt, str):
-                        yield prompt, file.split
+        """Yields the captions of the files whose split is known."""
+        return self.streamed.claims()
 
     def records(self) -> Iterator[list[Candidate | Reject]]:
-        """Yields all rows, in batches from one file: at most 128 rows or about 64 MB of images."""
-        for file in self.files:
-            scorer = self.notes[file.path] if self.notes[file.path].startswith(SCORER) else None
-            row = size = 0
-            found: list[Candidate | Reject] = []
-            for raws, unpacked in parquet.records(file.path, [*COLUMNS, *MORE], self.unpack_bytes):
-                found += [_record(file, row + i, raw, scorer) for i, raw in enumerate(raws)]
-                row += len(raws)
-                size += unpacked
-                if len(found) >= self.batch_rows or size >= self.batch_bytes:
-                    yield found
-                    found, size = [], 0
-            if found:
-                yield found
+        """Yields all rows in batches."""
+        return self.streamed.records()
 
     def about(self) -> dict[str, Any]:
-        """Returns the number of files, the split of each and how it is known, and what in the folder wasn't read."""
-        known = [
-            {"file": file.name, "rows": rows, "split": file.split, "known_by": file.known_by}
-            for file, rows in zip(self.files, self.counts, strict=True)
-        ]
-        notes = sorted({text for text in self.notes.values() if text})
-        families = sorted(self.families)
-        return {
-            "files": len(self.files),
-            "file_splits": known,
-            "left_out": self.left_out,
-            "notes": notes,
-            "families": families,
-        }
+        """Returns what `Streamed.about` does, with the notes and the tags of the files."""
+        return self.streamed.about() | {"notes": sorted(self.notes), "families": sorted(self.families)}
 
 
 def _families(path: Path) -> list[str]:
@@ -131,26 +125,7 @@ def _families(path: Path) -> list[str]:
         raise UserError(f"{path}: {FAMILIES}: expected a JSON list of tags, found {text!r:.80}.") from error
 
 
-def _checked(path: Path, found: list[files.File]) -> list[int]:
-    """Returns the rows of each file; raises one UserError that names all files without the columns."""
-    errors, counts = [], []
-    needed = {name: COLUMNS[name] for name in NEEDED}
-    optional = {name: kind for name, kind in (COLUMNS | MORE).items() if name not in NEEDED}
-    for file in found:
-        try:
-            counts.append(parquet.check(file.path, needed, optional, parquet.alike))
-        except UserError as error:
-            errors.append(f"\n  {file.path}: {error}")
-    if errors:
-        more = f"\n  ... and {len(errors) - 20} files more" if len(errors) > 20 else ""
-        raise UserError(
-            f"{path}: expected Parquet files in Pick-a-Pic's columns, {len(errors)} of {len(found)} aren't:"
-            f"{''.join(errors[:20])}{more}\nMend them or take them out of the folder."
-        )
-    return counts
-
-
-def _record(file: files.File, row: int, raw: dict[str, Any], scorer: str | None) -> Candidate | Reject:
+def _record(file: File, row: int, raw: dict[str, Any], scorer: str | None) -> Candidate | Reject:
     """Returns what one raw row says; text is bytes here, since nothing guarantees that it's UTF-8.
 
     `scorer` is the rater where a reward answered the file's rows. A null in has_label leaves it to the labels.
