@@ -1,14 +1,11 @@
 """Writing values into params.yaml by their paths: comments stay, and the file that was there before is kept."""
 
-import io
 import json
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from diffalign.config import presets
 from diffalign.config.load import PARAMS, parse
-from diffalign.core import yaml_file
+from diffalign.core import yaml_edit, yaml_file
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes
 
@@ -48,34 +45,25 @@ def parsed(changes: list[str]) -> dict[str, Any]:
 
 
 def edited(text: str, changes: dict[str, Any]) -> tuple[str, list[str]]:
-    """Returns a params file's text with the changes, its comments kept, and a line `KEY: OLD -> NEW` for each."""
-    yaml: Any = YAML(pure=True)
-    yaml.preserve_quotes, yaml.width = True, 1_000_000
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    yaml_file.parse(text, str(PARAMS))  # refuses what is broken or hostile
-    values = yaml.load(text)
-    said = [line for path, value in changes.items() if (line := change(values, path, value))]
-    if not said:
-        return text, []
-    buffer = io.StringIO()
-    yaml.dump(values, buffer)
-    return buffer.getvalue(), said
+    """Returns a params file's text with the changes, all else as it was, and a line `KEY: OLD -> NEW` for each.
 
-
-def change(values: Any, path: str, value: Any) -> str | None:
-    """Changes a value in place; returns a line that says so, None where it's equal already.
-
-    Raises UserError unless the path above it is there.
+    Raises UserError unless the section of each path is there.
     """
+    values = yaml_file.parse(text, str(PARAMS))
+    said, new = [], {}
+    for path, value in changes.items():
+        before, after = shown(values, path), json.dumps(value)
+        if before != after:
+            said.append(f"{path}: {before} -> {after}")
+            new[path] = value
+    return yaml_edit.changed(text, new), said
+
+
+def shown(values: Any, path: str) -> str:
+    """Returns the value at a path as JSON, "not there" without; raises UserError unless the section above is there."""
     *above, last = path.split(".")
     for part in above:
         if not isinstance(values, dict) or not isinstance(values.get(part), dict):
             raise UserError(f"set: {path}: expected a path in {PARAMS}, found no section {part!r} there.")
         values = values[part]
-    before = json.dumps(values[last]) if last in values else "not there"
-    if before == (after := json.dumps(value)):
-        return None
-    values[last] = value
-    return f"{path}: {before} -> {after}"
+    return json.dumps(values[last]) if last in values else "not there"

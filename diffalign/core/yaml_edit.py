@@ -11,19 +11,43 @@ from diffalign.core import yaml_file
 
 
 def changed(text: str, values: Mapping[str, Any]) -> str:
-    """Returns YAML text with other values at dotted paths that it has; a comment behind a value keeps its column.
+    """Returns YAML text with other values at dotted paths; a comment behind a value keeps its column.
 
-    A value becomes text on one line; a mapping or a list replaces all that was there. Raises KeyError where there's no
-    such path.
+    A value becomes text on one line; a mapping or a list replaces all that was there. A key that its section lacks is
+    added at the section's end. Raises KeyError where there's no such section.
     """
     for path, value in values.items():
         node: Node = YAML(typ="safe", pure=True).compose(text)
-        for key in path.split("."):
-            node = child(node, key)
-        start, end = node.start_mark.index, last(node)
-        new = one_line(value)
-        text = text[:start] + new + aligned(text[end:], len(new) - (end - start))
+        *above, key = path.split(".")
+        for name in above:
+            node = child(node, name)
+        text = replaced(text, child(node, key), value) if has(node, key) else added(text, node, key, value)
     return text
+
+
+def replaced(text: str, node: Node, value: Any) -> str:
+    """Returns the text with another value in a node's place."""
+    start, end = node.start_mark.index, last(node)
+    new = one_line(value)
+    return text[:start] + new + aligned(text[end:], len(new) - (end - start))
+
+
+def added(text: str, section: Node, key: str, value: Any) -> str:
+    """Returns the text with one more key of a section; raises KeyError where that is none."""
+    if not isinstance(section, MappingNode):
+        raise KeyError(key)
+    entry = f"{one_line(key)}: {one_line(value)}"
+    if section.flow_style:
+        end = section.end_mark.index - 1
+        return text[:end] + (", " if section.value else "") + entry + text[end:]
+    end = text.find("\n", last(section))
+    end = len(text) if end < 0 else end
+    return f"{text[:end]}\n{' ' * section.value[0][0].start_mark.column}{entry}{text[end:]}"
+
+
+def has(node: Node, key: str) -> bool:
+    """Tells whether a node is a section with a key."""
+    return isinstance(node, MappingNode) and any(name.value == key for name, _ in node.value)
 
 
 def child(node: Node, key: str) -> Node:

@@ -41,6 +41,15 @@ def test_any_value_is_read_again(path, value):
     assert yaml_file.parse(yaml_edit.changed(TEXT, {path: value}), "x")[section][key] == value
 
 
-def test_a_path_that_isnt_there():
-    with pytest.raises(KeyError, match="nothing"):
-        yaml_edit.changed(TEXT, {"data.nothing": 1})
+def test_a_key_that_a_section_lacks_is_added_at_its_end():
+    found = yaml_edit.changed(TEXT, {"data.new": [1, 2], "report.new": None, "data.settings.splits.a": "hash"})
+    assert found == TEXT.replace("      2]\n", "      2]\n  new: [1, 2]\n").replace(
+        "best: 4}", "best: 4, new: null}"
+    ).replace("splits: {}", "splits: {a: hash}")
+    assert yaml_edit.changed("a:\n  b: 1  # last", {"a.c": 2}) == "a:\n  b: 1  # last\n  c: 2"
+
+
+@pytest.mark.parametrize("path", ["nothing.x", "data.path.x", "data.settings.more.x"])
+def test_a_section_that_isnt_there(path):
+    with pytest.raises(KeyError):
+        yaml_edit.changed(TEXT, {path: 1})

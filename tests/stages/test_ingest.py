@@ -487,7 +487,9 @@ def test_all_bad_files_are_named_at_once():
     write("train-0.parquet", pickapic.rows(2))
     for n in range(25):
         write(f"bad-{n:02d}.parquet", []).write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"25 of 26 files aren't(?s:.*)bad-00(?s:.*)bad-19(?s:.*)[.]{3} and 5 files more"):
+    with pytest.raises(
+        UserError, match=r"25 of 26 files aren't(?s:.*)bad-00(?s:.*)bad-19(?s:.*)[.]{3} and 5 files more"
+    ):
         run()
 
 
