@@ -39,7 +39,7 @@ def test_a_stopped_server_says_what_is_there_and_goes_on(tmp_path: Path) -> None
         assert again.rater("anna").state()["question"] == "appeal"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_thousand_votes_at_once_lose_none_and_stuff_none(tmp_path: Path) -> None:
     """25 raters and 40 answers each, every one sent twice and in between another one, by 50 threads.
 

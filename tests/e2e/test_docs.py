@@ -147,7 +147,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pages_commands_run(finished: Path) -> None:
     """In a small project in which everything has run once, page by page and in order, by the shell as a reader does."""
     failed = []

@@ -66,7 +66,7 @@ def write_many(folder: Path) -> None:
     write_json(folder / "metrics/evaluate.json", evaluation())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_all_of_1632_prompts_fit_into_15_mb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """base, dpo and sft side by side: 4,896 images and 24 more among the best and the worst."""
     write_many(tmp_path)
