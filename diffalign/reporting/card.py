@@ -150,5 +150,11 @@ def verdict(report: Material, name: str) -> str | None:
 
 def as_text(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns values as text, without those that are null."""
-    shown = {key: value for key, value in values.items() if value is not None}
-    return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
+    return {key: words(value) for key, value in values.items() if value is not None}
+
+
+def words(value: Any) -> str:
+    """Returns a value for reading: a section's keys with their values, numbers with at most six figures."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {words(inner)}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -121,7 +121,7 @@ def results(card: Card) -> str:
     made = ", ".join(f"{key} {escaped(value)}" for key, value in card.sampling.items())
     return (
         "## Win rates\n\n"
-        f"| judge | prompts | over | win rate | {percent(card.confidence)} interval | prompts judged | in-family |\n"
+        f"| judge | prompts | over | win rate | {card.confidence:.0%} interval | prompts judged | in-family |\n"
         f"|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
         "In-family: the judge learnt from what the policy learnt from, and favours it.\n\n"
         f"{bullets(judges)}\n\nImages: {card.resolution} pixels a side; {made}.{gate}"

@@ -128,3 +128,8 @@ def test_the_whole_card_of_a_hostile_run_has_no_more_than_its_own(project: Param
     html = MarkdownIt("gfm-like", {"linkify": False}).render(text.split("---\n", 2)[2])
     assert html.count("<img") == 1 and "<a " not in html and "<script" not in html
     assert html.count("<h1") == 1 and "<!--" not in html
+
+
+def test_settings_are_in_words() -> None:
+    values = {"lr": 4e-05, "sampler": {"name": "ddim", "eta": 0.5}, "ema": None, "steps": 10}
+    assert card.as_text(values) == {"lr": "4e-05", "sampler": "name ddim, eta 0.5", "steps": "10"}

@@ -51,7 +51,7 @@ def test_the_report_shows_what_the_card_says(project: Params) -> None:
     html = section(project)
     text = " ".join(Page(html.replace("<", " <")).text.split())
     for said in (
-        "rows read 4 comparisons 3 no_label 1",
+        "rows read 4 comparisons 3 rejected: no label 1",
         "first image 1 second image 1",
         "tie 1 shares of votes 1 votes each 26",
         "first image won, of untied 50.0% (",

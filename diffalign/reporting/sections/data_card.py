@@ -5,6 +5,7 @@ from typing import Any
 
 from diffalign.config.training import Trained
 from diffalign.data import odd
+from diffalign.data.comparisons.table import SPLITS
 from diffalign.evaluation.data_card import DataCard, Example, Named, Spread
 from diffalign.reporting import thumbnails
 from diffalign.reporting.format import interval, percent
@@ -39,9 +40,17 @@ def of_trainings(report: Material) -> Iterator[str]:
 
 def tables(card: DataCard, cut_prompts: Mapping[str, int] | None) -> Iterator[tuple[str, list[Row]]]:
     """Yields each table's title and its rows, which may be none."""
-    yield "Rows", [("rows read", f"{card.rows:,}"), ("comparisons", f"{card.comparisons:,}"), *counts(card.rejects)]
+    rejected = counts({f"rejected: {code.replace('_', ' ')}": count for code, count in card.rejects.items()})
+    yield "Rows", [("rows read", f"{card.rows:,}"), ("comparisons", f"{card.comparisons:,}"), *rejected]
     yield "Answers", [*counts({words(name): count for name, count in card.answers.items()}), *of_votes(card)]
-    yield "Splits", [(n, f"{one.comparisons:,} of {one.prompts:,} prompts") for n, one in card.splits.items()]
+    yield (
+        "Splits",
+        [
+            (n, f"{(one := card.splits[n]).comparisons:,} on {one.prompts:,} prompts")
+            for n in SPLITS
+            if n in card.splits
+        ],
+    )
     yield "Position and agreement", trust(card)
     yield "Raters", [*of_raters(card), *of_names(card.raters.most)]
     yield "Sources", of_names(card.sources)
