@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import lock, work_folder, write_json_lines
@@ -20,6 +21,7 @@ from diffalign.models.policies import publish_untrained
 from diffalign.reference import cache
 from diffalign.runtime import environment, external
 from diffalign.training import start
+from diffalign.training.rollout_source import check_rewards, needed_files
 from diffalign.training.spec import Machine, Spec
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def run(params: "Params", policy: str | None = None) -> None:
             publish_untrained(policy, settings.model_dump(), init, out)
         write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
-    say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
+    if isinstance(settings, Rolled):
+        check_rewards(policy, settings)
+    else:
+        say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine())
@@ -58,6 +63,8 @@ def run(params: "Params", policy: str | None = None) -> None:
             spec, undecided = spec.with_compiled(cache.made_compiled(REFERENCE)), False
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
         inputs.append(REFERENCE / cache.MANIFEST)
+    if isinstance(settings, Rolled):
+        inputs += needed_files(settings, Path(params.model.path))
     named = {"item.method": settings.method, "model.family": params.model.family}
     work = work_folder(f"train-{policy}", spec.work(), inputs, named)  # not the machine: another one goes on with it
     if (place := external.place()) and place.rank:

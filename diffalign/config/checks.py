@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffalign.config import alarms, gate, probe, samplers
+from diffalign.config.rollout import Rolled
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -109,7 +110,21 @@ def of_trained(params: Params, policy: Trained) -> list[str]:
         )
     if policy.choose == "probe" and not params.probe.every:
         lines.append("choose: expected last, since probe.every is 0, got 'probe'")
+    if isinstance(policy, Rolled):
+        lines += of_rollouts(params, policy)
     return lines + policy.problems(params.pairs)
+
+
+def of_rollouts(params: Params, policy: Rolled) -> list[str]:
+    """Returns a sampler that doesn't suit the model's family, reward models that DVC doesn't watch, as `key: what`."""
+    lines, sampler = params.rollouts.problems(policy), policy.rollout.sampler
+    needed = samplers.FAMILIES.get(params.model.family)
+    if needed is not None and sampler.process != needed:
+        lines.append(
+            f"rollout.sampler.name: expected one for a {needed} model, since {params.model.family} is one, "
+            f"got {sampler.name!r}"
+        )
+    return lines
 
 
 def of_draws(params: Params, drawn: Reference | Trained) -> list[str]:

@@ -10,7 +10,7 @@ from diffalign.config.audit import Audit
 from diffalign.config.filters import Filter, Words
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
-from diffalign.config.methods import dpo, kto, mapo, none, sft
+from diffalign.config.methods import ddpo, dpo, dpok, grpo, kto, mapo, none, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
@@ -36,6 +36,7 @@ from diffalign.config.rewards import (
     unmarked,
     vlm,
 )
+from diffalign.config.rollout import Rollouts
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
 from diffalign.config.values import Count, Flag, HeldOut, Model, Name, PromptSet, Share, Whole
@@ -88,7 +89,16 @@ class Precompute(Model):
     shard_size: Count
 
 
-Settings = none.Settings | dpo.Settings | kto.Settings | mapo.Settings | sft.Settings
+Settings = (
+    none.Settings
+    | ddpo.Settings
+    | dpo.Settings
+    | dpok.Settings
+    | grpo.Settings
+    | kto.Settings
+    | mapo.Settings
+    | sft.Settings
+)
 Policy = Annotated[Settings, Field(discriminator="method")]
 METHODS: tuple[str, ...] = tuple(get_args(one.model_fields["method"].annotation)[0] for one in get_args(Settings))
 """The values of a policy's `method`."""
@@ -160,6 +170,7 @@ class Params(Model):
     precompute: Precompute
     reference: Reference
     training: Training
+    rollouts: Rollouts
     runtime: Runtime
     policies: dict[Name, Policy]
     """Each with all its values, those of `training` too."""

@@ -60,6 +60,17 @@ def clamped_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: float
     return -advantages.detach() * ratio.clamp(1 - clip, 1 + clip), ratio
 
 
+def masked_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns -A r [B] and the ratios r [B], 0 where a move has `gone` too far the right way (arXiv 2606.11025).
+
+    `gone` [B] says which means have left the trust region; those that a step brings back train on: A > 0 with r <= 1,
+    A < 0 with r >= 1.
+    """
+    ratio, advantages = torch.exp(log_probs - old.detach()), advantages.detach()
+    further = ((advantages > 0) & (ratio > 1)) | ((advantages < 0) & (ratio < 1))
+    return torch.where(gone & further, torch.zeros_like(ratio), -advantages * ratio), ratio
+
+
 def advantages(rewards: Tensor, groups: Tensor, kind: Kind, clip: float, ddof: int = 0) -> Tensor:
     """Returns advantages [S], float64, of rewards [S]: centred, divided by a standard deviation, cut to +-clip.
 

@@ -18,11 +18,12 @@ StepNoise = Callable[[int], Tensor]
 """Unit normal noise [B, C, h, w] of a step 0..S-1, on the latents' device."""
 
 
-def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float) -> Output:
+def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float, train_unconditional: bool = True) -> Output:
     """Returns a network's output with classifier-free guidance (Ho & Salimans 2022).
 
     out = out_uncond + scale * (out_cond - out_uncond), both from one forward of 2B; a scale of 1 skips the
-    unconditional half. Each condition's tensors have the batch first.
+    unconditional half, whose gradients are left out unless `train_unconditional`. Each condition's tensors have the
+    batch first.
     """
     if scale == 1:
         return lambda x_t, t: denoise(x_t, t, cond)
@@ -30,6 +31,8 @@ def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float) -> Output:
 
     def output(x_t: Tensor, t: Tensor) -> Tensor:
         out_uncond, out_cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        if not train_unconditional:
+            out_uncond = out_uncond.detach()
         return out_uncond + scale * (out_cond - out_uncond)
 
     return output

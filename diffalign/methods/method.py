@@ -5,6 +5,7 @@ A method is a module `diffalign/methods/NAME.py`, its settings `diffalign/config
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -18,6 +19,16 @@ Logs = dict[str, Tensor]
 Source = TypeVar("Source")
 
 
+class Old(Protocol):
+    """A copy of the policy's weights as they were at an earlier step, which checkpoints keep and processes share."""
+
+    def keep(self, share: float = 0.0) -> None:
+        """Moves the copy to the present weights: it keeps `share` of what it was; 0: none of it."""
+
+    def put_back(self) -> AbstractContextManager[None]:
+        """Gives the policy the old weights while the block runs, then the present ones, bit for bit."""
+
+
 class Context(Protocol):
     """Offers a method what a training run has; a source is opened when a method asks for it."""
 
@@ -26,6 +37,9 @@ class Context(Protocol):
 
         `passes` is how often a method reads each step's batches. Raises UserError where the data has none.
         """
+
+    def old(self) -> Old:
+        """Returns a copy of the policy's weights, the init's at first; to be asked for when the method is built."""
 
 
 class Method(Protocol):

@@ -14,7 +14,7 @@ from diffalign.config.params import Params
 from diffalign.config.training import Trained
 from diffalign.data.batches.pair_batches import PairBatch
 from diffalign.methods import method as methods
-from diffalign.methods.method import Source
+from diffalign.methods.method import Old, Source
 from diffalign.models import family as families
 from diffalign.models import init_files, lora_files
 from diffalign.models.policies import add_lora
@@ -99,6 +99,10 @@ class PlannedContext:
         planned: Any = PlannedSource(self.latent)
         found: Source = planned
         return found
+
+    def old(self) -> Old:
+        """Raises AssertionError: a method that keeps old weights isn't counted on one pair."""
+        raise AssertionError("a method that keeps old weights isn't counted on one pair")
 
 
 @dataclass(frozen=True)

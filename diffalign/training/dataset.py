@@ -20,8 +20,10 @@ from diffalign.diffusion.process import Process
 from diffalign.diffusion.rng import FixedDraws
 from diffalign.diffusion.timesteps import Times
 from diffalign.reference import cache
+from diffalign.rollouts.source import RolloutSource
 from diffalign.runtime.throughput import Read, Throughput
-from diffalign.training.learner import Learner
+from diffalign.training.learner import Learner, Old, keep_old
+from diffalign.training.rollout_source import open_rollouts
 from diffalign.training.spec import Spec
 
 Source = TypeVar("Source")
@@ -39,9 +41,15 @@ def open_images(spec: Spec, learner: Learner, read: Read[PairBatch]) -> Unpaired
     return UnpairedSource(*training_images(spec), **settings(spec, learner), read=read)
 
 
+def open_rolled(spec: Spec, learner: Learner, read: Read[PairBatch]) -> RolloutSource:
+    """Opens the policy's own pictures, which are made when they're needed: nothing is read ahead."""
+    return open_rollouts(spec, learner)
+
+
 SOURCES: dict[type[Any], Callable[[Spec, Learner, Read[Any]], Any]] = {
     PairSource: open_pairs,
     UnpairedSource: open_images,
+    RolloutSource: open_rolled,
 }
 """The sources of batches: each class and the function that opens it for a rank of a run."""
 
@@ -67,6 +75,10 @@ class Sources:
             self.opened[kind] = SOURCES[kind](self.spec, self.learner, self.pace.timed(reader))
         found: Source = self.opened[kind]
         return found
+
+    def old(self) -> Old:
+        """Returns a second copy of the policy's weights, which checkpoints keep too."""
+        return keep_old(self.learner)
 
     def counts(self) -> dict[str, int]:
         """Returns how much there is to learn from in the open sources, by kind: pairs, say."""

@@ -57,6 +57,39 @@ class Learner:
     """The moving average of `trainable`, where the policy has one."""
     skips: Skips
     stop: StopRequest
+    old: "Old | None" = None
+    """The policy's weights at an earlier step, where the method has a use for them."""
+
+
+@dataclass(frozen=True)
+class Old:
+    """Keeps a copy of the policy's weights as they were (`methods.method.Old`); a share where weights are sharded."""
+
+    weights: dict[str, nn.Parameter]
+    copies: dict[str, Tensor]
+
+    @torch.no_grad()
+    def keep(self, share: float = 0.0) -> None:
+        """Moves the copies to the present weights: they keep `share` of what they were."""
+        for name, copy in self.copies.items():
+            copy.lerp_(self.weights[name].detach(), 1 - share) if share else copy.copy_(self.weights[name])
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Gives the policy the old weights while the block runs, then the present ones, bit for bit."""
+        exchange(self.weights, self.copies)
+        try:
+            yield
+        finally:
+            exchange(self.weights, self.copies)
+
+
+def keep_old(learner: Learner) -> Old:
+    """Returns a learner's copy of its weights, begun at the first call."""
+    if learner.old is None:
+        copies = {name: weight.detach().clone() for name, weight in learner.trainable.items()}
+        learner.old = Old(learner.trainable, copies)
+    return learner.old
 
 
 def make_accelerator(device: str, processes: int, precision: str) -> "Accelerator":
@@ -177,10 +210,12 @@ def state_tensors(learner: Learner, method: Method) -> dict[str, Tensor]:
 
 
 def shared_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Returns the weights and their average by their names in a checkpoint; this process's shares where sharded."""
+    """Returns the weights, their average and old ones by name, as in a checkpoint; this process's shares of them."""
     averages = learner.average.averages if learner.average else {}
+    old = learner.old.copies if learner.old else {}
     weights: dict[str, Tensor] = {f"weights.{name}": p for name, p in learner.trainable.items()}
-    return weights | {f"average.{name}": average for name, average in averages.items()}
+    weights |= {f"average.{name}": average for name, average in averages.items()}
+    return weights | {f"old.{name}": copy for name, copy in old.items()}
 
 
 @torch.no_grad()
@@ -217,12 +252,18 @@ def as_published(learner: Learner) -> Iterator[None]:
 
 @torch.no_grad()
 def swap(learner: Learner) -> None:
-    """Exchanges the weights with their moving average, if there's one: bit for bit, one at a time."""
-    for name, average in learner.average.averages.items() if learner.average else ():
-        weight = learner.trainable[name]
-        held = weight.detach().clone()
-        weight.copy_(average)
-        average.copy_(held)
+    """Exchanges the weights with their moving average, if there's one."""
+    if learner.average:
+        exchange(learner.trainable, learner.average.averages)
+
+
+@torch.no_grad()
+def exchange(weights: dict[str, nn.Parameter], others: dict[str, Tensor]) -> None:
+    """Exchanges weights with tensors of their names: bit for bit, one at a time."""
+    for name, other in others.items():
+        held = weights[name].detach().clone()
+        weights[name].copy_(other)
+        other.copy_(held)
 
 
 @torch.no_grad()

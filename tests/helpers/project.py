@@ -60,12 +60,33 @@ SMALL = {"steps": 8, "batch_size": 8, "micro_batch_size": 4, "warmup_steps": 2, 
 """Of `training`, in a test's project."""
 LIMITS = {"winner_worse": 0.4, "saturation": 0.02}
 """Of `probe`, in a test's project."""
+MOVES: dict[str, Any] = {
+    "rollout": {
+        "sampler": {"name": "ddim", "eta": 1.0, "spacing": "leading"},
+        "steps": 4,
+        "guidance": 2.0,
+        "images_per_prompt": 2,
+        "updates": 2,
+        "shared_noise": False,
+    },
+    "reward": {"jpeg_compressibility": {"weight": 1.0}},
+    "advantage": {"kind": "batch", "clip": 5.0},
+    "moves": {"share": 0.5, "span": [0.0, 1.0]},
+    "trust": "clip",
+    "clip": 1e-3,
+    "kl": {"weight": 0.0, "space": "output"},
+    "train_unconditional": True,
+}
+"""Of a policy gradient, in a test's project."""
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},
     "kto": {"beta": 1000, "desirable_share": 0.8},
     "mapo": {"beta": 1000},
     "sft": {},
+    "ddpo": MOVES,
+    "grpo": MOVES | {"advantage": {"kind": "group", "clip": 5.0}},
+    "dpok": MOVES | {"kl": {"weight": 0.1, "space": "output"}, "value": {"width": 16, "lr": 1e-3, "steps": 3}},
 }
 """The methods' own keys, where a test doesn't say others."""
 
