@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
@@ -20,7 +21,7 @@ from diffalign.models.agreement import check_init
 from diffalign.models.policies import publish_untrained
 from diffalign.reference import cache
 from diffalign.runtime import environment, external
-from diffalign.training import start
+from diffalign.training import curation, start
 from diffalign.training.rollout_source import check_rewards, needed_files
 from diffalign.training.spec import Machine, Spec
 
@@ -48,13 +49,14 @@ def run(params: "Params", policy: str | None = None) -> None:
             publish_untrained(policy, settings.model_dump(), init, out)
         write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
+    curated = curate(params, policy, settings)
     if isinstance(settings, Rolled):
         check_rewards(policy, settings)
-    else:
+    elif curated is None:
         say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
-    spec = make_spec(params, policy, settings, init, start.this_machine())
+    spec = make_spec(params, policy, settings, init, start.this_machine(), curated)
     undecided = environment.compile_choice() is None
     schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
     inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
@@ -102,7 +104,22 @@ def say_pairs(policy: str, how: "Pairs", batch_size: int, steps: int) -> None:
     sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd.of_training(learned, batch_size, steps))
 
 
-def make_spec(params: "Params", policy: str, settings: Trained, init: str, machine: Machine) -> Spec:
+def curate(params: "Params", policy: str, settings: Trained) -> str | None:
+    """Returns the file of the images that a policy with `curate` is trained on, and says how many; else None."""
+    if not isinstance(settings, sft.Settings) or settings.curate is None:
+        return None
+    rewards, most = params.model_dump()["rewards"], params.data.max_image_pixels
+    how = settings.curate, settings.swap_labels, params.pairs
+    file, found = curation.prepared(policy, *how, COMPARISONS, rewards, most)
+    sys.stderr.write(f"train {policy}: {found.told()}\n")
+    odd_ones = odd.of_training(len(found.kept), settings.batch_size, settings.steps, "images")
+    sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd_ones)
+    return file
+
+
+def make_spec(
+    params: "Params", policy: str, settings: Trained, init: str, machine: Machine, curated: str | None = None
+) -> Spec:
     """Returns the run that params ask for; `init` is the hash of the weights that it starts from."""
     return Spec(
         name=policy,
@@ -118,6 +135,7 @@ def make_spec(params: "Params", policy: str, settings: Trained, init: str, machi
         runtime=params.runtime,
         probe=params.probe if params.probe.every else None,
         rewards={name: params.model_dump()["rewards"][name] for name in params.probe.rewards},
+        curated=curated,
     )
 
 

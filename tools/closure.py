@@ -52,8 +52,10 @@ NOT_FOLLOWED = {
     ("ingest", "diffalign.rewards"): "a filter's reward; after an edit of one: dvc repro --force --single-item ingest",
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
     ("train", "diffalign.diffusion.samplers"): "samplers make the pictures of probes: likewise",
+    ("train", "diffalign.evaluation.scoring"): "scores images for `curate` by a reward only: likewise",
+    ("train", "diffalign.judging.judge"): "loads that reward: likewise; after an edit: dvc repro --force train@NAME",
 }
-"""Axes that a stage loads from and doesn't depend on, with the reason."""
+"""Axes that a stage loads from, and modules that it imports, and doesn't depend on, with the reason."""
 NO_RESULT = {
     "diffalign/config/": "types and checks of params, whose values DVC compares",
     "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
@@ -103,7 +105,7 @@ def closure(stage: str, foreach: str | None, root: Path = REPO) -> tuple[set[str
     while waiting:
         name = waiting.pop()
         path = file_of(name, root)
-        if path is None or name in seen or left_out(path, stage):
+        if path is None or name in seen or left_out(path, stage) or (stage, name) in NOT_FOLLOWED:
             continue
         seen.add(name)
         source = (root / path).read_text()

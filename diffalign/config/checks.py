@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffalign.config import alarms, gate, probe, samplers
+from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def of_trained(params: Params, policy: Trained) -> list[str]:
         lines.append("choose: expected last, since probe.every is 0, got 'probe'")
     if isinstance(policy, Rolled):
         lines += of_rollouts(params, policy)
+    if isinstance(policy, sft.Settings) and policy.curate and policy.curate.by not in (sft.VOTES, *params.rewards):
+        known = ", ".join([sft.VOTES, *sorted(params.rewards)])
+        lines.append(f"curate.by: expected votes or one of rewards, {known}, got {policy.curate.by!r}")
     return lines + policy.problems(params.pairs)
 
 

@@ -36,15 +36,17 @@ def of_data(
     return found
 
 
-def of_training(pairs: int, batch_size: int, steps: int) -> list[str]:
-    """Returns what is odd in a training on so many pairs: a batch larger than the data, many epochs."""
-    found, epochs = [], batch_size * steps / max(pairs, 1)
-    if batch_size > pairs:
-        found.append(f"a batch of {batch_size:,} is larger than the {pairs:,} pairs there are: a step sees pairs again")
-    if epochs > MOST_EPOCHS:
-        fewer = max(MOST_EPOCHS * pairs // batch_size, 1)
+def of_training(count: int, batch_size: int, steps: int, kind: str = "pairs") -> list[str]:
+    """Returns what is odd in a training on so many pairs, or images: a batch larger than the data, many epochs."""
+    found, epochs = [], batch_size * steps / max(count, 1)
+    if batch_size > count:
         found.append(
-            f"each of {pairs:,} pairs is seen {epochs:,.0f} times, more than {MOST_EPOCHS}: few pairs are learned by "
+            f"a batch of {batch_size:,} is larger than the {count:,} {kind} there are: a step sees {kind} again"
+        )
+    if epochs > MOST_EPOCHS:
+        fewer = max(MOST_EPOCHS * count // batch_size, 1)
+        found.append(
+            f"each of {count:,} {kind} is seen {epochs:,.0f} times, more than {MOST_EPOCHS}: few {kind} are learned by "
             f"heart (docs/training.md); {fewer:,} steps are {MOST_EPOCHS} times"
         )
     return found

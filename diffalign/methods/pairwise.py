@@ -16,14 +16,8 @@ from diffalign.reference.reference import Reference
 
 
 @dataclass(frozen=True)
-class PairMethod:
-    """Reads batches of pairs; a subclass adds the loss."""
-
-    source: PairSource
-
-    def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
-        """Yields the pairs of a step, from the shards."""
-        return self.source.at(step)
+class Stateless:
+    """Keeps nothing from step to step, and has no beta; a subclass adds batches and the loss."""
 
     def about(self) -> dict[str, float]:
         """Returns what its parameters are in other code's terms: nothing, where they are the same everywhere."""
@@ -40,6 +34,17 @@ class PairMethod:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Does nothing, as there is no state."""
+
+
+@dataclass(frozen=True)
+class PairMethod(Stateless):
+    """Reads batches of pairs; a subclass adds the loss."""
+
+    source: PairSource
+
+    def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
+        """Yields the pairs of a step, from the shards."""
+        return self.source.at(step)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from diffalign.data.batches.image_labels import ImageLabel, image_labels
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.data.batches.pairs import Pair, make_pairs
 from diffalign.data.batches.prefetch import Prefetcher, when_asked
-from diffalign.data.batches.unpaired_batches import UnpairedSource
+from diffalign.data.batches.unpaired_batches import CuratedSource, UnpairedSource
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.shards.reader import Shards
 from diffalign.diffusion.process import Process
@@ -22,6 +22,7 @@ from diffalign.diffusion.timesteps import Times
 from diffalign.reference import cache
 from diffalign.rollouts.source import RolloutSource
 from diffalign.runtime.throughput import Read, Throughput
+from diffalign.training import curation
 from diffalign.training.learner import Learner, Old, keep_old
 from diffalign.training.rollout_source import open_rollouts
 from diffalign.training.spec import Spec
@@ -46,10 +47,18 @@ def open_rolled(spec: Spec, learner: Learner, read: Read[PairBatch]) -> RolloutS
     return open_rollouts(spec, learner)
 
 
+def open_curated(spec: Spec, learner: Learner, read: Read[PairBatch]) -> CuratedSource:
+    """Opens the images that the stage chose before the workers started."""
+    assert spec.curated is not None, "a policy with curate has a list"
+    kept = [ImageLabel(one.prompt, one.image, True) for one in curation.read(spec.curated).kept]
+    return CuratedSource(kept, **settings(spec, learner), read=read)
+
+
 SOURCES: dict[type[Any], Callable[[Spec, Learner, Read[Any]], Any]] = {
     PairSource: open_pairs,
     UnpairedSource: open_images,
     RolloutSource: open_rolled,
+    CuratedSource: open_curated,
 }
 """The sources of batches: each class and the function that opens it for a rank of a run."""
 

@@ -25,6 +25,7 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import STOPPED, Stopped, UserError
 from diffalign.core.files import disk_errors, write_json, write_text
 from diffalign.core.progress import Progress
+from diffalign.data.batches import curated_file
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.diffusion import losses
 from diffalign.methods import method as methods
@@ -257,7 +258,7 @@ def save_checkpoint(job: Job, step: int) -> None:
 
 
 def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work: Path) -> None:
-    """Writes to WORK/out the denoiser with trained weights, the probes' pictures, and policy.json.
+    """Writes to WORK/out the denoiser with trained weights, the probes' pictures, the curated list, and policy.json.
 
     That has the params, `facts` and the environment. Raises UserError for weights that aren't finite.
     """
@@ -271,6 +272,8 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
         save_denoiser(model, spec.policy.adapter, out, start)
         if (pictures := work / monitor.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
+        if spec.curated:
+            shutil.copy(spec.curated, out / curated_file.FILE)
     meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
     meta |= {"adapter": spec.policy.adapter, **facts, "environment": spec.machine.model_dump()}
     meta |= inits.about(spec.family, spec.model, spec.policy.init)

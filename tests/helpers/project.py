@@ -83,7 +83,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},
     "kto": {"beta": 1000, "desirable_share": 0.8},
     "mapo": {"beta": 1000},
-    "sft": {},
+    "sft": {"curate": None},
     "ddpo": MOVES,
     "grpo": MOVES | {"advantage": {"kind": "group", "clip": 5.0}},
     "dpok": MOVES | {"kl": {"weight": 0.1, "space": "output"}, "value": {"width": 16, "lr": 1e-3, "steps": 3}},

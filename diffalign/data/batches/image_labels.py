@@ -41,7 +41,21 @@ def image_labels(
     """
     table = allowed(select(table, split, raters, axes), flagged)
     undesired = barred(table, flagged)
-    given: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    found = []
+    for (prompt, image), shares in sorted(shares_of_votes(table, axes).items()):
+        score = _once(shares) if rule == "each" else _mean(shares)
+        if score < 0.5 or (score > 0.5 and image not in undesired):
+            found.append(ImageLabel(prompt, image, score > 0.5))
+    return found
+
+
+Shares = dict[tuple[str, str], list[tuple[float, float]]]
+"""By prompt and image: the share of each comparison's votes that the image got, and how much that counts."""
+
+
+def shares_of_votes(table: pa.Table, axes: Axes = ALL_AXES) -> Shares:
+    """Returns each image's shares of votes for its prompt, as `image_labels` says, of selected comparisons."""
+    given: Shares = defaultdict(list)
     for vote in cast(table, axes):
         given[vote.prompt, vote.image_a].append((vote.share, vote.heard))
         given[vote.prompt, vote.image_b].append((1 - vote.share, vote.heard))
@@ -49,12 +63,7 @@ def image_labels(
     for side in ("image_a", "image_b"):
         for prompt, image, axis in zip(*(bad[name].to_pylist() for name in ("prompt", side, "axis")), strict=True):
             given[prompt, image].append((0.0, axes.get(axis, 1.0)))
-    found = []
-    for (prompt, image), shares in sorted(given.items()):
-        score = _once(shares) if rule == "each" else _mean(shares)
-        if score < 0.5 or (score > 0.5 and image not in undesired):
-            found.append(ImageLabel(prompt, image, score > 0.5))
-    return found
+    return given
 
 
 def _once(shares: list[tuple[float, float]]) -> float:

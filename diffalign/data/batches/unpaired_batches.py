@@ -1,4 +1,4 @@
-"""Micro-batches of single images from the shards, liked and disliked ones in equal numbers.
+"""Micro-batches of single images from the shards: liked and disliked ones in equal numbers, or curated ones.
 
 Shapes: B slots in a micro-batch, C latent channels, h w latent height and width.
 """
@@ -11,7 +11,7 @@ import torch
 from diffalign.data.batches.image_labels import ImageLabel
 from diffalign.data.batches.pair_batches import BatchSource, PairBatch, conditions, latents
 from diffalign.data.shards.reader import image_cond, prompt_key, stacked
-from diffalign.diffusion.rng import ImageDraw, image_draw, image_index
+from diffalign.diffusion.rng import image_draw, image_index
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,40 @@ class UnpairedSource(BatchSource):
         for side, of_side in enumerate((self.desirable, self.undesirable)):
             where = (image_index(self.seed, step, slot, side, self.batch_size, len(of_side)) for slot in slots)
             chosen += [of_side[i] for i in where]
-        moments = [self.images.get(label.image) for label in chosen]
-        shape = tuple(moments[0]["mean"].shape)
-        draws = [self._draw(step, slot, side, shape) for side in (0, 1) for slot in slots]
-        x0 = torch.stack([latents(m, d.posterior, d.flip) for m, d in zip(moments, draws, strict=True)])
-        eps = torch.stack([d.eps for d in draws])
-        t = torch.tensor([d.t for d in draws])
-        keys = [prompt_key("" if d.drop else label.prompt) for label, d in zip(chosen, draws, strict=True)]
-        sizes = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
-        cond = conditions(self.prompts, keys) | stacked(sizes)
-        ones = torch.ones(len(slots))
-        return PairBatch(self.process.noised(x0, eps, t), t, self.process.target(x0, eps, t), cond, ones, ones)
+        return noised(self, step, slots, chosen)
 
-    def _draw(self, step: int, slot: int, side: int, shape: tuple[int, ...]) -> ImageDraw:
-        return image_draw(self.seed, step, slot, side, shape, self.times, self.flip != "none", self.prompt_drop)
+
+@dataclass(frozen=True)
+class CuratedSource(BatchSource):
+    """Makes global batches of chosen images, one in each slot; each epoch is a permutation of them.
+
+    What it gives has the form of a `PairBatch`'s winners.
+    """
+
+    kept: Sequence[ImageLabel]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Returns how much there is to learn from, by kind."""
+        return {"images": len(self.kept)}
+
+    def _in_slots(self, step: int, slots: Sequence[int]) -> PairBatch:
+        where = (image_index(self.seed, step, slot, 0, self.batch_size, len(self.kept)) for slot in slots)
+        return noised(self, step, slots, [self.kept[i] for i in where])
+
+
+def noised(source: BatchSource, step: int, slots: Sequence[int], chosen: Sequence[ImageLabel]) -> PairBatch:
+    """Returns images at the draws of some slots: one image a slot and side, all of a side first; each counts 1."""
+    moments = [source.images.get(label.image) for label in chosen]
+    shape = tuple(moments[0]["mean"].shape)
+    how = shape, source.times, source.flip != "none", source.prompt_drop
+    sides = range(len(chosen) // len(slots))
+    draws = [image_draw(source.seed, step, slot, side, *how) for side in sides for slot in slots]
+    x0 = torch.stack([latents(m, d.posterior, d.flip) for m, d in zip(moments, draws, strict=True)])
+    eps = torch.stack([d.eps for d in draws])
+    t = torch.tensor([d.t for d in draws])
+    keys = [prompt_key("" if d.drop else label.prompt) for label, d in zip(chosen, draws, strict=True)]
+    sizes = [image_cond(m, d.flip) for m, d in zip(moments, draws, strict=True)]
+    cond = conditions(source.prompts, keys) | stacked(sizes)
+    ones, process = torch.ones(len(slots)), source.process
+    return PairBatch(process.noised(x0, eps, t), t, process.target(x0, eps, t), cond, ones, ones)

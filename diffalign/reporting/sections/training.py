@@ -1,8 +1,12 @@
 """The report's section on training: each trained policy's curves, probes, alarms and pictures."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffalign.config.training import Trained
+from diffalign.core import records
+from diffalign.data.batches import curated_file
 from diffalign.monitoring.curve import points
 from diffalign.reporting import panels, thumbnails
 from diffalign.reporting.material import POLICIES, Material
@@ -26,6 +30,7 @@ def of_policy(report: Material, name: str, limit: int) -> dict[str, Any]:
     return {
         "policy": name,
         "about": about(policy),
+        "curated": told(POLICIES / name / curated_file.FILE),
         "panels": panels.curve_panels(lines) + panels.gradient_panel(lines),
         "probes": panels.probe_panels(probes),
         "alarms": panels.raised(probes, thresholds),
@@ -33,6 +38,14 @@ def of_policy(report: Material, name: str, limit: int) -> dict[str, Any]:
         "chosen": panels.chosen(policy.choose, probes, thresholds),
         "pictures": panels.pictures(POLICIES / name / "probe", limit),
     }
+
+
+def told(file: Path) -> str:
+    """Says which images a policy with `curate` was trained on, in a line; empty for others, which have no list."""
+    if not file.exists():
+        return ""
+    found = records.read(file, curated_file.Curated, f"train@{file.parent.name}")
+    return f"{found.told().capitalize()}. The list, with each image's prompt, score and rank, is {file}."
 
 
 def about(policy: Trained) -> str:
@@ -48,4 +61,6 @@ def about(policy: Trained) -> str:
 
 def text(value: object) -> str:
     """Returns a parameter's value for reading."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {text(inner)}" for key, inner in value.items() if inner is not None)
     return f"{value:g}" if isinstance(value, float) else str(value)
