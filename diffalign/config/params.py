@@ -10,7 +10,7 @@ from diffalign.config.audit import Audit
 from diffalign.config.filters import Filter, Words
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
-from diffalign.config.methods import ddpo, dpo, dpok, grpo, kto, mapo, none, sft
+from diffalign.config.methods import alignprop, ddpo, dpo, dpok, draft, drtune, grpo, kto, mapo, none, refl, sft
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
@@ -91,12 +91,16 @@ class Precompute(Model):
 
 Settings = (
     none.Settings
+    | alignprop.Settings
     | ddpo.Settings
     | dpo.Settings
     | dpok.Settings
+    | draft.Settings
+    | drtune.Settings
     | grpo.Settings
     | kto.Settings
     | mapo.Settings
+    | refl.Settings
     | sft.Settings
 )
 Policy = Annotated[Settings, Field(discriminator="method")]

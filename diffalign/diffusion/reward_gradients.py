@@ -12,7 +12,7 @@ Exact only with the weights that rolled out: one update a rollout.
 Shapes: B pictures, S moves, C latent channels, h w latent height and width.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,6 +66,22 @@ class Swept:
 def chain_of(trajectory: Trajectory) -> Chain:
     """Returns a rollout's moves; they must be of a sampler of one step (`sampler.by_coefficients` or `exact`)."""
     return Chain(trajectory.process, trajectory.moves, trajectory.noise, trajectory.states)
+
+
+def at_end(score: Callable[[Tensor], Tensor], x0: Tensor, hinge: float | None) -> tuple[Tensor, Tensor]:
+    """Returns losses [B] and their gradient [B, C, h, w] at latents x0; `score` gives rewards [B], to be maximised.
+
+    A loss is -r, or with a hinge relu(hinge - r), in float64. A picture without a reward (NaN), or whose gradient isn't
+    finite, has the loss NaN and the gradient 0.
+    """
+    with torch.enable_grad():
+        x0 = x0.detach().requires_grad_()
+        rewards = score(x0).double()
+        losses = -rewards if hinge is None else (hinge - rewards).relu()
+        known = losses.isfinite()
+        (gradient,) = torch.autograd.grad(losses.where(known, 0.0).sum(), x0)
+    known = known & gradient.flatten(1).isfinite().all(1)
+    return losses.detach().where(known, torch.nan), gradient.where(known.view(-1, 1, 1, 1), 0.0)
 
 
 def sweep(

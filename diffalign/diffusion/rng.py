@@ -19,6 +19,7 @@ from diffalign.diffusion.timesteps import Times
 # Each use has its own stream, so that equal seeds don't make equal numbers in different places.
 ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE, STEP = range(10)
 ROLLOUT, ROLLOUT_STEP, ROLLOUT_PROMPT, TRAINED_MOVES = range(10, 14)
+WINDOW, RENOISE = 20, 21
 
 
 def generator(stream: int, seed: int, *where: int) -> np.random.Generator:

@@ -4,6 +4,7 @@ Shapes: s pictures of a piece, S of a rollout, R rewards, C latent channels, h w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -56,6 +57,8 @@ class RolloutSource:
     summed: Callable[[Tensor], Tensor]
     """Sums a tensor over the processes, on each of them."""
     device: torch.device
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Wraps forwards and backwards whose gradients concern this process only: none are exchanged meanwhile."""
 
     @property
     def batch_size(self) -> int:

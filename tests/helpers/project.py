@@ -78,12 +78,24 @@ MOVES: dict[str, Any] = {
     "train_unconditional": True,
 }
 """Of a policy gradient, in a test's project."""
+GRADIENT: dict[str, Any] = {
+    "rollout": MOVES["rollout"] | {"sampler": {"name": "ddim", "eta": 0.0, "spacing": "leading"}, "updates": 1},
+    "reward": {"learned": {"weight": 1.0, "path": "judge", "batch_size": 4}},
+    "hinge": None,
+    "kl": {"weight": 0.0, "space": "output"},
+    "train_unconditional": True,
+}
+"""Of a reward gradient, in a test's project; `rollouts.rewards_from` must be `judge` then."""
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},
     "kto": {"beta": 1000, "desirable_share": 0.8},
     "mapo": {"beta": 1000},
     "sft": {"curate": None},
+    "draft": GRADIENT | {"gradient": {"steps": 1, "through": "exact", "sees": "end", "renoise": 0}},
+    "alignprop": GRADIENT | {"gradient": {"steps": [1, 4], "through": "exact", "sees": "end"}},
+    "refl": GRADIENT | {"gradient": {"stop": [0.5, 1.0]}},
+    "drtune": GRADIENT | {"gradient": {"steps": 2, "stop": [0.5, 1.0]}},
     "ddpo": MOVES,
     "grpo": MOVES | {"advantage": {"kind": "group", "clip": 5.0}},
     "dpok": MOVES | {"kl": {"weight": 0.1, "space": "output"}, "value": {"width": 16, "lr": 1e-3, "steps": 3}},

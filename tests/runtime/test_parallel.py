@@ -27,7 +27,7 @@ from diffalign.runtime.parallel import STRATEGIES, Replicated, blocks
 from diffalign.training.learner import build, make_accelerator, restore
 from diffalign.training.spec import Spec
 from stages import ingest, precompute
-from tests.helpers import pickapic, specs
+from tests.helpers import pickapic, specs, tiny_rewards
 from tests.helpers.project import REPO, make_inputs, make_params
 from tests.helpers.spread import NO_SOURCE, kept, steps
 
@@ -41,8 +41,16 @@ POLICIES = {
         "lora": {"rank": 4, "alpha": 8, "targets": ["to_q", "proj_in"]},
     },
     "sft": {"method": "sft", "micro_batch_size": 2},
+    # Its sweep differentiates forwards of the network that is spread, outside of what the processes exchange.
+    "draft": {
+        "method": "draft",
+        "micro_batch_size": 2,
+        "kl": {"weight": 0.1, "space": "output"},
+        "gradient": {"steps": 3, "through": "exact", "sees": "end", "renoise": 0},
+    },
 }
-TRAINED = ("dpo", "lora", "sft")
+TRAINED = ("dpo", "lora", "sft", "draft")
+JUDGED = {"rewards_from": "judge"}
 State = dict[str, torch.Tensor]
 
 
@@ -53,7 +61,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     make_inputs(folder)
     pickapic.write(folder / "raw" / "validation_unique-00000-of-00001.parquet", pickapic.rows(6, start=100))
-    values = make_params(folder, POLICIES)
+    tiny_rewards.make("learned", folder / "judge")
+    values = make_params(folder, POLICIES, rollouts=JUDGED)
     ingest.run(values)
     precompute.run(values)
     yield folder
@@ -61,7 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def make_spec(project: Path, name: str, **changes: Any) -> Spec:
-    return specs.spec(make_params(project, POLICIES), name, **changes)
+    return specs.spec(make_params(project, POLICIES, rollouts=JUDGED), name, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,7 @@ def test_fsdp_is_ddp_is_one_process(project: Path, two: tuple[dict[str, Any], di
 def test_probes_see_what_is_published(two: tuple[dict[str, Any], dict[str, State]]) -> None:
     """Also the average where there's one, of whole weights and of shares; and training goes on with its own."""
     logs, states = two
-    assert logs["probes see what is published"] == [True] * 9
+    assert logs["probes see what is published"] == [True] * 11
     name = "conv_in.weight"
     for strategy in STRATEGIES:
         state = states[f"dpo-{strategy}"]
@@ -252,7 +261,7 @@ def start(policy: str, **env: str) -> subprocess.Popen[bytes]:
 @pytest.mark.nightly
 def test_the_stage_in_fsdp_killed_and_resumed(project: Path) -> None:
     """The real stage: what it publishes says how it ran, loads, and is the same bits with a kill in between."""
-    make_params(project, POLICIES)
+    make_params(project, POLICIES, rollouts=JUDGED)
     env = {"DIFFALIGN_PROCESSES": "2", "DIFFALIGN_PARALLEL": "fsdp"}
     results = []
     for kill in (False, True):
@@ -280,7 +289,7 @@ def test_the_stage_in_fsdp_in_bf16_publishes_the_probes_choice(project: Path) ->
     """Two processes that share weights in bf16 probe, make pictures, keep the best step's weights and publish those."""
     watched = {"every": 2, "pairs": 4, "draws": 3, "images": 3, "image_steps": 2, "rewards": []}
     policies = POLICIES | {"dpo": POLICIES["dpo"] | {"choose": "probe", "steps": 4}}
-    values = make_params(project, policies, probe=watched)
+    values = make_params(project, policies, probe=watched, rollouts=JUDGED)
     env = {"DIFFALIGN_PROCESSES": "2", "DIFFALIGN_PARALLEL": "fsdp", "DIFFALIGN_PRECISION": "bf16"}
     process = start("dpo", **env)
     _, stderr = process.communicate(timeout=300)

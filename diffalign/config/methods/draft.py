@@ -1,0 +1,30 @@
+"""The settings of a DRaFT policy."""
+
+from typing import ClassVar, Literal
+
+from diffalign.config.methods.reward_gradient import RewardGradient, Sees, Through, too_many
+from diffalign.config.pairs import Pairs
+from diffalign.config.values import Count, Model, Whole
+
+
+class Gradient(Model):
+    """Which steps train: DRaFT-K's K; as many as the rollout's: DRaFT; 1 with `renoise`: DRaFT-LV."""
+
+    steps: Count
+    """The last steps of the rollout, which train."""
+    through: Through
+    sees: Sees
+    renoise: Whole
+    """Times that the picture is noised again to where those steps begin, whose gradients are averaged; 0: not."""
+
+
+class Settings(RewardGradient):
+    """DRaFT (Clark et al. 2023): the reward's gradient through the last steps."""
+
+    title: ClassVar[str] = "DRaFT"
+    method: Literal["draft"]
+    gradient: Gradient
+
+    def problems(self, pairs: Pairs) -> list[str]:
+        """Returns what DRaFT can't do, too: more steps than there are."""
+        return super().problems(pairs) + too_many(self.gradient.steps, self.rollout.steps)
