@@ -52,6 +52,10 @@ def run(params: "Params", policy: str | None = None) -> None:
     curated = curate(params, policy, settings)
     if isinstance(settings, Rolled):
         check_rewards(policy, settings)
+        made, learned = params.generate.sampling(policy)["guidance"], settings.rollout.guidance
+        if settings.method == "nft" and made != learned:
+            line = f"it learns without guidance, but its images will be made with guidance {made:g}"
+            sys.stderr.write(f"careful: train {policy}: {line}: generate.overrides: {{{policy}: {{guidance: 1.0}}}}.\n")
     elif curated is None:
         say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
     model = families.load(params.model.family, params.model.path, ())

@@ -10,7 +10,23 @@ from diffalign.config.audit import Audit
 from diffalign.config.filters import Filter, Words
 from diffalign.config.gate import Gate
 from diffalign.config.generate import Generate
-from diffalign.config.methods import alignprop, ddpo, dpo, dpok, draft, drtune, grpo, kto, mapo, none, refl, sft
+from diffalign.config.methods import (
+    alignprop,
+    ddpo,
+    dpo,
+    dpok,
+    draft,
+    drtune,
+    grpo,
+    kto,
+    mapo,
+    nft,
+    none,
+    online_dpo,
+    raft,
+    refl,
+    sft,
+)
 from diffalign.config.pairs import Pairs
 from diffalign.config.probe import Probe
 from diffalign.config.reference import Reference
@@ -100,6 +116,9 @@ Settings = (
     | grpo.Settings
     | kto.Settings
     | mapo.Settings
+    | nft.Settings
+    | online_dpo.Settings
+    | raft.Settings
     | refl.Settings
     | sft.Settings
 )

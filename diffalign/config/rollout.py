@@ -109,3 +109,21 @@ class Rolled(Trained):
         if kl is not None and kl.weight and self.reference != "live":
             lines.append(f"reference: expected live, since kl.weight is {kl.weight:g}, got {self.reference!r}")
         return lines
+
+
+class Renoised(Rolled):
+    """A policy that learns from its finished pictures, noised afresh, as all methods on images noise them."""
+
+    draws: Count
+    """(timestep, noise) draws for each picture that is trained on, by `timesteps`, their density and `stratified`."""
+
+
+class Compared(Renoised):
+    """A policy that compares the pictures of each prompt with each other."""
+
+    def problems(self, pairs: Pairs) -> list[str]:
+        """Returns what can't be: groups of one picture."""
+        lines = super().problems(pairs)
+        if self.rollout.images_per_prompt == 1:
+            lines.append(f"rollout.images_per_prompt: expected at least 2 with {self.method}, got 1")
+        return lines

@@ -20,6 +20,7 @@ from diffalign.diffusion.timesteps import Times
 ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE, STEP = range(10)
 ROLLOUT, ROLLOUT_STEP, ROLLOUT_PROMPT, TRAINED_MOVES = range(10, 14)
 WINDOW, RENOISE = 20, 21
+FRESH = 30
 
 
 def generator(stream: int, seed: int, *where: int) -> np.random.Generator:

@@ -8,17 +8,10 @@ from torch import Tensor
 
 from diffalign.core.errors import UserError
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
-from diffalign.diffusion.losses import (
-    conventions,
-    diffusion_dpo,
-    errors,
-    gradient_weight,
-    loser_scale,
-    with_gradient_scaled,
-)
+from diffalign.diffusion.losses import conventions, gradient_weight
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Method
-from diffalign.methods.pairwise import PairMethod, changes
+from diffalign.methods.pairwise import PairMethod, preference_losses
 from diffalign.reference.reference import Reference
 
 if TYPE_CHECKING:
@@ -52,16 +45,7 @@ class DPO(PairMethod):
         self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs winner and loser in one forward of the policy, and compares their errors with the reference's."""
-        if reference is None:
-            raise ValueError("Diffusion-DPO: expected a reference, got none")
-        prediction = policy(batch.x_t, batch.t, batch.cond)
-        error_w, error_l = errors(prediction, batch.target).chunk(2)
-        error_w_ref, error_l_ref = reference(batch)
-        if self.safeguard is not None:
-            residual_w, residual_l = (prediction - batch.target).chunk(2)
-            error_l = with_gradient_scaled(error_l, loser_scale(residual_w, residual_l, self.safeguard))
-        losses, margin = diffusion_dpo(error_w, error_l, error_w_ref, error_l_ref, self.beta, batch.strength, self.link)
-        logs = changes(error_w, error_l, error_w_ref, error_l_ref, margin)
+        losses, logs = preference_losses(policy, reference, batch, self.beta, self.link, self.safeguard)
         return (batch.weight * losses).sum(), logs
 
 

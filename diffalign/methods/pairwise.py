@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
-from diffalign.diffusion.losses import implicit_accuracy, implicit_margin
+from diffalign.diffusion.losses import (
+    diffusion_dpo,
+    errors,
+    implicit_accuracy,
+    implicit_margin,
+    loser_scale,
+    with_gradient_scaled,
+)
 from diffalign.diffusion.process import Denoise
 from diffalign.reference.reference import Reference
 
@@ -45,6 +52,35 @@ class PairMethod(Stateless):
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
         """Yields the pairs of a step, from the shards."""
         return self.source.at(step)
+
+
+def preference_losses(
+    policy: Denoise,
+    reference: Reference | None,
+    batch: PairBatch,
+    beta: float,
+    link: str,
+    safeguard: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns Diffusion-DPO's losses [B] and the logs of a batch; the keywords are as `methods.dpo.DPO`'s.
+
+    Winner and loser go through one forward of the policy, and their errors are compared with the reference's.
+    """
+    if reference is None:
+        raise ValueError("Diffusion-DPO: expected a reference, got none")
+    prediction = policy(batch.x_t, batch.t, batch.cond)
+    error_w, error_l = errors(prediction, batch.target).chunk(2)
+    error_w_ref, error_l_ref = reference(batch)
+    if safeguard is not None:
+        residual_w, residual_l = (prediction - batch.target).chunk(2)
+        error_l = with_gradient_scaled(error_l, loser_scale(residual_w, residual_l, safeguard))
+    losses, margin = diffusion_dpo(error_w, error_l, error_w_ref, error_l_ref, beta, batch.strength, link)
+    return losses, changes(error_w, error_l, error_w_ref, error_l_ref, margin)
+
+
+def prediction_errors(policy: Denoise, batch: PairBatch) -> Tensor:
+    """Returns the policy's error on each row of a batch."""
+    return errors(policy(batch.x_t, batch.t, batch.cond), batch.target)
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from diffalign.data.batches.pair_batches import PairBatch, PairSource
 from diffalign.data.batches.unpaired_batches import CuratedSource
-from diffalign.diffusion.losses import errors, sft
+from diffalign.diffusion.losses import sft
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Method
-from diffalign.methods.pairwise import PairMethod, Stateless, watched
+from diffalign.methods.pairwise import PairMethod, Stateless, prediction_errors, watched
 from diffalign.reference.reference import Reference
 
 if TYPE_CHECKING:
@@ -53,11 +53,6 @@ class CuratedSFT(Stateless):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs the policy on the images; the reference isn't asked."""
         return sft(prediction_errors(policy, batch)).sum(), {}
-
-
-def prediction_errors(policy: Denoise, batch: PairBatch) -> Tensor:
-    """Returns the policy's error on each row of a batch."""
-    return errors(policy(batch.x_t, batch.t, batch.cond), batch.target)
 
 
 def build(settings: "Settings", context: Context) -> Method:

@@ -89,10 +89,15 @@ class RolloutSource:
         """Returns this rank's slots of an update of a rollout (0, 1, ...), a forward at a time."""
         return self.places.pieces(number, update)
 
+    def condition(self, piece: Sequence[Slot], dropped: Sequence[bool]) -> Cond:
+        """Returns the conditions of a piece, without guidance; a picture that is `dropped` has the empty prompt's."""
+        texts = [self.texts[slot.prompt] for slot in piece]
+        keys = [prompt_key("" if drop else text) for text, drop in zip(texts, dropped, strict=True)]
+        return self._whole(conditions(self.prompts, keys), len(piece))
+
     def output(self, denoise: Denoise, piece: Sequence[Slot], train_unconditional: bool = True) -> Output:
         """Returns a network with the conditions of a piece, guided as the rollout is."""
-        keys = [prompt_key(self.texts[slot.prompt]) for slot in piece]
-        cond = self._whole(conditions(self.prompts, keys), len(piece))
+        cond = self.condition(piece, [False] * len(piece))
         uncond = self._whole(conditions(self.prompts, [UNCONDITIONAL] * len(piece)), len(piece))
         return sampling.guided(denoise, cond, uncond, self.guidance, train_unconditional)
 

@@ -44,6 +44,7 @@ def source(kind: str = "diffusion", **changes: Any) -> RolloutSource:
     """Returns a source of pictures for five prompts; changes of `Places` by their names, too."""
     rng = torch.Generator().manual_seed(0)
     prompts: Any = {prompt_key(text): {"hidden": torch.randn(3, 2, generator=rng)} for text in TEXTS}
+    prompts[prompt_key("")] = {"hidden": torch.ones(3, 2)}
     prompts[UNCONDITIONAL] = {"hidden": torch.zeros(3, 2)}
     where = {key: changes.pop(key) for key in list(changes) if key in Places.__dataclass_fields__}
     values: dict[str, Any] = {"seed": 3, "prompts": len(TEXTS), "batch_size": 8, "per_prompt": 4, "updates": 1}

@@ -86,6 +86,19 @@ GRADIENT: dict[str, Any] = {
     "train_unconditional": True,
 }
 """Of a reward gradient, in a test's project; `rollouts.rewards_from` must be `judge` then."""
+OWN: dict[str, Any] = {
+    "rollout": {
+        "sampler": {"name": "dpmpp_2m", "spacing": "trailing"},
+        "steps": 4,
+        "guidance": 2.0,
+        "images_per_prompt": 2,
+        "updates": 1,
+        "shared_noise": False,
+    },
+    "reward": {"jpeg_compressibility": {"weight": 1.0}},
+    "draws": 2,
+}
+"""Of methods that learn from their finished pictures."""
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "dpo": {"beta": 1000, "link": "sigmoid", "safeguard": None},
@@ -97,6 +110,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "refl": GRADIENT | {"gradient": {"stop": [0.5, 1.0]}},
     "drtune": GRADIENT | {"gradient": {"steps": 2, "stop": [0.5, 1.0]}},
     "ddpo": MOVES,
+    "nft": OWN
+    | {
+        "rollout": OWN["rollout"] | {"guidance": 1.0},
+        "prompt_drop": 0.0,
+        "advantage": {"kind": "group_mean", "clip": 5.0},
+        "strength": 1.0,
+        "old": {"start": 0, "rate": 0.1, "most": 0.5},
+        "kl": {"weight": 1e-4, "space": "output"},
+    },
+    "online_dpo": OWN | {"beta": 1000, "link": "sigmoid"},
+    "raft": OWN,
     "grpo": MOVES | {"advantage": {"kind": "group", "clip": 5.0}},
     "dpok": MOVES | {"kl": {"weight": 0.1, "space": "output"}, "value": {"width": 16, "lr": 1e-3, "steps": 3}},
 }
