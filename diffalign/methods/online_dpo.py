@@ -33,7 +33,7 @@ class OnlineDPO(RenoisedMethod):
         """Yields the pairs at each of their noise levels, so many a forward as fit; a pair is two pictures."""
         for found, number, draw in self.extremes(policy, step, max(1, self.source.places.micro_batch_size // 2)):
             x0 = torch.cat([found.x0_best, found.x0_worst])
-            yield replace(self.noised(found.best, x0, number, draw, sides=2), weight=found.differ)
+            yield replace(self.noised(found.best, x0, number, draw, grouped=True), weight=found.differ)
 
     def loss(self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool) -> tuple[Tensor, Logs]:
         """Returns the pairs' losses, summed, each times its group's pictures, and what DPO logs, of all pairs alike."""

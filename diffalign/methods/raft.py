@@ -27,7 +27,7 @@ class RAFT(RenoisedMethod):
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[PairBatch]:
         """Yields the best pictures at each of their noise levels, so many a forward as fit."""
         for found, number, draw in self.extremes(policy, step, self.source.places.micro_batch_size):
-            yield replace(self.noised(found.best, found.x0_best, number, draw), weight=found.differ)
+            yield replace(self.noised(found.best, found.x0_best, number, draw, grouped=True), weight=found.differ)
 
     def loss(self, policy: Denoise, reference: Reference | None, batch: PairBatch, log: bool) -> tuple[Tensor, Logs]:
         """Returns the errors on the best pictures, summed; each stands for its group."""

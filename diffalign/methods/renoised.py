@@ -60,24 +60,25 @@ class RenoisedMethod(RolledMethod):
             for slot, x0 in zip(piece.slots, piece.trajectory.states[-1], strict=True)
         }
 
-    def times(self) -> Times:
-        """Returns how noise levels are drawn; in strata, where asked, over all draws of an update's pictures."""
-        how = self.settings
-        strata = self.source.batch_size * how.draws if how.stratified else 0
-        return Times(self.source.process, *how.timesteps, how.timestep_density, strata)
+    def noised(self, slots: Sequence[Slot], x0: Tensor, number: int, draw: int, grouped: bool = False) -> PairBatch:
+        """Returns pictures [n, C, h, w] of n slots at their `draw`-th noise level, as a batch of winners.
 
-    def noised(self, slots: Sequence[Slot], x0: Tensor, number: int, draw: int, sides: int = 1) -> PairBatch:
-        """Returns pictures [sides * n, C, h, w] at the `draw`-th noise level of n slots, as a batch of winners.
-
-        Draws are functions of the seed, the rollout's number, the slot and `draw`; with two `sides` winners and losers
-        share them. With `prompt_drop` a row's prompt is the empty one.
+        Draws are functions of the seed, the rollout's number, `draw` and the slot, or, where `grouped`, the slot's
+        group: its pictures share them then. x0 may have the pictures of n slots twice, best and worst. With
+        `stratified` the levels of an update are spread over as many parts of the schedule as there are draws. With
+        `prompt_drop` a picture's prompt is the empty one.
         """
-        process, size, times = self.source.process, self.source.batch_size, self.times()
+        how, process, places = self.settings, self.source.process, self.source.places
+        units = places.batch_size // places.per_prompt if grouped else places.batch_size
+        strata = units * how.draws if how.stratified else 0
+        times = Times(process, *how.timesteps, how.timestep_density, strata)
         drawn = []
         for slot in slots:
-            rng = generator(FRESH, self.settings.seed, number, slot.index, draw)
-            t = times.draw(rng, slot.index % size + size * draw)
-            drawn.append((t, bool(rng.random() < self.settings.prompt_drop), normal(rng, self.source.shape)))
+            unit = slot.group if grouped else slot.index
+            rng = generator(FRESH, how.seed, number, draw, int(grouped), unit)
+            t = times.draw(rng, unit % units + units * draw)
+            drawn.append((t, bool(rng.random() < how.prompt_drop), normal(rng, self.source.shape)))
+        sides = len(x0) // len(slots)
         levels = torch.tensor([t for t, _, _ in drawn] * sides, device=x0.device)
         eps = torch.stack([eps for _, _, eps in drawn] * sides).to(x0.device)
         cond = self.source.condition([*slots] * sides, [dropped for _, dropped, _ in drawn] * sides)

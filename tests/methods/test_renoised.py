@@ -182,12 +182,9 @@ def test_a_constant_reward_teaches_nothing_and_is_counted(method: str) -> None:
 def test_a_negated_reward_has_the_opposite_gradient_at_the_start(method: str) -> None:
     policy = Denoiser(0)
     one = scored([2.0, 1.0, 4.0, 3.0])
-    for_it, _ = gradient(made(one, method, policy, draws=1), policy, live(Denoiser(0)))
-    against, _ = gradient(made(replace(one, weighing={"r": -1.0}), method, policy, draws=1), policy, live(Denoiser(0)))
-    if method == "online_dpo":  # the draws are the best one's: as the other side of the other pair they are others
-        assert torch.nn.functional.cosine_similarity(for_it.flatten(), against.flatten(), dim=0) < 0
-    else:
-        torch.testing.assert_close(for_it, -against, rtol=1e-4, atol=1e-6)
+    for_it, _ = gradient(made(one, method, policy), policy, live(Denoiser(0)))
+    against, _ = gradient(made(replace(one, weighing={"r": -1.0}), method, policy), policy, live(Denoiser(0)))
+    torch.testing.assert_close(for_it, -against, rtol=1e-3, atol=1e-5 * float(for_it.abs().max()))
 
 
 @pytest.mark.parametrize("method", METHODS)
