@@ -1,0 +1,77 @@
+"""Training on the policy's own pictures with real workers: killed amid a rollout's updates, and spread over two."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffalign.config.params import Params
+from diffalign.core.files import hash_folder, sha256_file
+from stages import ingest, precompute
+from tests.helpers import forked, killed
+from tests.helpers.project import METHODS, make_inputs, make_params
+
+ROLLOUT = METHODS["ddpo"]["rollout"] | {"updates": 4}
+POLICIES = {
+    "base": {"method": "none"},
+    "ddpo": {"method": "ddpo", "rollout": ROLLOUT, "advantage": {"kind": "history", "clip": 5.0}},
+    "dpok": {"method": "dpok", "rollout": ROLLOUT, "lora": {"rank": 2, "alpha": 2, "targets": None}},
+}
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
+    """A project with shards, in which the workers of this file train."""
+    folder = tmp_path_factory.mktemp("project")
+    before = Path.cwd()
+    os.chdir(folder)
+    make_inputs(folder)
+    made = make_params(folder, POLICIES)
+    ingest.run(made)
+    precompute.run(made)
+    yield made
+    os.chdir(before)
+
+
+def trained(work: Path, values: Params, policy: str, processes: int = 1, **changes: Any) -> list[int | None]:
+    """Trains, with a checkpoint after every second of eight steps; the workers' exit codes."""
+    Path("steps-made").unlink(missing_ok=True)
+    forked.prepare(work, values, policy, processes, **changes)
+    return forked.finish(forked.start(work, processes, killed.work))
+
+
+def results(work: Path) -> tuple[str, str]:
+    return hash_folder(work / "out"), sha256_file(work / "curve.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["ddpo", "dpok"])
+def test_a_run_killed_amid_a_rollouts_updates_goes_on_bit_for_bit(values: Params, policy: str) -> None:
+    """Killed in the eighth step, the last of the second rollout's four: it rolls out again, from the old weights."""
+    whole, broken = Path(f"runs/whole-{policy}"), Path(f"runs/broken-{policy}")
+    assert trained(whole, values, policy) == [0]
+    Path("kill-at").write_text("7")
+    assert trained(broken, values, policy) == [KILLED]
+    assert trained(broken, values, policy) == [0]
+    assert Path("steps-made").read_text().split() == ["6", "7"]
+    assert results(broken) == results(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(values: Params) -> None:
+    """The same pictures and advantages: the reward to the bit at the first rollout, weights but for sums' rounding."""
+    one, two = Path("runs/one"), Path("runs/two")
+    assert trained(one, values, "ddpo") == [0]
+    assert trained(two, values, "ddpo", 2) == [0, 0]
+    curves = [[json.loads(line) for line in (w / "curve.jsonl").read_text().splitlines()] for w in (one, two)]
+    rewards = [[line["reward_jpeg_compressibility"] for line in curve[:4]] for curve in curves]
+    assert rewards[0] == rewards[1]
+    weights = [load_file(next((work / "out").rglob("*.safetensors"))) for work in (one, two)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=2e-3, atol=2e-4)
