@@ -128,6 +128,11 @@ def of_rollouts(params: Params, policy: Rolled) -> list[str]:
             f"rollout.sampler.name: expected one for a {needed} model, since {params.model.family} is one, "
             f"got {sampler.name!r}"
         )
+    if policy.choose == "probe" and not (params.probe.images and params.probe.rewards):
+        lines.append(
+            "choose: expected last, since a judge chooses where a policy learns from its own pictures, and probe.images"
+            " is 0 or probe.rewards empty, got 'probe'"
+        )
     return lines
 
 

@@ -6,7 +6,16 @@ from pydantic import Field
 
 from diffalign.config.values import Count, Model, Name, Positive, Share, Whole
 
-ALARMS = ("winner_worse", "saturation", "divergence", "reference_changed")
+ALARMS = (
+    "winner_worse",
+    "saturation",
+    "divergence",
+    "reference_changed",
+    "reward_spread",
+    "clip_share",
+    "kl",
+    "judge_falls",
+)
 """The alarms of training: the keys of the thresholds."""
 
 
@@ -22,6 +31,10 @@ class Probe(Model):
     saturation: Share | None
     divergence: Positive | None
     reference_changed: Positive | None
+    reward_spread: Share | None
+    clip_share: Share | None
+    kl: Positive | None
+    judge_falls: Positive | None
     images: Whole
     image_steps: Annotated[int, Field(ge=1, le=500)]
     guidance: Annotated[float, Field(ge=1)]

@@ -26,6 +26,24 @@ WORDS = {
         "{threshold:.2%}): its weights have moved (with LoRA: the network without its adapters isn't the init any "
         "more), so no change against it means anything. That's a fault: start anew from the init."
     ),
+    "reward_spread": (
+        "the rewards of the policy's own pictures differ {value:.0%} less than at the first probe (threshold "
+        "{threshold:.0%}): pictures of a prompt have become alike, and little is left to learn from. Publish an "
+        "earlier step, raise kl.weight, or lower lr."
+    ),
+    "clip_share": (
+        "{value:.0%} of the moves that train have left the trust region (threshold {threshold:.0%}), and no longer do. "
+        "Lower lr or rollout.updates, or widen clip."
+    ),
+    "kl": (
+        "the policy's pull to its reference is {value:.3g} (threshold {threshold:.3g}): it has gone far from it. Raise "
+        "kl.weight, lower lr, or publish an earlier step."
+    ),
+    "judge_falls": (
+        "the reward rises while the judge, which isn't trained on, has fallen by {value:.2f} of its standard "
+        "deviations (threshold {threshold:.2f}): the policy exploits the reward. Publish an earlier step (choose: "
+        "probe), raise kl.weight, or add a reward."
+    ),
 }
 """By the alarm's name, as in `alarms.ALARMS`."""
 

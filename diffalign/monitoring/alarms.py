@@ -44,8 +44,11 @@ class Alarm:
 
 
 def winner_worse(point: Point) -> float | None:
-    """Returns the lower confidence bound of the winners' relative error change; None for one prompt, which has none."""
-    if "winner_relative_se" not in point:
+    """Returns the lower confidence bound of the winners' relative error change.
+
+    None for one prompt, which has none, and for a policy that learns from its own pictures, not from these winners.
+    """
+    if "winner_relative_se" not in point or "reward" in point:
         return None
     return point["winner_relative"] - ONE_SIDED * point["winner_relative_se"]
 
@@ -60,9 +63,36 @@ ALARMS: dict[str, Callable[[Point], float | None]] = {
     "saturation": lambda point: point.get("saturated"),
     "divergence": divergence,
     "reference_changed": lambda point: point.get("reference_drift"),
+    "reward_spread": lambda point: point.get("spread_lost"),
+    "clip_share": lambda point: point.get("clip_share"),
+    "kl": lambda point: point.get("kl"),
+    "judge_falls": lambda point: point.get("judge_fall"),
 }
 """Each alarm's value at a probe; None where its figures weren't measured. It is raised above the threshold of that name
 in the section `probe` of params.yaml, and its text is in alarm_words.py."""
+
+
+OF_ALL = ("winner_worse", "saturation", "divergence", "reference_changed")
+"""The alarms of all trainings; the others are of those on the policy's own pictures."""
+
+
+def of_rollouts(history: Sequence[Point], point: Point) -> Point:
+    """Returns what a probe's figures of the policy's own pictures say beside the earlier probes'.
+
+    `spread_lost`: the share by which the rewards' spread has fallen since the first one; `judge_fall`: how far the
+    judge is below its best while the reward is above what it was there, in the judge's standard deviations at the
+    first probe.
+    """
+    found: Point = {}
+    first = next((p for p in history if "reward_std" in p), point)
+    if first.get("reward_std") and "reward_std" in point:
+        found["spread_lost"] = max(0.0, 1 - point["reward_std"] / first["reward_std"])
+    judged = [p for p in history if "judge" in p and "reward" in p]
+    if judged and "judge" in point and "reward" in point and judged[0].get("judge_std"):
+        top = max(judged, key=lambda p: p["judge"])
+        fall = (top["judge"] - point["judge"]) / judged[0]["judge_std"]
+        found["judge_fall"] = max(0.0, fall) if point["reward"] > top["reward"] else 0.0
+    return found
 
 
 def values(point: Point) -> dict[str, float]:
@@ -73,7 +103,7 @@ def values(point: Point) -> dict[str, float]:
 
 def raised(point: Point, thresholds: Thresholds) -> dict[str, float]:
     """Returns the alarms that hold at a probe, with their values."""
-    limits = {name: limit for name in ALARMS if (limit := thresholds[name]) is not None}
+    limits = {name: limit for name in ALARMS if (limit := thresholds.get(name)) is not None}
     found = values(point)
     return {name: found[name] for name, limit in limits.items() if name in found and found[name] > limit}
 
@@ -117,13 +147,19 @@ def explained(name: str, value: float, threshold: float) -> str:
 def best(history: Sequence[Point], thresholds: Thresholds) -> tuple[int, str]:
     """Chooses the probe's step to publish under `choose: probe`, and says why; ValueError without probes.
 
-    The one of the largest margin among those without an alarm: while winners aren't denoised much worse, a larger
+    The one that the judge scores highest, where there is one: of a policy that learns from its own pictures. Else the
+    one of the largest margin, both among those without an alarm: while winners aren't denoised much worse, a larger
     margin is more of what the pairs say. Where all have one, the last: nothing here tells them apart. (The one with the
     lowest winners' errors was tried on the shapes world, at 15 times the default rate: its images lost to the last's.)
     """
     if not history:
         raise ValueError("best: expected at least one probe, got none")
     quiet = [point for point in history if not (point["broken"] or raised(point, thresholds))]
+    judged = [point for point in quiet if "judge" in point]
+    if judged:
+        chosen = max(judged, key=lambda point: point["judge"])
+        why = f"the judge's highest score, {chosen['judge']:.4g}, of {len(judged)} probes without an alarm"
+        return int(chosen["step"]), f"{why}, of {len(history)} in all"
     if quiet:
         chosen = max(quiet, key=lambda point: point["margin"])
         why = f"the largest margin, {chosen['margin']:.3g}, of {len(quiet)} probes without an alarm"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core.errors import STOPPED, Stopped, UserError
 from diffalign.core.files import disk_errors, write_json, write_text
@@ -76,6 +77,11 @@ class Job:
     """From the first step on; the last one is this process's."""
     watching: monitor.Monitor | None
 
+    def logging(self, step: int) -> bool:
+        """Tells whether a step's figures are logged: every so many, the last one's, and those that alarms look at."""
+        wanted = isinstance(self.spec.policy, Rolled) and self.watching is not None and self.watching.due(step)
+        return wanted or step % self.spec.runtime.log_every == 0 or step == self.spec.policy.steps
+
 
 def run(spec: Spec, work: Path) -> None:
     """Trains from the newest checkpoint in `work` to the end, and writes the policy to `work/out`.
@@ -126,7 +132,7 @@ def take_steps(job: Job, step: int) -> None:
     steps = policy.steps
     progress = Progress(f"train {job.spec.name}", steps, step)
     while step < steps:
-        logging = (step + 1) % job.spec.runtime.log_every == 0 or step + 1 == steps
+        logging = job.logging(step + 1)
         with job.sources.pace.step():
             logs = optimizer_step(job.learner, job.method, policy, step, logging)
         step += 1
@@ -152,7 +158,7 @@ def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
     if logs is not None and all(math.isfinite(value) for value in logs.values()):
         line = {**logs, "skipped": job.learner.skips.total}
     if job.watching and looking:
-        line |= job.watching.look(step)
+        line |= job.watching.look(step, line)
     if line:
         append(job.learner.accelerator, job.work / LOGGED_STEPS, {"step": step, **line})
     return job.watching.alarm() if job.watching and looking else None

@@ -6,6 +6,7 @@ best/step-*.safetensors; pictures/step-*.png. The probes so far are the curve's 
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from diffalign.config.probe import Probe
+from diffalign.config.rollout import Rolled, used
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes, write_bytes
 from diffalign.methods.method import Method
@@ -56,19 +58,33 @@ class Monitor:
         """Tells whether a step, counted from 1, is probed: every so many, and the last one."""
         return step % self.settings.every == 0 or step == self.spec.policy.steps
 
-    def look(self, step: int) -> dict[str, float]:
-        """Runs a probe, reports new alarms, saves the weights if best; returns the metrics for the curve."""
+    def look(self, step: int, logs: Mapping[str, float]) -> dict[str, float]:
+        """Runs a probe, reports new alarms, saves the weights if best; returns the metrics for the curve.
+
+        `logs` are the step's own figures.
+        """
         with as_published(self.learner):
             point = self.seen()
             if self.pictures is not None:
                 point |= self.pictures.take(step, self.learner.accelerator)
+        point |= self.of_rollout(logs)
+        point |= alarms.of_rollouts(self.history, point)
         held = alarms.raised({"step": step, **point}, self.thresholds)
-        point |= {f"alarm/{name}": float(name in held) for name in alarms.ALARMS}
+        due = alarms.ALARMS if "reward" in point else alarms.OF_ALL
+        point |= {f"alarm/{name}": float(name in held) for name in due}
         self.history.append({"step": step, **point})
         for line in alarms.news(self.history, self.thresholds):
             self.say(f"warning: train {self.spec.name}: step {step}: {line}")
         self.keep_best(step)
         return dict(curve.named(point))
+
+    def of_rollout(self, logs: Mapping[str, float]) -> Point:
+        """Returns a step's figures of the policy's own pictures that alarms look at; empty where it makes none."""
+        policy = self.spec.policy
+        if not isinstance(policy, Rolled) or "reward_std" not in logs:
+            return {}
+        reward = sum(used(name, values)[0] * logs[f"reward_{name}"] for name, values in policy.reward.items())
+        return {"reward": reward} | {name: logs[name] for name in ("reward_std", "clip_share", "kl") if name in logs}
 
     def seen(self) -> Point:
         """Returns the metrics of a probe of the denoiser as it is."""

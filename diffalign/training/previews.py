@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffalign.config.probe import Probe
+from diffalign.config.rollout import Rolled
+from diffalign.config.training import Trained
 from diffalign.core.files import write_bytes
 from diffalign.generation.pipeline import MakeImages, image_maker, initial_noise, no_noise, plain, png
 from diffalign.models import family as families
@@ -42,6 +44,8 @@ class Previews:
     """Images a forward."""
     judges: list[Reward]
     folder: Path
+    judge: str | None = None
+    """The one of them by which a policy is judged that learns from its own pictures; None for others."""
 
     def take(self, step: int, accelerator: "Accelerator") -> Point:
         """Writes the step's picture; each reward's mean score as `score_NAME/vVERSION`.
@@ -57,6 +61,8 @@ class Previews:
             known = scores[~np.isnan(scores)]
             if len(known):
                 point[f"score_{judge.name}/v{judge.version}"] = float(known.mean())
+                if judge.name == self.judge:
+                    point |= {"judge": float(known.mean()), "judge_std": float(known.std())}
             if len(known) < len(scores):
                 point[f"unscored_{judge.name}"] = float(len(scores) - len(known))
         return point
@@ -93,7 +99,18 @@ def open_previews(spec: Spec, settings: Probe, learner: Learner, draws: Draws, f
         size=draws.source.micro_batch_size,
         judges=[rewards.load(name, values, learner.accelerator.device) for name, values in spec.rewards.items()],
         folder=folder,
+        judge=judge_of(spec.policy, list(spec.rewards)),
     )
+
+
+def judge_of(policy: Trained, names: list[str]) -> str | None:
+    """Returns the first of the probe's rewards that a policy isn't trained on, else the first; None where none is due.
+
+    A policy that learns from others' pictures has no judge: its probes have margins.
+    """
+    if not isinstance(policy, Rolled):
+        return None
+    return next((name for name in names if name not in policy.reward), names[0] if names else None)
 
 
 def tiled(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

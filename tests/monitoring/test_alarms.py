@@ -104,3 +104,35 @@ def test_what_is_kept_of_an_alarm_has_no_words() -> None:
 
 def test_the_bound_is_the_normal_distributions() -> None:
     assert alarms.ONE_SIDED == ndtri(0.95)
+
+
+def own(step: int, **figures: float) -> Point:
+    """A probe of a policy that learns from its own pictures."""
+    seen = {"reward": 0.1 * step, "reward_std": 0.2, "judge": 0.5, "judge_std": 0.1}
+    return point(step, **{**seen, **figures})
+
+
+def test_a_reward_that_rises_while_the_judge_falls_is_an_alarm() -> None:
+    """0.6 is the judge's best; 0.05 under it is half a standard deviation of the first probe's, 0.1."""
+    history = [own(1), own(2, judge=0.6, judge_std=7.0)]
+    assert alarms.of_rollouts(history, own(3, judge=0.55))["judge_fall"] == pytest.approx(0.5)
+    assert alarms.of_rollouts(history, own(3, judge=0.55, reward=0.1))["judge_fall"] == 0, "the reward fell, too"
+    assert alarms.of_rollouts(history, own(3, judge=0.7))["judge_fall"] == 0
+    assert alarms.raised(own(3, judge_fall=0.6), {"judge_falls": 0.5}) == {"judge_falls": 0.6}
+
+
+def test_a_spread_that_has_gone_is_an_alarm() -> None:
+    """From 0.2 to 0.01 the rewards' spread has lost 95%."""
+    assert alarms.of_rollouts([own(1)], own(2, reward_std=0.01))["spread_lost"] == pytest.approx(0.95)
+    assert alarms.of_rollouts([], own(1))["spread_lost"] == 0
+    assert alarms.of_rollouts([point(1)], point(2)) == {}
+
+
+def test_winners_of_others_are_no_alarm_for_a_policy_that_learns_from_its_own_pictures() -> None:
+    assert alarms.raised(own(1, winner_relative=3.0), LIMITS) == {}
+
+
+def test_the_judge_chooses_among_probes_without_an_alarm() -> None:
+    history = [own(1), own(2, judge=0.6, margin=-1.0), own(3, judge=0.7, clip_share=0.95)]
+    step, why = alarms.best(history, LIMITS | {"clip_share": 0.9})
+    assert (step, why) == (2, "the judge's highest score, 0.6, of 2 probes without an alarm, of 3 in all")

@@ -25,6 +25,7 @@ from tests.helpers import pickapic, specs
 from tests.helpers.project import REPO, make_inputs, make_params
 
 POLICIES: dict[str, dict[str, Any]] = {
+    "ddpo": {"method": "ddpo"},
     "base": {"method": "none"},
     "dpo": {"method": "dpo", "beta": 2000},
     "lora": {"method": "dpo", "beta": 2000, "lora": {"rank": 4, "alpha": 8, "targets": None}},
@@ -122,6 +123,23 @@ def test_lines_without_a_log_have_the_probe(tmp_path: Path) -> None:
         (True, False),  # 3
         (True, True),  # 4
     ]
+
+
+def test_a_policy_that_learns_from_its_own_pictures_is_chosen_by_a_judge(project: Path, tmp_path: Path) -> None:
+    """The judge is the probe's reward that it isn't trained on; each probe has its step's figures, logged or not."""
+    work, rewards = tmp_path / "a", ["jpeg_compressibility", "jpeg_incompressibility"]
+    work.mkdir()
+    probe = WATCHED | {"rewards": rewards, "clip_share": None}
+    values = make_params(project, POLICIES, probe=probe, rewards={"oracle": {}} | {name: {} for name in rewards})
+    training.run(specs.spec(values, "ddpo", steps=4, log_every=3, choose="probe"), work)
+    seen = points(lines(work))
+    assert [point["step"] for point in seen] == [2, 4]
+    assert all(point["judge"] == point["score_jpeg_incompressibility/v1"] for point in seen)
+    assert all({"reward", "reward_std", "clip_share", "alarm/judge_falls"} <= set(point) for point in seen)
+    top = max(seen, key=lambda point: point["judge"])
+    chosen = policy_json(work / "out")["chosen"]
+    assert chosen["step"] == top["step"]
+    assert chosen["why"].startswith("the judge's highest score")
 
 
 def first_alarm(out: Path) -> int:
