@@ -99,7 +99,9 @@ def judged_images(params: "Params", shown: Mapping[str, Gallery], scored: Mappin
         interval=Interval(settings.bootstrap, settings.confidence, settings.seed),
         bands={name: one.tie_band for name, one in scored.items()},
         families={name: (name, *one.reward.families) for name, one in scored.items()},
-        policies={name: learnt(policy, families) for name, policy in params.policies.items()},
+        policies={
+            name: learnt(policy, families, deciding(params, name, scored)) for name, policy in params.policies.items()
+        },
     )
 
 
@@ -121,11 +123,18 @@ def families_of(params: "Params") -> list[str]:
     return list(dict.fromkeys([*params.evaluate.families, *read_ingested().families]))
 
 
-def learnt(policy: "Policy", families: list[str]) -> Learnt:
-    """Returns what a policy learnt from: the pairs' families where it was trained, their own tag among them."""
+def deciding(params: "Params", policy: str, scored: Mapping[str, Scored]) -> list[str]:
+    """Returns the tags of the reward that decided on a policy's images by a rule of sampling; none without one."""
+    rule = params.generate.override(policy).by_reward
+    return [rule.reward, *scored[rule.reward].reward.families] if rule else []
+
+
+def learnt(policy: "Policy", families: list[str], decided: list[str]) -> Learnt:
+    """Returns what a policy's images learnt from: the pairs' families where it was trained, and what `decided`."""
     if policy.method == "none":
-        return Learnt(method="none", seed=None, families=())
-    return Learnt(method=policy.method, seed=policy.seed, families=(OWN, *families))
+        return Learnt(method="none", seed=None, families=tuple(decided))
+    found = dict.fromkeys([OWN, *families, *decided])
+    return Learnt(method=policy.method, seed=policy.seed, families=tuple(found))
 
 
 def measured(params: "Params", pairs: list[Pair]) -> dict[str, Floats]:

@@ -35,6 +35,7 @@ AXES = {
     "diffalign.data.prompts": None,
     "diffalign.data.sources": "${data.source}",
     "diffalign.diffusion.samplers": None,
+    "diffalign.generation.rules": None,
     "diffalign.methods": "${item.method}",
     "diffalign.models": "${model.family}",
     "diffalign.rewards": "${key}",
@@ -50,6 +51,7 @@ FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
     ("ingest", "diffalign.rewards"): "a filter's reward; after an edit of one: dvc repro --force --single-item ingest",
+    ("generate", "diffalign.rewards"): "a rule's reward; after an edit of one: dvc repro --force generate@POLICY",
     ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
     ("train", "diffalign.diffusion.samplers"): "samplers make the pictures of probes: likewise",
     ("train", "diffalign.evaluation.scoring"): "scores images for `curate` by a reward only: likewise",

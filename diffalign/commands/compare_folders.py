@@ -84,6 +84,6 @@ def gallery(side: str, folder: Path, found: list[tuple[str, captioned.Found]], n
         )
         prompts[one.prompt] += 1
     height, width = images[0][1].pixels.shape[:2]
-    unknown = dict.fromkeys(("sampler", "steps", "guidance", "dtype"))
+    unknown = dict.fromkeys(("sampler", "steps", "guidance", "rules", "dtype"))
     about = {"policy": side, "noise_seed": noise, "seeds": max(prompts.values()), "resolution": f"{width} × {height}"}
     return Gallery(folder, about | unknown, tuple(entries))

@@ -1,6 +1,7 @@
 """Makes the images of a model that is compared: a folder in diffusers' layout, or a policy of params.yaml by name."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,10 @@ def listed(folder: Path) -> list[list[Any]]:
 def sampling(params: "Params", where: str, family: str) -> dict[str, Any]:
     """Returns how a side's images are made: as `generate` says, for a policy its overrides, for flows their sampler."""
     made = params.generate.sampling(where)
+    if made["rules"]:
+        rules = ", ".join(made["rules"])
+        sys.stderr.write(f"compare: images of {where} are made without its {rules}: weights are compared here\n")
+        made["rules"] = {}
     fits = params.generate.sampler.process == FAMILIES[family]
     return made if fits else made | {"sampler": {"name": "flow_euler"} if FAMILIES[family] == "flow" else DDIM}
 

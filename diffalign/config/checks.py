@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from diffalign.config import alarms, gate, probe, samplers
+from diffalign.config import alarms, gate, probe, rules, samplers
 from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 
@@ -35,6 +35,7 @@ def problems(params: Params) -> list[str]:
         )
     lines += of_weights(params)
     lines += of_images(params)
+    lines += of_rules(params)
     lines += of_gate(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
@@ -65,6 +66,31 @@ def of_images(params: Params) -> list[str]:
         for key, sampler in chosen.items()
         if needed is not None and sampler.process != needed
     ]
+
+
+def of_rules(params: Params) -> list[str]:
+    """Lists what rules of sampling can't do: with an unknown reward, one without a gradient, a base of their own."""
+    lines = []
+    for name, own in params.generate.overrides.items():
+        found = rules.problems(params.generate.sampling(name))
+        for rule, one in (("optimise", own.optimise), ("best_of", own.best_of)):
+            rewards: dict[str, Any] = {n: r for n, r in params.rewards.items() if rule == "best_of" or has_gradient(r)}
+            if one and one.reward not in rewards:
+                kind = "" if rule == "best_of" else " with a gradient"
+                known = ", ".join(rewards) or "none so far"
+                found.append(f"{rule}.reward: expected one of rewards{kind}, {known}, got {one.reward!r}")
+        policy = params.policies.get(name)
+        if own.mix_base and policy and policy.method == "none" and policy.init == params.model.path:
+            found.append(
+                "mix_base: expected null, since the policy is the base model itself, model.path: nothing to mix"
+            )
+        lines += [f"generate.overrides.{name}.{line}" for line in found]
+    return lines
+
+
+def has_gradient(settings: object) -> bool:
+    """Tells whether a reward, by its settings' class, has gradients that reach the pixels."""
+    return bool(getattr(settings, "differentiable", False))
 
 
 def of_gate(params: Params) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field
 
+from diffalign.config.rules import BestOf, MixBase, Optimise
 from diffalign.config.samplers import Sampler
 from diffalign.config.values import Count, HeldOut, Model, Name, PromptSet
 from diffalign.core.errors import UserError
@@ -40,6 +41,20 @@ class Override(Model):
     sampler: Sampler | None = None
     steps: Steps | None = None
     guidance: Guidance | None = None
+    optimise: Optimise | None = None
+    best_of: BestOf | None = None
+    mix_base: MixBase | None = None
+
+    @property
+    def by_reward(self) -> Optimise | BestOf | None:
+        """Returns the rule by which a reward decides on the images, if there is one."""
+        return self.optimise or self.best_of
+
+    @property
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Returns the rules of sampling with their settings, by name."""
+        found = {"optimise": self.optimise, "best_of": self.best_of, "mix_base": self.mix_base}
+        return {name: rule.model_dump() for name, rule in found.items() if rule}
 
 
 class Generate(Model):
@@ -90,11 +105,15 @@ class Generate(Model):
         return ""
 
     def sampling(self, policy: str) -> dict[str, Any]:
-        """Returns a policy's `sampler` (its name and settings), `steps` and `guidance`, for its images."""
+        """Returns a policy's `sampler` (its name and settings), `steps`, `guidance` and `rules`, for its images."""
         shared = {key: getattr(self, key) for key in ("sampler", "steps", "guidance")}
-        own = self.overrides.get(policy, Override())
+        own = self.override(policy)
         chosen = shared | {key: value for key in shared if (value := getattr(own, key)) is not None}
-        return chosen | {"sampler": chosen["sampler"].model_dump()}
+        return chosen | {"sampler": chosen["sampler"].model_dump(), "rules": own.rules}
+
+    def override(self, policy: str) -> Override:
+        """Returns what differs for a policy's images; nothing where `overrides` doesn't have it."""
+        return self.overrides.get(policy, Override())
 
 
 def is_below(path: str) -> bool:

@@ -1,7 +1,7 @@
 """Reads a policy's generated images as generate published them: a folder of PNGs and a manifest with checksums."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,21 @@ from diffalign.core.records import Record
 
 DTYPE: Literal["float32"] = "float32"
 """The numbers that generate's networks compute with."""
-MADE = ("sampler", "steps", "guidance", "resolution", "dtype")
+MADE = ("sampler", "steps", "guidance", "rules", "resolution", "dtype")
 """Keys of a manifest that describe the generation of its images."""
+
+
+class Rewarded(Record):
+    """What a reward said of an image on which it decided, by a rule of sampling; None where it couldn't score."""
+
+    first: float | None
+    """The score of the image without the rule, from the same noise; with `coupled`, of coupled sampling without it."""
+    kept: float | None
+    """The score of this image, before it was rounded to 8 bits."""
+    at: int
+    """The number of the attempt or the iteration that this image is of; 0: it is the one without the rule."""
+    missing: int
+    """How many attempts or iterations couldn't be scored."""
 
 
 class Entry(Record):
@@ -34,6 +47,8 @@ class Entry(Record):
     prompt_index: int
     seed: int
     sha256: str
+    rewarded: Rewarded | None = None
+    """None where no reward decided."""
 
     @property
     def slot(self) -> tuple[int, int]:
@@ -63,6 +78,12 @@ class Manifest(Record):
     """Its name and its settings."""
     steps: int
     guidance: float
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The rules of sampling with their settings, by name; empty: plain sampling."""
+    reward: str | None = None
+    """The version of the reward that decided; None where none did."""
+    forwards: int | None = None
+    """The network's forwards that an image took (see `forwards`); None in older manifests."""
     resolution: int
     dtype: str
     images: tuple[Entry, ...]
@@ -79,7 +100,7 @@ class Gallery:
 
     @property
     def made(self) -> dict[str, Any]:
-        """Returns the settings of generation: `sampler`, `steps`, `guidance`, `resolution`, `dtype`."""
+        """Returns the settings of generation: `sampler`, `steps`, `guidance`, `rules`, `resolution`, `dtype`."""
         return {key: self.about[key] for key in MADE}
 
     def data(self, entry: Entry) -> bytes:
@@ -119,7 +140,7 @@ def read(folder: Path) -> Gallery:
 
 
 def check_made(gallery: Gallery, asked: Mapping[str, Any]) -> None:
-    """Raises UserError unless a gallery was made as `asked`: `sampler`, `steps`, `guidance` and `resolution`.
+    """Raises UserError unless a gallery was made as `asked`: `sampler`, `steps`, `guidance`, `rules`, `resolution`.
 
     Images that were made another way show the other way's effect, not the policy's.
     """
@@ -128,6 +149,39 @@ def check_made(gallery: Gallery, asked: Mapping[str, Any]) -> None:
         raise UserError(
             f"{gallery.folder} wasn't made as params.yaml asks for now: {'; '.join(lines)}. {gallery.remedy}"
         )
+
+
+def forwards(made: Mapping[str, Any]) -> int:
+    """Returns the network's forwards that an image takes, made so; a backward by the network's input counts as one.
+
+    Guidance takes two a step, a mix of two networks twice as many; the best of n, n times that. An iteration of
+    `optimise` takes three plain images (the image, and its steps again with a backward each), and the last image one:
+    3 iterations + 1 in all, so that the best of 3 iterations + 1 costs the same; twice that where it is coupled.
+    """
+    rules = made["rules"]
+    plain = made["steps"] * (1 if made["guidance"] == 1 else 2) * (2 if "mix_base" in rules else 1)
+    if optimise := rules.get("optimise"):
+        plain *= (3 * optimise["iterations"] + 1) * (1 if optimise["coupled"] is None else 2)
+    return int(plain * rules.get("best_of", {}).get("n", 1))
+
+
+def decided(reward: str, entries: Sequence[Entry]) -> str:
+    """Says what became of images on which a reward decided: of how many it is higher than without the rule, the means.
+
+    Images without a score before or after are left out, and counted.
+    """
+    found = [entry.rewarded for entry in entries if entry.rewarded]
+    both = [(one.first, one.kept) for one in found if one.first is not None and one.kept is not None]
+    lines = [f"{reward} scores none of {len(found)} images: they are those without the rule"]
+    if both:
+        up = sum(kept > first for first, kept in both)
+        means = (sum(column) / len(both) for column in zip(*both, strict=True))
+        lines = [f"{reward} is higher for {up} of {len(both)} images, mean " + " -> ".join(f"{m:.4g}" for m in means)]
+        if len(both) < len(found):
+            lines.append(f"{len(found) - len(both)} others have no score before or after")
+    if missing := sum(one.missing for one in found):
+        lines.append(f"{missing} attempts couldn't be scored")
+    return "; ".join(lines)
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

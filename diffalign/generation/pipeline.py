@@ -21,7 +21,7 @@ from diffalign.diffusion.process import Cond, Denoise, Process
 from diffalign.diffusion.rng import NOISE, STEP, generator, normal, text_seed
 from diffalign.diffusion.samplers import sampler as samplers
 from diffalign.diffusion.samplers.sampler import Sampler
-from diffalign.diffusion.sampling import StepNoise
+from diffalign.diffusion.sampling import Output, StepNoise
 from diffalign.models.family import Family
 
 Pictures = Callable[[list[str], Tensor, StepNoise], Tensor]
@@ -50,19 +50,30 @@ def plain(process: Process, steps: int, guidance: float) -> Sampling:
     return Sampling(samplers.load(process.plain_sampler), steps, guidance)
 
 
-def initial_noise(noise_seed: int, prompt: str, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Returns unit normal noise [C, h, w], a function of the arguments: not of the policy, its batch or its device."""
-    return normal(generator(NOISE, noise_seed, text_seed(prompt), seed), shape)
+def initial_noise(noise_seed: int, prompt: str, seed: int, shape: tuple[int, ...], attempt: int = 0) -> Tensor:
+    """Returns unit normal noise [C, h, w], a function of the arguments: not of the policy, its batch or its device.
+
+    `attempt` numbers the images that are made of a prompt and a seed, where it is several.
+    """
+    return normal(generator(NOISE, noise_seed, text_seed(prompt), seed, *numbered(attempt)), shape)
 
 
-def step_noise(noise_seed: int, prompts: Sequence[str], seeds: Sequence[int], like: Tensor) -> StepNoise:
+def numbered(attempt: int) -> tuple[int, ...]:
+    """Returns what an attempt adds to the place of its draws: nothing for the first, which is the plain image."""
+    return (attempt,) if attempt else ()
+
+
+def step_noise(
+    noise_seed: int, prompts: Sequence[str], seeds: Sequence[int], like: Tensor, attempt: int = 0
+) -> StepNoise:
     """Returns the noise that steps add to images of these prompts and seeds, in the shape of `like` [B, C, h, w].
 
-    An image's noise at a step is a function of the noise seed, its prompt, its seed and the step.
+    An image's noise at a step is a function of the noise seed, its prompt, its seed, the step and the attempt.
     """
 
     def at(step: int) -> Tensor:
-        rngs = [generator(STEP, noise_seed, text_seed(p), seed, step) for p, seed in zip(prompts, seeds, strict=True)]
+        where = [(text_seed(prompt), seed, step) for prompt, seed in zip(prompts, seeds, strict=True)]
+        rngs = [generator(STEP, noise_seed, *place, *numbered(attempt)) for place in where]
         return torch.stack([normal(rng, tuple(like.shape[1:])) for rng in rngs]).to(like.device)
 
     return at
@@ -78,28 +89,59 @@ def latent_shape(model: Family, resolution: int) -> tuple[int, ...]:
     return tuple(model.encode_image(torch.zeros(1, 3, resolution, resolution))["mean"].shape[1:])
 
 
-def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Pictures:
-    """Returns the function from prompts and noise to float pictures; gradients reach the noise and `denoise`.
+@dataclass(frozen=True)
+class Chain:
+    """The way from noise to the pictures of some prompts; it keeps gradients."""
+
+    output: Output
+    """The network with the prompts' conditions, guided."""
+    process: Process
+    how: Sampling
+    finished: Callable[[Tensor], Tensor]
+    """From clean latents [B, C, h, w] to pictures [B, 3, H, W] in [-1, 1]; UserError where they aren't finite."""
+
+    def latents(self, noise: Tensor, added: StepNoise) -> Tensor:
+        """Returns the clean latents [B, C, h, w] of unit noise of that shape; `added` is the steps' own."""
+        return sampling.sample(self.output, self.process, self.how.sampler, noise, self.how.steps, added)
+
+    def pictures(self, noise: Tensor, added: StepNoise) -> Tensor:
+        """Returns the pictures of noise [B, C, h, w]; see `latents`."""
+        return self.finished(self.latents(noise, added))
+
+
+def chains(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Callable[[Sequence[str]], Chain]:
+    """Returns the function from prompts to the chain that makes their pictures.
 
     Of `model` the VAE and the text encoders are used, not the denoiser: `denoise` may be another's of its family. It is
-    told, where it wants to know, that it makes a square image of `resolution` pixels, nothing cropped. The function
-    raises UserError where latents or pixels aren't finite.
+    told, where it wants to know, that it makes a square image of `resolution` pixels, nothing cropped.
     """
     device = model.device
     empty, square = model.unconditional(), (resolution, resolution)
     image = {name: value[None].to(device) for name, value in model.image_cond(square, (0, 0), square).items()}
 
-    def make(prompts: list[str], noise: Tensor, added: StepNoise) -> Tensor:
-        cond = model.encode_prompt(prompts) | repeated(image, len(prompts))
+    def chain(prompts: Sequence[str]) -> Chain:
+        cond = model.encode_prompt(list(prompts)) | repeated(image, len(prompts))
         uncond = repeated(empty | image, len(prompts))
-        output = sampling.guided(denoise, cond, uncond, how.guidance)
-        x0 = sampling.sample(output, model.process, how.sampler, noise.to(device), how.steps, added)
-        check_finite(x0, "latents", prompts, model)
-        decoded = picture(model, x0)
-        check_finite(decoded, "pixels", prompts, model)
-        return decoded
 
-    return make
+        def finished(x0: Tensor) -> Tensor:
+            check_finite(x0, "latents", prompts, model)
+            decoded = picture(model, x0)
+            check_finite(decoded, "pixels", prompts, model)
+            return decoded
+
+        output = sampling.guided(denoise, cond, uncond, how.guidance)
+        return Chain(output, model.process, how, finished)
+
+    return chain
+
+
+def pictures(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> Pictures:
+    """Returns the function from prompts and noise to float pictures; gradients reach the noise and `denoise`.
+
+    See `chains`. The function raises UserError where latents or pixels aren't finite.
+    """
+    of = chains(model, denoise, resolution, how)
+    return lambda prompts, noise, added: of(prompts).pictures(noise.to(model.device), added)
 
 
 def image_maker(model: Family, denoise: Denoise, resolution: int, how: Sampling) -> MakeImages:

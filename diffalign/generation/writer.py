@@ -1,16 +1,22 @@
 """Writes a policy's images: the noise of each image, files that a killed run leaves whole."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from diffalign.core import files
 from diffalign.core.progress import Progress
+from diffalign.data.pixels import to_uint8
 from diffalign.data.prompts.prompt_set import Prompt
-from diffalign.generation.gallery import Entry
-from diffalign.generation.pipeline import Sampling, image_maker, initial_noise, latent_shape, png, step_noise
+from diffalign.diffusion.process import Denoise
+from diffalign.generation.gallery import Entry, Rewarded
+from diffalign.generation.pipeline import Chain, Sampling, chains, image_maker, latent_shape, png
+from diffalign.generation.rules.rule import Rule, Score, Starts
 from diffalign.models.family import Family
 
 
@@ -35,6 +41,27 @@ def jobs_of(prompts: Sequence[Prompt], seeds: int) -> list[Job]:
     return [Job(p.text, p.set, p.category, i, seed) for i, p in enumerate(prompts) for seed in range(seeds)]
 
 
+@dataclass(frozen=True)
+class Decision:
+    """A rule by which a reward decides on the images, and the folder where what it says of each is noted."""
+
+    rule: Rule
+    score: Score
+    notes: Path
+
+    def note(self, job: Job, rewarded: Rewarded) -> None:
+        """Notes what the reward said of an image, before the image is there."""
+        files.write_json(self.file(job), rewarded.model_dump())
+
+    def noted(self, job: Job) -> Rewarded:
+        """Returns what was noted of an image."""
+        return Rewarded.model_validate_json(self.file(job).read_bytes())
+
+    def file(self, job: Job) -> Path:
+        """Returns the file of an image's note."""
+        return self.notes / f"{job.file}.json"
+
+
 def write_images(
     load: Callable[[], Family],
     jobs: Sequence[Job],
@@ -45,25 +72,48 @@ def write_images(
     how: Sampling,
     batch_size: int,
     what: str,
+    mix: Callable[[Family], Denoise] | None = None,
+    decision: Decision | None = None,
 ) -> None:
     """Makes the images that `folder` doesn't have yet, each written atomically; `what` is made, for the progress bar.
 
-    `load` gives the policy's model; it isn't called where nothing is left to make. Raises UserError where a network
-    gives values that aren't finite: the images before are kept.
+    `load` gives the policy's model; it isn't called where nothing is left to make. `mix` gives the network to sample
+    with, if it isn't the policy's own. Raises UserError where a network gives values that aren't finite: the images
+    before are kept.
     """
     batches = unfinished(jobs, batch_size, folder)
     if not batches:
         return
     progress = Progress(what, len(jobs), len(jobs) - sum(map(len, batches)))
     model = load()
-    make_images, shape = image_maker(model, model.denoise, resolution, how), latent_shape(model, resolution)
+    denoise, shape = mix(model) if mix else model.denoise, latent_shape(model, resolution)
+    make_images, chain = image_maker(model, denoise, resolution, how), chains(model, denoise, resolution, how)
     for batch in batches:
-        prompts, seeds = [job.prompt for job in batch], [job.seed for job in batch]
-        noise = torch.stack([initial_noise(noise_seed, job.prompt, job.seed, shape) for job in batch])
-        added = step_noise(noise_seed, prompts, seeds, noise.to(model.device))
-        for job, image in zip(batch, make_images(prompts, noise, added), strict=True):
+        starts = Starts(noise_seed, [job.prompt for job in batch], [job.seed for job in batch], shape, model.device)
+        if decision is None:
+            images = make_images(list(starts.prompts), starts.noise(), starts.added())
+        else:
+            images = decided(decision, chain, starts, batch)
+        for job, image in zip(batch, images, strict=True):
             files.write_bytes(folder / job.file, png(image))
         progress.update(len(batch))
+
+
+@torch.no_grad()
+def decided(
+    decision: Decision, chains: Callable[[Sequence[str]], Chain], starts: Starts, batch: Sequence[Job]
+) -> NDArray[np.uint8]:
+    """Makes a batch by a rule, uint8 [B, H, W, 3], and notes what the reward said."""
+    found = decision.rule(chains(starts.prompts), starts, decision.score)
+    rows = zip(batch, *(x.tolist() for x in (found.first, found.kept, found.at, found.missing)), strict=True)
+    for job, first, kept, at, missing in rows:
+        decision.note(job, Rewarded(first=known(first), kept=known(kept), at=at, missing=missing))
+    return to_uint8(found.pixels)
+
+
+def known(score: float) -> float | None:
+    """Returns a score; None for NaN."""
+    return None if math.isnan(score) else score
 
 
 def unfinished(jobs: Sequence[Job], size: int, folder: Path) -> list[Sequence[Job]]:
@@ -72,8 +122,8 @@ def unfinished(jobs: Sequence[Job], size: int, folder: Path) -> list[Sequence[Jo
     return [batch for batch in batches if not all((folder / job.file).is_file() for job in batch)]
 
 
-def entries(jobs: Sequence[Job], folder: Path) -> list[Entry]:
-    """Returns the manifest's line of each image."""
+def entries(jobs: Sequence[Job], folder: Path, decision: Decision | None = None) -> list[Entry]:
+    """Returns the manifest's line of each image, with what was noted of it where a reward decided."""
     return [
         Entry(
             file=job.file,
@@ -83,6 +133,7 @@ def entries(jobs: Sequence[Job], folder: Path) -> list[Entry]:
             prompt_index=job.prompt_index,
             seed=job.seed,
             sha256=files.sha256_file(folder / job.file),
+            rewarded=decision.noted(job) if decision else None,
         )
         for job in jobs
     ]

@@ -10,6 +10,7 @@ from diffalign.config.params import Params
 from diffalign.data import odd
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
+from diffalign.generation.gallery import forwards
 from diffalign.models import init_files
 from diffalign.planning import counts, estimates, known_models
 from diffalign.planning.planner import Machine, Plan, plans
@@ -37,11 +38,13 @@ def text(params: Params, machine: Machine) -> str:
     """Returns the plan as text."""
     found = plans(params, machine)
     if not found:
-        return "No policy is trained."
+        return "\n".join(["No policy is trained.", *rules(params, None, machine)])
     pairs = known_pairs(params)
     lines = [f"For {title(machine)}. {rates(machine)}", ""]
     for item in found:
         lines += [*block(params, item, machine, pairs), ""]
+    if told := list(rules(params, found[0].counts.forward, machine)):
+        lines += [*told, ""]
     lines += [disk(params, found), "", ASSUMED]
     strange = [line for item in found for line in oddities(item, pairs, params)]
     return "\n".join([*lines, *([""] if strange else []), *strange])
@@ -112,12 +115,33 @@ def probes(params: Params, item: Plan, machine: Machine) -> str:
         pictures = number * probe.images * probe.image_steps * 2
         shown = f" with {probe.images} pictures each" if probe.images else ""
         parts.append(f"{number} probes{shown}, {duration((held_out + pictures) * forward / speed / 3600)}")
-    if plain := plain_rate(machine):
-        images = sum(count or 0 for count in params.generate.prompts.values()) * params.generate.seeds
-        work = images * params.generate.steps * 2 * forward
-        hours = duration(work / plain / estimates.UTILISATION / machine.processes / 3600)
-        parts.append(f"{images:,} images in float32, {hours}")
+    if plain_rate(machine):
+        parts.append(images(params, item.name, forward, machine))
     return "; ".join(parts) or "no probes"
+
+
+def images(params: Params, policy: str, forward: float | None, machine: Machine) -> str:
+    """Returns how many images are made of a policy and how long that takes, at so many FLOPs a forward, if known."""
+    number = sum(count or 0 for count in params.generate.prompts.values()) * params.generate.seeds
+    plain = plain_rate(machine)
+    if not plain or not forward:
+        return f"{number:,} images"
+    work = number * forwards(params.sampling(policy)) * forward
+    hours = duration(work / plain / estimates.UTILISATION / machine.processes / 3600)
+    return f"{number:,} images in float32, {hours}"
+
+
+def rules(params: Params, forward: float | None, machine: Machine) -> Iterator[str]:
+    """Yields a line for each policy whose images are made by rules: what they cost, the reward's network left out."""
+    for name in params.policies:
+        made = params.sampling(name)
+        if made["rules"]:
+            each = forwards(made)
+            times = each / forwards(made | {"rules": {}})
+            yield (
+                f"{name}: images by {', '.join(made['rules'])}, {each:,} forwards each, {times:g} times as many as "
+                f"plain; {images(params, name, forward, machine)}"
+            )
 
 
 def plain_rate(machine: Machine) -> float | None:

@@ -106,7 +106,7 @@ class Material:
     @cached_property
     def roles(self) -> Roles:
         """Gives each policy its part."""
-        return roles(self.settings.policies, self.settings.baseline)
+        return roles(self.settings.policies, self.settings.baseline, self.settings.sampling)
 
     @cached_property
     def sets(self) -> set[str]:
@@ -171,8 +171,13 @@ def pictures(card: DataCard | None) -> dict[str, bytes]:
     return dict(comparisons.iter_images(COMPARISONS, wanted)) if wanted else {}
 
 
-def roles(policies: Mapping[str, Trained | none.Settings], baseline: str) -> Roles:
-    """Gives policies their parts by method and order; the hero is the first trained one, else the first other."""
+def roles(
+    policies: Mapping[str, Trained | none.Settings], baseline: str, sampling: Mapping[str, Mapping[str, Any]]
+) -> Roles:
+    """Gives policies their parts by method and order; the hero is the first trained one, else the first other.
+
+    `sampling` says of each how its images are made: a control's are made as the baseline's.
+    """
     trained = tuple(name for name, policy in policies.items() if isinstance(policy, Trained))
     others, base = [name for name in policies if name != baseline], policies[baseline]
     controls = tuple(
@@ -182,6 +187,7 @@ def roles(policies: Mapping[str, Trained | none.Settings], baseline: str) -> Rol
         and baseline not in trained
         and policies[name].init == base.init
         and policies[name].noise_seed != base.noise_seed
+        and sampling[name] == sampling[baseline]
     )
     hero = next((name for name in (*trained, *others) if name != baseline), None)
     ordered = [*trained, *(name for name in policies if name not in trained)]

@@ -30,9 +30,9 @@ def test_a_policy_has_what_is_for_all_but_for_its_override(raw: dict[str, Any]) 
     raw["generate"]["overrides"] = {"dpo": {"guidance": 1.0, "sampler": {"name": "euler", "spacing": "trailing"}}}
     values = parse(raw)
     shared = {key: raw["generate"][key] for key in ("sampler", "steps", "guidance")}
-    resolution = {"resolution": raw["precompute"]["resolution"]}
-    assert values.sampling("base") == shared | resolution
-    assert values.sampling("dpo") == shared | raw["generate"]["overrides"]["dpo"] | resolution
+    others = {"rules": {}, "resolution": raw["precompute"]["resolution"]}
+    assert values.sampling("base") == shared | others
+    assert values.sampling("dpo") == shared | raw["generate"]["overrides"]["dpo"] | others
 
 
 def test_a_flow_sampler_on_a_diffusion_model_is_refused_and_the_reverse(raw: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
-ONCE = {"check", "ingest", "card", "precompute", "reference", "score@oracle"} | {
+ONCE = {"check", "ingest", "card", "precompute", "reference", "rules", "score@oracle"} | {
     *("people", "evaluate", "audit", "gate", "report")
 }
 STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES}
@@ -82,7 +82,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
-    assert ran(run("dvc", "repro", cwd=project)) == {"check", "evaluate", "audit", "gate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"check", "rules", "evaluate", "audit", "gate", "report"}
     params.write_text(before)
     run("dvc", "repro", cwd=project)
 
@@ -121,6 +121,7 @@ def test_another_beta_as_an_experiment(project: Path) -> None:
     output = run("dvc", "exp", "run", "-n", "other", "-S", "policies.dpo.beta=1000", cwd=project)
     assert ran(output) == {
         "check",
+        "rules",
         "train@dpo",
         "generate@dpo",
         "score@oracle",

@@ -29,10 +29,11 @@ class Project:
         for name in (
             "assets/comparisons/rows.parquet",
             "assets/tiny-sd/scheduler/scheduler_config.json",
+            "assets/tiny-sd/vae/config.json",
             "assets/tiny-clip/config.json",
         ):
             self.write(name, "stand-in")
-        (folder / "metrics/rewards").mkdir(parents=True)  # git has it, with a .gitkeep
+        self.write("metrics/rewards/.gitkeep", "")  # git has it
         (folder / "data/votes").mkdir(parents=True)  # nobody has voted
         for name in ("filters", "prompts"):  # of the user's own
             (folder / name).mkdir()
@@ -42,6 +43,8 @@ class Project:
                 path = Path(out.fs_path)
                 self.write(str(path.relative_to(folder)) + ("" if path.suffix else "/file"), "stand-in")
             self.write("data/shards/manifest.json", "stand-in")  # the report reads it alone
+            for policy in yaml.safe_load((folder / "params.yaml").read_text())["policies"]:
+                self.write(f"data/rules/{policy}.json", "stand-in")
             dvc.commit(force=True)
         assert self.changed() == set()
 
@@ -96,8 +99,11 @@ def project(prepared: Project, tmp_path: Path) -> Iterator[Project]:
 
 
 def stages(changed: set[str]) -> set[str]:
-    """The names of stages but `check`, each once where it's repeated over policies or rewards."""
-    return {name.partition("@")[0] for name in changed} - {"check"}
+    """The names of stages, each once where it's repeated over policies or rewards; but for `check` and `rules`.
+
+    These two read params in a second, and their outs differ only where it matters.
+    """
+    return {name.partition("@")[0] for name in changed} - {"check", "rules"}
 
 
 ENTRIES = [
@@ -204,6 +210,12 @@ def test_other_weights_of_a_reward_model_score_again(project: Project) -> None:
     assert {"score@learned", "score@oracle"} <= project.changed()
     project.write("metrics/rewards/learned.json", "stand-in")
     assert project.changed() == set()
+
+
+def test_images_follow_the_reward_of_their_own_rule(project: Project) -> None:
+    project.write("data/rules/dpo.json", "its rule's reward is another")
+    assert {name for name in project.changed() if name.startswith("generate")} == {"generate@dpo"}
+    project.write("data/rules/dpo.json", "stand-in")
 
 
 def test_a_docstring_runs_its_stage_again_unless_dvc_is_told_that_nothing_changed(project: Project) -> None:

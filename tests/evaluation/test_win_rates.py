@@ -11,7 +11,7 @@ from diffalign.evaluation.results import Learnt
 from diffalign.evaluation.win_rates import Judged
 from diffalign.generation.gallery import Entry, Gallery
 
-MADE = {"sampler": {"name": "ddim"}, "steps": 10, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
+MADE = {"sampler": {"name": "ddim"}, "steps": 10, "guidance": 4.0, "rules": {}, "resolution": 64, "dtype": "float32"}
 
 
 def gallery(name: str, **about: Any) -> Gallery:

@@ -21,7 +21,7 @@ POLICIES = {
 PROMPTS = [*CAPTIONS, *HOSTILE]
 SETTINGS = {"title": 'Shapes </title><script>alert("x")</script> & more', "best": 3, "worst": 2, "random": 17}
 SAMPLER = {"name": "dpmpp_2m", "spacing": "trailing"}
-MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "dtype": "float32"}
+MADE = {"sampler": SAMPLER, "steps": 2, "guidance": 4.0, "rules": {}, "dtype": "float32"}
 SCORES = Path("metrics/scores/oracle.jsonl")
 ORACLE = {
     "name": "oracle",

@@ -474,3 +474,17 @@ def test_the_assumed_rate_is_within_a_factor_of_3(tmp_path: Path, monkeypatch: p
     (after,) = planner.plans(values, machine)
     assert after.measured
     assert 1 / 3 < after.pairs_per_second / after.measured.pairs_per_second < 3
+
+
+def test_rules_of_sampling_are_planned(tmp_path: Path) -> None:
+    """4 prompts, 2 steps under guidance, the best of 5: 20 forwards each, of 5 TFLOP at a part of 1 TFLOP/s."""
+    overrides = {"base": {"best_of": {"reward": "oracle", "n": 5}}}
+    params = make_params(tmp_path, BASE, generate={"overrides": overrides})
+    (line,) = plan_text.rules(params, 5e12, MACHINE)
+    seconds = 4 * 20 * 5e12 / 1e12 / estimates.UTILISATION
+    assert line == (
+        "base: images by best_of, 20 forwards each, 5 times as many as plain; 4 images in float32, "
+        f"{plan_text.duration(seconds / 3600)}"
+    )
+    assert plan_text.text(params, MACHINE).startswith("No policy is trained.\nbase: images by best_of, 20 forwards")
+    assert not list(plan_text.rules(make_params(tmp_path, BASE), 5e12, MACHINE))

@@ -83,9 +83,11 @@ def test_roles_come_from_methods_and_order(repo: Path) -> None:
         "sft": default["sft"],
         "dpo": default["dpo"],
     }
-    who = roles(policies, "base")
+    sampling = {name: {"rules": {}} for name in policies}
+    who = roles(policies, "base", sampling)
     assert (who.hero, who.trained, who.controls) == ("sft", ("sft", "dpo"), ("again",))
-    assert roles({"base": base}, "base").hero is None
+    assert roles(policies, "base", {**sampling, "again": {"rules": {"best_of": {}}}}).controls == ()
+    assert roles({"base": base}, "base", sampling).hero is None
 
 
 class Fifth(Trained):

@@ -21,8 +21,10 @@ from diffalign.data.comparisons import table as comparisons
 from diffalign.data.pixels import to_uint8
 from diffalign.generation import gallery, pipeline
 from diffalign.generation.prompts import chosen
+from diffalign.rewards import reward as rewards
 from stages import evaluate, generate, score, train
 from stages.generate import COMPARISONS
+from tests.helpers import tiny_rewards
 from tests.helpers.world import CAPTIONS, HOSTILE, make_world
 
 POLICIES = {
@@ -339,3 +341,81 @@ def test_a_clipped_pixel_keeps_its_gradient() -> None:
     found.sum().backward()
     assert found.tolist() == [-1.0, 0.5, 1.0]
     assert x0.grad is not None and x0.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_the_best_of_n_goes_on_after_a_kill_and_says_what_the_reward_said(
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the oracle, which can't score hostile prompts: of them the first is kept, the image without the rule."""
+    values = with_settings(world[1], overrides={"again": {"best_of": {"reward": "oracle", "n": 2}}}, seeds=1)
+    monkeypatch.setattr(generate, "OUT", Path("best"))
+    written: list[str] = []
+    write = files.write_bytes
+
+    def dies(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        if sum(name.endswith(".png") for name in written) == 6:  # in the second batch of four
+            raise KeyboardInterrupt
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", dies)
+    with pytest.raises(KeyboardInterrupt):
+        generate.run(values, "again")
+    monkeypatch.setattr(files, "write_bytes", write)
+    generate.run(values, "again")
+    about = json.loads(Path("best/again/manifest.json").read_text())
+    assert (about["rules"], about["reward"]) == ({"best_of": {"reward": "oracle", "n": 2}}, "2")
+    assert about["forwards"] == 2 * 2 * 2
+    for line in about["images"]:
+        found, plain = line["rewarded"], decoded(Path("images/again", line["file"]))
+        if line["prompt"] in HOSTILE:
+            assert found == {"first": None, "kept": None, "at": 0, "missing": 2}
+        else:
+            assert found["kept"] >= found["first"] and found["missing"] == 0
+        same = abs(decoded(Path("best/again", line["file"])) - plain).max() <= 1  # in another batch
+        assert bool(same) is (found["at"] == 0)
+    assert set(snapshot(Path("best/again"))) == {"manifest.json", *(line["file"] for line in about["images"])}
+    said = capsys.readouterr().err
+    assert "again: best_of: 8 forwards of the network an image, as many as 2 plain images" in said
+    assert "of 4 images, mean" in said and "5 others have no score before or after; 10 attempts couldn't be" in said
+    with pytest.raises(UserError, match=r"images/again wasn't made as params.yaml asks.*rules: expected .*best_of"):
+        gallery.check_made(gallery.read(Path("images/again")), values.sampling("again"))
+
+
+def test_optimised_noise_raises_a_learned_reward(world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the tiny model, by a tiny CLIP: what is kept scores no less, and what is said is the published image's."""
+    learned = {"path": str(tiny_rewards.make("learned", Path("clip"))), "batch_size": 8}
+    raw = world[1].model_dump(mode="json")
+    doodl = {"reward": "learned", "iterations": 2, "lr": 1e6, "momentum": 0.9, "clip": 0.05, "noise": 0.001}
+    raw["rewards"] |= {"learned": learned}
+    raw["generate"] |= {
+        "prompts": {"test": 2},
+        "seeds": 1,
+        "overrides": {"base": {"optimise": doodl | {"keep": "best", "coupled": None}}},
+    }
+    monkeypatch.setattr(generate, "OUT", Path("optimised"))
+    generate.run(parse(raw), "base")
+    about = json.loads(Path("optimised/base/manifest.json").read_text())
+    assert about["forwards"] == 7 * 4 and about["reward"].startswith("1-")
+    assert all(line["rewarded"]["kept"] >= line["rewarded"]["first"] for line in about["images"])
+    assert any(line["rewarded"]["at"] for line in about["images"])
+    reward = rewards.load("learned", learned, "cpu")
+    for line in about["images"]:
+        image = np.array(Image.open(Path("optimised/base", line["file"])))
+        score = rewards.score_images(reward, [image], [line["prompt"]])["learned"][0]
+        assert score == pytest.approx(line["rewarded"]["kept"], rel=0.005)  # but for 8 bits
+
+
+def test_a_mix_with_the_base_begins_as_the_base(world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power so high that the policy never has a weight: the base's images, bit for bit; else neither's."""
+    shown = {name: [line["sha256"] for line in manifest(name)["images"][:4]] for name in ("base", "other")}
+    made = {}
+    for power in (1e9, 0.5):
+        values = with_settings(world[1], overrides={"other": {"mix_base": {"power": power}}}, prompts=2)
+        monkeypatch.setattr(generate, "OUT", Path(f"mixed-{power}"))
+        generate.run(values, "other")
+        about = json.loads(Path(f"mixed-{power}/other/manifest.json").read_text())
+        made[power] = [line["sha256"] for line in about["images"]]
+        assert about["forwards"] == 2 * 4
+    assert made[1e9] == shown["base"]
+    assert not set(made[0.5]) & {*shown["base"], *shown["other"]}

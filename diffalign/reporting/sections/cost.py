@@ -3,6 +3,7 @@
 from typing import Any
 
 from diffalign.config.training import Trained
+from diffalign.generation import gallery
 from diffalign.reporting.material import Material
 from diffalign.reporting.policy_file import PolicyWork
 
@@ -43,10 +44,9 @@ def machine(work: PolicyWork) -> str:
 
 
 def of_images(report: Material, name: str) -> dict[str, Any]:
-    """Returns how many images were made of a policy, and the denoiser's forwards that they took, two under guidance."""
-    gallery = report.galleries[name]
-    count, made = len(gallery.entries), gallery.made
-    forwards = made["steps"] * (1 if made["guidance"] == 1 else 2)
+    """Returns how many images were made of a policy, and the network's forwards that they took."""
+    found = report.galleries[name]
+    count, forwards = len(found.entries), gallery.forwards(found.made)
     return {
         "policy": name,
         "images": f"{count:,}",

@@ -68,7 +68,13 @@ def how(made: Mapping[str, Any]) -> str:
     options = [f"{key} {value}" for key, value in made["sampler"].items() if key != "name"]
     sampler = f"sampler {made['sampler']['name']}" + (f" ({', '.join(options)})" if options else "")
     size = f"{made['resolution']} × {made['resolution']} pixels"
-    return f"{sampler}, {made['steps']} steps, guidance {made['guidance']:g}, {size}, {made['dtype']}"
+    rules = "".join(f", {told(name, settings)}" for name, settings in made["rules"].items())
+    return f"{sampler}, {made['steps']} steps, guidance {made['guidance']:g}{rules}, {size}, {made['dtype']}"
+
+
+def told(rule: str, settings: Mapping[str, Any]) -> str:
+    """Names a rule of sampling with its settings."""
+    return f"{rule} ({', '.join(f'{key} {value}' for key, value in settings.items() if value is not None)})"
 
 
 def mean_scores(scores: Mapping[str, Columns]) -> dict[str, Any]:
