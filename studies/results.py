@@ -12,7 +12,8 @@ from diffalign.reporting.study_file import SCHEMA
 from studies import claims
 from studies import shapes_world as study
 from studies.claims import BASE, Found, Labels
-from studies.shapes_world import RUNS, SEEDS, STUDY, Group
+from studies.groups import Group
+from studies.shapes_world import RUNS, SEEDS, STUDY
 
 Row = Mapping[str, Any]
 

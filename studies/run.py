@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,9 @@ from diffalign.runtime.environment import default_device
 from stages import generate, train
 from studies import relabel
 from studies.claims import BASE
-from studies.shapes_world import MAKERS, RUNS, Asked
+from studies.groups import Asked, Run
+from studies.rewards_world import REWARD_MODEL
+from studies.shapes_world import MAKERS, RUNS
 
 FOLDER = Path("runs/study")
 INPUTS = ("data/comparisons", "data/shards")
@@ -106,7 +108,10 @@ class Study:
         """Returns the project's params with some runs, and the base, for policies."""
         raw = self.values.model_dump(mode="json")
         raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
-        raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1, "overrides": {}}
+        raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1}
+        sampling = {name: dict(RUNS[name].sampling) for name in names if name != BASE and RUNS[name].sampling}
+        raw["generate"]["overrides"] = sampling
+        raw["rollouts"] = {"rewards_from": REWARD_MODEL}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
         raw |= {"rewards": {JUDGE: {}}, "reward_models": {}}
         raw["evaluate"]["alarms"]["held_out"] = [one for one in raw["evaluate"]["alarms"]["held_out"] if one == JUDGE]
@@ -123,6 +128,7 @@ class Study:
             "asked": [asked_of(name), TIE_BELOW],
             "inputs": self.inputs,
             "init": self.hash_model(self.policy(name)["init"]),
+            "reward": self.hash_model(REWARD_MODEL) if name != BASE and needs_reward_model(RUNS[name]) else None,
         }
         return files.sha256_bytes(files.canonical_json(parts).encode())
 
@@ -143,6 +149,11 @@ class Study:
         return {name: records.plain(path, (), AGAIN) for name, path in paths.items() if path.exists()}
 
 
+def needs_reward_model(run: Run) -> bool:
+    """Tells whether a run learns from the reward model that this project trained."""
+    return any(values.get("path") == REWARD_MODEL for values in run.changes.get("reward", {}).values())
+
+
 def asked_of(name: str) -> Asked:
     """Returns which comparisons a run trains on."""
     return "all" if name == BASE else RUNS[name].asked
@@ -154,7 +165,8 @@ def make_project(job: Study, asked: Asked, names: Sequence[str]) -> None:
     written = job.params([name for name in names if name != BASE and asked_of(name) == asked])
     files.write_text(folder / "params.yaml", yaml_file.dump(written.model_dump(mode="json")))
     inits = [policy.init for policy in written.policies.values()]
-    linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits])]
+    needed = [REWARD_MODEL] if any(name != BASE and needs_reward_model(RUNS[name]) for name in names) else []
+    linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits]), *needed]
     if asked != "all":
         linked.remove(INPUTS[0])
         rewritten(job, asked, folder / INPUTS[0])
@@ -265,6 +277,16 @@ def curve_end(path: Path) -> dict[str, float]:
         points = [line[name] for line in lines if name in line]
         if points:
             found[name] = float(np.mean(points[-max(round(len(points) * END), 1) :]))
+    return found | rewards_of(lines)
+
+
+def rewards_of(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean rewards of own pictures at a curve's first points and at its last; empty without."""
+    found: dict[str, float] = {}
+    for name in sorted({name for line in lines for name in line if name.startswith("reward_")} - {"reward_std"}):
+        points = [line[name] for line in lines if name in line]
+        count = max(round(len(points) * END), 1)
+        found |= {f"{name}_first": float(np.mean(points[:count])), name: float(np.mean(points[-count:]))}
     return found
 
 

@@ -26,9 +26,11 @@ from studies import relabel
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
+from studies.groups import Group
 from studies.parallel import made
-from studies.run import DRAWS, INPUTS, JUDGE, Study, asked_of, make_project, sampled
-from studies.shapes_world import STUDY, Group
+from studies.rewards_world import REWARD_MODEL
+from studies.run import DRAWS, INPUTS, JUDGE, Study, asked_of, make_project, needs_reward_model, sampled
+from studies.shapes_world import RUNS, STUDY
 
 OUT = study_file.FILE
 EXPECTED = 150.0
@@ -36,11 +38,14 @@ EXPECTED = 150.0
 
 
 def chosen(only: Sequence[str]) -> list[Group]:
-    """Returns the groups of some names; all without any. Raises UserError for one that isn't there."""
+    """Returns the groups of some names; without any all but those that only a name asks for.
+
+    Raises UserError for one that isn't there.
+    """
     known = {group.name: group for group in STUDY}
     if unknown := sorted(set(only) - set(known)):
         raise UserError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
-    return [known[name] for name in only] or list(STUDY)
+    return [known[name] for name in only] or [group for group in STUDY if not group.extra]
 
 
 def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int | None = None, jobs: int = 1) -> str:
@@ -51,7 +56,7 @@ def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int
     """
     groups = chosen(only)
     job = Study(values, prompts, steps, Path.cwd())
-    check(job)
+    check(job, study.needed(groups))
     names = possible(job, study.needed(groups))
     done = job.results()
     left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
@@ -128,8 +133,8 @@ def say(text: str) -> None:
     sys.stderr.write(f"study: {text}\n")
 
 
-def check(job: Study) -> None:
-    """Raises UserError unless the project is the shapes world's, with the policies and the shards that runs need."""
+def check(job: Study, names: Sequence[str]) -> None:
+    """Raises UserError unless the project is the shapes world's, with the policies, shards and models of these runs."""
     values = job.values
     for name in ("dpo", "sft"):
         if name not in values.policies or values.policies[name].method != name:
@@ -140,6 +145,11 @@ def check(job: Study) -> None:
         raise UserError(
             f"rewards: expected {JUDGE} among them, got {sorted(values.rewards)}: the study is of the shapes world, "
             "the default params.yaml"
+        )
+    reading = [name for name in names if needs_reward_model(RUNS[name])]
+    if reading and not (job.root / REWARD_MODEL / "config.json").is_file():
+        raise UserError(
+            f"{REWARD_MODEL} is missing: {', '.join(reading)} learn from it. Run `dvc repro reward@learned`"
         )
     for path in (f"{INPUTS[0]}/{comparisons.COMPARISONS}", f"{INPUTS[1]}/manifest.json"):
         if not (job.root / path).is_file():

@@ -4,39 +4,14 @@ A run is an entry of RUNS: a policy of params.yaml with some values changed. A c
 its words, its source, and lines such as `beats("dpo", BASE)`. `runner.py` makes the runs, `claims.py` the verdicts.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
 
 from studies.claims import BASE, CLOSE, AlarmsTell, Claim, Wins, beats, near
+from studies.groups import Asked, Group, Run
+from studies.rewards_world import REWARD_GROUPS, REWARD_RUNS, REWARD_SEEDS
 
-Asked = Literal["all", "oracle", "weaker", "own", "stronger"]
-"""Which comparisons a run trains on: all, all with the oracle's answers, or those of one model's images."""
 MAKERS: dict[Asked, str] = {"weaker": "tiny-sd-weaker", "own": "tiny-sd", "stronger": "tiny-sd-stronger"}
 """The model whose images are compared, as the comparisons name it."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A policy of params.yaml, `of`, with some of its values changed."""
-
-    label: str
-    of: Literal["dpo", "sft"]
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
-    """Keys that the changed policy's method doesn't have."""
-    asked: Asked = "all"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that are shown together, and the claims that they test."""
-
-    name: str
-    title: str
-    runs: tuple[str, ...]
-    claims: tuple[Claim, ...]
-
 
 DPO_PAPER = "Wallace et al. 2023, arXiv 2311.12908"
 TRIAL = "an earlier trial of this project's, 200 steps in a smaller world"
@@ -76,11 +51,13 @@ RUNS: dict[str, Run] = {
     "medium": Run("DPO, β 2,000, lr 3e-5", "dpo", {"beta": 2000, "lr": 3e-5}),
     "medium_tied": Run("DPO, β 5,000, lr 3e-5", "dpo", {"beta": 5000, "lr": 3e-5}),
     "sft_medium": Run("SFT, lr 3e-5", "sft", {"lr": 3e-5}),
+    **REWARD_RUNS,
 }
 
 SEEDS: dict[str, tuple[str, ...]] = {
     "dpo_seeds": ("dpo", "seed_1", "seed_2"),
     "sft_seeds": ("sft", "sft_seed_1", "sft_seed_2"),
+    **REWARD_SEEDS,
 }
 """Runs that differ in their seed of training only. A claim may name them together: seeds are in its interval then."""
 
@@ -254,6 +231,7 @@ STUDY = (
             ),
         ),
     ),
+    *REWARD_GROUPS,
 )
 
 

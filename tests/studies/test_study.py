@@ -119,7 +119,8 @@ def test_models_are_called_as_the_comparisons_call_them() -> None:
 def test_families_differ_in_their_seed_only() -> None:
     for runs in study.SEEDS.values():
         assert {RUNS[name].of for name in runs} == {RUNS[runs[0]].of} and len(runs) == 3
-        assert [dict(RUNS[name].changes) for name in runs] == [{}, {"seed": 1}, {"seed": 2}]
+        first = dict(RUNS[runs[0]].changes)
+        assert [dict(RUNS[name].changes) for name in runs] == [first, first | {"seed": 1}, first | {"seed": 2}]
 
 
 def test_families_meet_seed_by_seed_with_seeds_in_the_interval() -> None:
@@ -331,3 +332,13 @@ def test_the_report_is_made_again_once_the_pipeline_has_run(tmp_path: Path, monk
     write_json(flow.OUT, {"schema": 1})
     assert flow.remake_report() == "Report: reports/report.html"
     assert "study.json" in Path("reports/report.html").read_text()
+
+
+def test_groups_on_rewards_are_made_only_where_they_are_asked_for(repo: Path) -> None:
+    """Their runs may have their own way of making images."""
+    parsed = study_runs.Study(load(repo / "params.yaml"), 10, None, repo).params(["nft", "grpo"])
+    assert parsed.generate.sampling("nft")["guidance"] == 1.0
+    usual, asked = study.needed(flow.chosen([])), study.needed(flow.chosen(["rewards"]))
+    assert "grpo" not in usual
+    assert "grpo_seed_2" in asked
+    assert {name for name in asked if study_runs.needs_reward_model(RUNS[name])} >= {"refl", "draft_lv", "alignprop"}

@@ -1,0 +1,259 @@
+"""The study's runs on rewards: the methods that learn from their own pictures, on the shapes world.
+
+They're made where `--only rewards` (or another of these groups) asks: together they take hours.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from studies.claims import BASE, Claim, Wins, beats
+from studies.groups import Group, Run
+
+REWARD_MODEL = "models/rewards/learned"
+"""The reward model that the stage reward@learned trains; the proxy of runs that need a gradient."""
+ORACLE: Mapping[str, Any] = {"oracle": {"weight": 1.0}}
+PROXY: Mapping[str, Any] = {"learned": {"weight": 1.0, "path": REWARD_MODEL, "batch_size": 64}}
+NO_PAIRS = ("beta", "link", "safeguard")
+"""Keys of `dpo` that methods on own pictures don't have."""
+NOISY = {"name": "ddim", "eta": 1.0, "spacing": "trailing"}
+PLAIN = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+FAST = {"name": "dpmpp_2m", "spacing": "trailing"}
+PLAIN_KL = {"weight": 0.0, "space": "output"}
+CHEAP = {"reference": "none", "warmup_steps": 5, "timesteps": [0.0, 1.0]}
+
+
+def rolled(sampler: Mapping[str, Any], steps: int, per_prompt: int, guidance: float = 4.0) -> dict[str, Any]:
+    """Returns the section `rollout` of a run, with one update a rollout."""
+    return {
+        "sampler": dict(sampler),
+        "steps": steps,
+        "guidance": guidance,
+        "images_per_prompt": per_prompt,
+        "updates": 1,
+        "shared_noise": False,
+    }
+
+
+MOVES: dict[str, Any] = {
+    **CHEAP,
+    "method": "grpo",
+    "lr": 1.0e-4,
+    "steps": 100,
+    "batch_size": 32,
+    "reward": ORACLE,
+    "rollout": rolled(NOISY, 10, 4) | {"updates": 2},
+    "advantage": {"kind": "group", "clip": 5.0},
+    "moves": {"share": 0.5, "span": [0.0, 0.8]},
+    "trust": "clip",
+    "clip": 4.0e-4,
+    "kl": PLAIN_KL,
+    "train_unconditional": True,
+}
+"""A policy gradient by 32 pictures a step."""
+GRADIENT: dict[str, Any] = {
+    **CHEAP,
+    "method": "draft",
+    "lr": 1.0e-4,
+    "steps": 100,
+    "batch_size": 16,
+    "micro_batch_size": 16,
+    "reward": PROXY,
+    "rollout": rolled(PLAIN, 20, 1),
+    "gradient": {"steps": 1, "through": "exact", "sees": "end", "renoise": 2},
+    "hinge": None,
+    "kl": PLAIN_KL,
+    "train_unconditional": True,
+}
+"""A reward's gradient by 16 pictures a step; DRaFT-LV."""
+NFT: dict[str, Any] = {
+    **CHEAP,
+    "method": "nft",
+    "reference": "live",
+    "lr": 1.0e-4,
+    "steps": 80,
+    "batch_size": 64,
+    "micro_batch_size": 64,
+    "reward": ORACLE,
+    "rollout": rolled(FAST, 10, 8, guidance=1.0),
+    "advantage": {"kind": "group_mean", "clip": 5.0},
+    "strength": 1.0,
+    "old": {"start": 0, "rate": 0.001, "most": 0.5},
+    "kl": {"weight": 1.0e-4, "space": "output"},
+    "draws": 4,
+}
+COMPARED: dict[str, Any] = {
+    **CHEAP,
+    "lr": 4.0e-5,
+    "steps": 100,
+    "batch_size": 32,
+    "reward": ORACLE,
+    "rollout": rolled(FAST, 10, 4),
+    "draws": 4,
+}
+
+
+def on_rewards(label: str, values: Mapping[str, Any], **changes: Any) -> Run:
+    """Returns a run on own pictures: `values` with changes."""
+    return Run(label, "dpo", {**values, **changes}, NO_PAIRS)
+
+
+def last_steps(count: int, through: str = "exact") -> dict[str, Any]:
+    """Returns DRaFT-K's `gradient`."""
+    return {"steps": count, "through": through, "sees": "end", "renoise": 0}
+
+
+def with_kl(weight: float) -> dict[str, Any]:
+    """Returns the keys of a pull to the reference."""
+    return {"reference": "live", "kl": {"weight": weight, "space": "output"}}
+
+
+def curated(share: float) -> Run:
+    """Returns fine-tuning on the top share of images by votes."""
+    return Run(
+        f"SFT, top {share:.0%}", "sft", {"curate": {"by": "votes", "keep": share, "per_prompt": None, "least": None}}
+    )
+
+
+LIVE_DPO = {"reference": "live", "beta": 1000, "link": "sigmoid"}
+VALUE = {"width": 64, "lr": 1.0e-3, "steps": 5}
+SEEDED: dict[str, Run] = {
+    "ddpo": on_rewards("DDPO, oracle", MOVES, method="ddpo", advantage={"kind": "batch", "clip": 5.0}),
+    "grpo": on_rewards("GRPO, oracle", MOVES),
+    "dpok": on_rewards("DPOK, oracle", MOVES | with_kl(1.0), method="dpok", value=VALUE),
+    "nft": Run("NFT, oracle, no guidance", "dpo", NFT, NO_PAIRS, sampling={"guidance": 1.0}),
+    "online_dpo": on_rewards(
+        "Online DPO, oracle", COMPARED, method="online_dpo", reference="live", beta=1000, link="sigmoid"
+    ),
+    "raft": on_rewards("RAFT, oracle", COMPARED, method="raft"),
+    "draft_lv": on_rewards("DRaFT-LV, proxy", GRADIENT),
+    "alignprop": on_rewards(
+        "AlignProp, proxy", GRADIENT, method="alignprop", gradient={"steps": [1, 20], "through": "exact", "sees": "end"}
+    ),
+    "refl": on_rewards("ReFL, proxy", GRADIENT, method="refl", gradient={"stop": [0.75, 1.0]}),
+}
+"""Runs that are made with three seeds of training each."""
+REWARD_RUNS: dict[str, Run] = {
+    **SEEDED,
+    **{
+        f"{name}_seed_{seed}": Run(
+            f"{run.label}, seed {seed}", run.of, {**run.changes, "seed": seed}, run.without, sampling=run.sampling
+        )
+        for name, run in SEEDED.items()
+        for seed in (1, 2)
+    },
+    "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
+    "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12),
+    "ddpo_proxy": on_rewards("DDPO, proxy", MOVES, method="ddpo", reward=PROXY),
+    "refl_kl": on_rewards("ReFL, proxy, KL", GRADIENT | with_kl(1.0), method="refl", gradient={"stop": [0.75, 1.0]}),
+    "draft_1": on_rewards("DRaFT-1, proxy", GRADIENT, gradient=last_steps(1)),
+    "draft_5": on_rewards("DRaFT-5, proxy", GRADIENT, gradient=last_steps(5)),
+    "draft_5_straight": on_rewards("DRaFT-5 straight, proxy", GRADIENT, gradient=last_steps(5, "straight")),
+    "draft_20": on_rewards("DRaFT, all steps, proxy", GRADIENT, gradient=last_steps(20)),
+    "drtune": on_rewards("DRTune, proxy", GRADIENT, method="drtune", gradient={"steps": 3, "stop": [0.6, 1.0]}),
+    "dpok_loose": on_rewards("DPOK, KL 0.1", MOVES | with_kl(0.1), method="dpok", value=VALUE),
+    "dpok_tied": on_rewards("DPOK, KL 10", MOVES | with_kl(10.0), method="dpok", value=VALUE),
+    **{f"sft_top_{round(100 * share)}": curated(share) for share in (1.0, 0.3, 0.1, 0.03)},
+}
+
+REWARD_SEEDS: dict[str, tuple[str, ...]] = {
+    f"{name}_seeds": (name, f"{name}_seed_1", f"{name}_seed_2") for name in SEEDED
+}
+ALL = tuple(name for names in REWARD_SEEDS.values() for name in names)
+
+
+def loses(name: str) -> Wins:
+    """Returns the line that a run's images win at most four in ten."""
+    return Wins(name, BASE, 0.0, 0.4)
+
+
+REWARD_GROUPS = (
+    Group(
+        "rewards",
+        "Learning from rewards of own pictures, three seeds",
+        ALL,
+        (
+            Claim(
+                "Policy gradients raise a reward without a gradient (here the oracle, which judges too)",
+                "DDPO, arXiv 2305.13301; Flow-GRPO, arXiv 2505.05470; DPOK, arXiv 2305.16381",
+                tuple(beats(f"{name}_seeds", BASE) for name in ("ddpo", "grpo", "dpok")),
+            ),
+            Claim(
+                "The forward process does it better at equal time",
+                "DiffusionNFT, arXiv 2509.16117",
+                (beats("nft_seeds", BASE), beats("nft_seeds", "grpo_seeds")),
+            ),
+            Claim(
+                "Own pictures compared by a reward train as well as people's pairs",
+                "RAFT, arXiv 2304.06767; online DPO",
+                (beats("online_dpo_seeds", BASE), beats("raft_seeds", BASE)),
+            ),
+            Claim(
+                "What a learned reward's gradient teaches is seen by another judge, too",
+                "DRaFT, arXiv 2309.17400; AlignProp, arXiv 2310.03739; ReFL, arXiv 2304.05977",
+                tuple(beats(f"{name}_seeds", BASE) for name in ("draft_lv", "alignprop", "refl")),
+            ),
+        ),
+        extra=True,
+    ),
+    Group(
+        "reward_controls",
+        "Controls: a negated reward, no learning rate",
+        ("grpo", "grpo_negated", "grpo_still"),
+        (
+            Claim(
+                "A negated reward makes images worse, and without a learning rate nothing changes",
+                "this project's controls",
+                (loses("grpo_negated"), Wins("grpo_still", BASE, 0.49, 0.51)),
+            ),
+        ),
+        extra=True,
+    ),
+    Group(
+        "reward_hacking",
+        "The proxy against the oracle, with and without a pull to the reference",
+        ("refl", "refl_kl", "ddpo_proxy"),
+        (
+            Claim(
+                "A pull to the reference keeps a learned reward from being exploited",
+                "DPOK, arXiv 2305.16381; Flow-GRPO",
+                (beats("refl_kl", BASE), beats("refl_kl", "refl")),
+            ),
+        ),
+        extra=True,
+    ),
+    Group(
+        "reward_steps",
+        "How many steps a reward's gradient goes through, and how",
+        ("draft_1", "draft_lv", "draft_5", "draft_5_straight", "draft_20", "alignprop", "drtune"),
+        (
+            Claim("Few last steps are as good as all", "DRaFT, arXiv 2309.17400", (beats("draft_lv", "draft_20"),)),
+            Claim(
+                "A random number of steps is better than the last alone",
+                "AlignProp, arXiv 2310.03739",
+                (beats("alignprop", "draft_1"),),
+            ),
+        ),
+        extra=True,
+    ),
+    Group(
+        "reward_kl",
+        "Reward against the distance to the reference",
+        ("ddpo", "dpok_loose", "dpok", "dpok_tied", "dpo", "sft"),
+        (Claim("A pull costs reward", "DPOK, arXiv 2305.16381", (beats("dpok_loose", "dpok_tied"),)),),
+        extra=True,
+    ),
+    Group(
+        "curated",
+        "Fine-tuning on curated images: the share kept, by votes",
+        ("sft", "sft_top_100", "sft_top_30", "sft_top_10", "sft_top_3"),
+        (
+            Claim(
+                "Few of the best images are better than many",
+                "Emu, arXiv 2309.15807",
+                (beats("sft_top_10", "sft_top_100"), beats("sft_top_10", BASE)),
+            ),
+        ),
+        extra=True,
+    ),
+)
+"""The groups that only `--only` makes."""
