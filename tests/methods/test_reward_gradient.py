@@ -136,6 +136,16 @@ def test_pictures_without_a_score_push_nothing_and_are_counted() -> None:
     assert float(logs["reward_brightness"]) == pytest.approx(values.mean().item(), rel=1e-5)
 
 
+def test_a_negated_reward_has_the_opposite_gradient_and_weights_add() -> None:
+    policy, each = Denoiser(0), source()
+    whole, _ = gradient(made(each, steps=2), policy)
+    against, _ = gradient(made(replace(each, weighing={"brightness": -1.0}), steps=2), policy)
+    assert torch.equal(against, -whole)
+    twice = {"one": memory_rollouts.Brightness(), "two": memory_rollouts.Brightness()}
+    both, _ = gradient(made(replace(each, scorers=twice, weighing={"one": 2.0, "two": 0.5}), steps=2), policy)
+    torch.testing.assert_close(both, 2.5 * whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+
+
 def test_a_kl_pulls_to_the_reference_and_has_a_gradient() -> None:
     """It's 0, without gradient, where policy and reference are one; else the mean over rows of (o - o_ref)^2."""
     policy, each = Denoiser(0), source()
