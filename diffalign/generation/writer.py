@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from diffalign.data.prompts.prompt_set import Prompt
 from diffalign.diffusion.process import Denoise
 from diffalign.generation.gallery import Entry, Rewarded
 from diffalign.generation.pipeline import Chain, Sampling, chains, image_maker, latent_shape, png
-from diffalign.generation.rules.rule import Rule, Score, Starts
+from diffalign.generation.rules.rule import Looked, Rule, Score, Starts
 from diffalign.models.family import Family
 
 
@@ -84,7 +85,8 @@ def write_images(
     batches = unfinished(jobs, batch_size, folder)
     if not batches:
         return
-    progress = Progress(what, len(jobs), len(jobs) - sum(map(len, batches)))
+    looks = decision.rule.looks if decision else 1
+    progress = Progress(what, looks * len(jobs), looks * (len(jobs) - sum(map(len, batches))))
     model = load()
     denoise, shape = mix(model) if mix else model.denoise, latent_shape(model, resolution)
     make_images, chain = image_maker(model, denoise, resolution, how), chains(model, denoise, resolution, how)
@@ -93,18 +95,23 @@ def write_images(
         if decision is None:
             images = make_images(list(starts.prompts), starts.noise(), starts.added())
         else:
-            images = decided(decision, chain, starts, batch)
+            images = decided(decision, chain, starts, batch, partial(progress.update, len(batch)))
         for job, image in zip(batch, images, strict=True):
             files.write_bytes(folder / job.file, png(image))
-        progress.update(len(batch))
+        if decision is None:
+            progress.update(len(batch))
 
 
 @torch.no_grad()
 def decided(
-    decision: Decision, chains: Callable[[Sequence[str]], Chain], starts: Starts, batch: Sequence[Job]
+    decision: Decision,
+    chains: Callable[[Sequence[str]], Chain],
+    starts: Starts,
+    batch: Sequence[Job],
+    looked: Looked,
 ) -> NDArray[np.uint8]:
     """Makes a batch by a rule, uint8 [B, H, W, 3], and notes what the reward said."""
-    found = decision.rule(chains(starts.prompts), starts, decision.score)
+    found = decision.rule(chains(starts.prompts), starts, decision.score, looked)
     rows = zip(batch, *(x.tolist() for x in (found.first, found.kept, found.at, found.missing)), strict=True)
     for job, first, kept, at, missing in rows:
         decision.note(job, Rewarded(first=known(first), kept=known(kept), at=at, missing=missing))

@@ -222,9 +222,11 @@ class Counted(torch.autograd.Function):
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_forwards_that_are_said_are_those_that_are_made(name: str) -> None:
-    """A backward counts as a forward."""
-    Counted.calls = 0
-    rule(name)(replace(FLOW, output=lambda x, t: network(Counted.apply(x), t)), starts(), score)
+    """A backward counts as a forward. Progress is told of every look."""
+    Counted.calls, looks = 0, []
+    way = replace(FLOW, output=lambda x, t: network(Counted.apply(x), t))
+    rule(name)(way, starts(), score, lambda: looks.append(1))
+    assert len(looks) == rule(name).looks == (5 if name == "best_of" else 4)
     kind = "best_of" if name == "best_of" else "optimise"
     assert Counted.calls == forwards(EULER | {"rules": {kind: RULES[name]}})
 

@@ -25,7 +25,7 @@ from diffalign.evaluation.results import Comparison
 from diffalign.reporting import format, head, made_by, material, page
 from diffalign.reporting.ingested import read_ingested
 from diffalign.reporting.material import roles
-from diffalign.reporting.sections import before_after, data
+from diffalign.reporting.sections import before_after, data, win_rates
 from stages import report
 from tests.helpers import browser
 from tests.helpers.project import make_params
@@ -127,6 +127,12 @@ def test_how_the_images_were_made_is_said(project: Params) -> None:
     values = make_params(Path.cwd(), POLICIES, report=SETTINGS, generate={"overrides": overrides})
     text = " ".join(Page(written(values)).text.split())
     assert f"base: {how.format(4)}; base_again: {how.format(4)}; dpo: {how.format(7.5)}; sft: {how.format(4)}." in text
+
+
+def test_a_rule_of_sampling_is_named_with_its_settings() -> None:
+    made = {"sampler": {"name": "ddim"}, "steps": 20, "guidance": 4.0, "resolution": 64, "dtype": "float32"}
+    said = win_rates.how(made | {"rules": {"best_of": {"reward": "oracle", "n": 4}, "mix_base": {"power": 2.0}}})
+    assert "guidance 4, best_of (reward oracle, n 4), mix_base (power 2.0), 64 × 64" in said
 
 
 def test_counts_of_files_are_a_table_of_their_own() -> None:

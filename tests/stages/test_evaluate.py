@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.config.rewards import pickscore
 from diffalign.core.errors import UserError
@@ -426,3 +427,21 @@ def test_a_reward_with_weights_judges_beside_the_oracle(
     assert [judge["name"] for judge in results()["rewards"]] == ["oracle", "pickscore"]
     (twin,) = [r for r in results()["comparisons"] if (r["policy"], r["scorer"]) == ("twin", "pickscore")]
     assert twin["ties"] == len([line for line in lines if line["policy"] == "twin"])
+
+
+@pytest.mark.slow
+def test_images_on_which_a_reward_decided_are_judged_as_any_and_marked(project: Params) -> None:
+    """The win rate says what differs, and that the judge is in-family; the other policies' figures stay."""
+    raw = project.model_dump(mode="json")
+    raw["generate"]["overrides"] = {"again": {"best_of": {"reward": "oracle", "n": 3}}}
+    before, values = results(), parse(raw)
+    generate.run(values, "again")
+    score.run(values, "oracle")
+    evaluate.run(values)
+    (own,) = [row for row in results()["comparisons"] if row["policy"] == "again"]
+    assert own["differs"] == ["rules"] and own["in_family"]
+    assert own["win_rate"] > next(row["win_rate"] for row in before["comparisons"] if row["policy"] == "again")
+    assert results()["policies"]["again"]["families"] == ["oracle", "shapes"]
+    assert results()["images"]["again"]["forwards"] == 3 * results()["images"]["base"]["forwards"]
+    (twin,) = [row for row in results()["comparisons"] if row["policy"] == "twin"]
+    assert twin["differs"] == [] and not twin["in_family"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from diffalign.generation.pipeline import Chain
-from diffalign.generation.rules.rule import Found, Score, Starts, begun, scored
+from diffalign.generation.rules.rule import Found, Looked, Score, Starts, begun, scored, unseen
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,13 @@ class BestOf:
 
     n: int
 
+    @property
+    def looks(self) -> int:
+        """Returns n."""
+        return self.n
+
     @torch.no_grad()
-    def __call__(self, chain: Chain, starts: Starts, score: Score) -> Found:
+    def __call__(self, chain: Chain, starts: Starts, score: Score, looked: Looked = unseen) -> Found:
         """Makes the images; where none of an image's n could be scored, it is the first."""
         found: Found | None = None
         for attempt in range(self.n):
@@ -25,6 +30,7 @@ class BestOf:
                 found = begun(pixels, scores)
             else:
                 found.improve(attempt, pixels, scores)
+            looked()
         assert found is not None
         return found
 

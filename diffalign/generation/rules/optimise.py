@@ -17,7 +17,7 @@ from diffalign.diffusion import coupled as edict
 from diffalign.diffusion.coupled import Pair
 from diffalign.diffusion.sampling import Output, StepNoise
 from diffalign.generation.pipeline import Chain
-from diffalign.generation.rules.rule import Found, Score, Starts, begun, scored
+from diffalign.generation.rules.rule import Found, Looked, Score, Starts, begun, scored, unseen
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ class Optimise:
     keep: Literal["best", "last"]
     coupled: float | None
 
-    def __call__(self, chain: Chain, starts: Starts, score: Score) -> Found:
+    @property
+    def looks(self) -> int:
+        """Returns the iterations, and one for the last image."""
+        return self.iterations + 1
+
+    def __call__(self, chain: Chain, starts: Starts, score: Score, looked: Looked = unseen) -> Found:
         """Makes the images; of one that can't be scored, or has no finite gradient, the noise stays as it is."""
         x, found = starts.noise(), None
         norm, buffer = norms(x), torch.zeros_like(x)
@@ -48,9 +53,11 @@ class Optimise:
             buffer = torch.where(rows, moved, buffer)
             to = x + buffer + (self.noise * starts.perturbation(iteration) if self.noise else 0)
             x = torch.where(rows, to * (norm / norms(to)), x)
+            looked()
         assert found is not None
         with torch.no_grad():
             pixels, scores = self.look(chain, starts, score, x)
+        looked()
         return self.kept(found, self.iterations, pixels, scores)
 
     def kept(self, found: Found, iteration: int, pixels: Tensor, scores: Tensor) -> Found:

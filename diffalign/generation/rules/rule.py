@@ -20,6 +20,12 @@ from diffalign.generation.pipeline import Chain, initial_noise, step_noise
 Score = Callable[[Tensor, Sequence[str]], Tensor]
 """A reward: (pixels [B, 3, H, W] in [-1, 1], prompts) -> scores [B], NaN where it can't score."""
 
+Looked = Callable[[], object]
+
+
+def unseen() -> None:
+    """Does nothing after a look."""
+
 
 @dataclass(frozen=True)
 class Starts:
@@ -81,8 +87,12 @@ class Found:
 class Rule(Protocol):
     """Makes images with a reward's help. An image doesn't depend on the others of its batch, but for rounding."""
 
-    def __call__(self, chain: Chain, starts: Starts, score: Score) -> Found:
-        """Makes the images of `starts`, whose prompts `chain` is for."""
+    @property
+    def looks(self) -> int:
+        """Returns how often it makes an image until it has one."""
+
+    def __call__(self, chain: Chain, starts: Starts, score: Score, looked: Looked = unseen) -> Found:
+        """Makes the images of `starts`, whose prompts `chain` is for; calls `looked` after each of its `looks`."""
 
 
 def load(name: str, settings: Mapping[str, Any]) -> Rule:
