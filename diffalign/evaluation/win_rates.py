@@ -87,7 +87,7 @@ def compare(policy: str, baseline: str, judge: str, at: Indices, judged: Judged)
         effect=effect.value,
         effect_low=effect.low,
         effect_high=effect.high,
-        same_noise=a.about["noise_seed"] == b.about["noise_seed"],
+        same_noise=a.noise == b.noise,
         differs=tuple(key for key in gallery.MADE if a.made[key] != b.made[key]),
         in_family=bool(learnt & set(judged.families[judge])),
     )

@@ -103,6 +103,15 @@ class Gallery:
         """Returns the settings of generation: `sampler`, `steps`, `guidance`, `rules`, `resolution`, `dtype`."""
         return {key: self.about[key] for key in MADE}
 
+    @property
+    def noise(self) -> tuple[int, str]:
+        """Returns what is equal for two policies whose images began from the same noise, each slot's from one.
+
+        Where a reward decided on the images, it chose the noise: then nobody's is the same.
+        """
+        chosen = set(self.made["rules"] or ()) - {"mix_base"}
+        return self.about["noise_seed"], self.about["policy"] if chosen else ""
+
     def data(self, entry: Entry) -> bytes:
         """Returns an image's bytes; UserError unless they are those of the manifest."""
         path = self.folder / entry.file

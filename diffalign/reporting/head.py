@@ -150,7 +150,7 @@ def of_comparisons(report: Material) -> list[str]:
 def of_noise(report: Material) -> list[str]:
     """Says where the hero's images and the baseline's aren't of the same noise."""
     who = report.roles
-    seeds = {report.galleries[name].about["noise_seed"] for name in (who.hero, who.baseline) if name is not None}
+    seeds = {report.galleries[name].noise for name in (who.hero, who.baseline) if name is not None}
     different = f"{who.hero} and {who.baseline} started from different noise: the pictures aren't paired."
     return [different] if len(seeds) > 1 else []
 

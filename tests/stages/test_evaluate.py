@@ -434,12 +434,13 @@ def test_images_on_which_a_reward_decided_are_judged_as_any_and_marked(project: 
     """The win rate says what differs, and that the judge is in-family; the other policies' figures stay."""
     raw = project.model_dump(mode="json")
     raw["generate"]["overrides"] = {"again": {"best_of": {"reward": "oracle", "n": 3}}}
+    raw["policies"]["again"]["noise_seed"] = 0  # as the base's, but the reward chooses the noise
     before, values = results(), parse(raw)
     generate.run(values, "again")
     score.run(values, "oracle")
     evaluate.run(values)
     (own,) = [row for row in results()["comparisons"] if row["policy"] == "again"]
-    assert own["differs"] == ["rules"] and own["in_family"]
+    assert own["differs"] == ["rules"] and own["in_family"] and not own["same_noise"]
     assert own["win_rate"] > next(row["win_rate"] for row in before["comparisons"] if row["policy"] == "again")
     assert results()["policies"]["again"]["families"] == ["oracle", "shapes"]
     assert results()["images"]["again"]["forwards"] == 3 * results()["images"]["base"]["forwards"]

@@ -419,3 +419,20 @@ def test_a_mix_with_the_base_begins_as_the_base(world: tuple[Path, Params], monk
         assert about["forwards"] == 2 * 4
     assert made[1e9] == shown["base"]
     assert not set(made[0.5]) & {*shown["base"], *shown["other"]}
+
+
+def test_the_base_of_a_trained_policys_mix_is_its_init(
+    world: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an untrained one it's the base model; both from the real weights, at the second of two steps, w = 1/2."""
+    overrides = {name: {"mix_base": {"power": 1.0}} for name in ("other", "trained")}
+    raw = with_settings(world[1], overrides={}).model_dump(mode="json")
+    dpo = {"method": "dpo", "init": "model2", "noise_seed": 0, "beta": 1, "link": "sigmoid", "safeguard": None}
+    raw["policies"]["trained"], raw["generate"]["overrides"] = dpo, overrides
+    values, base, other = parse(raw), generate.load(world[1], "base"), generate.load(world[1], "other")
+    t = pipeline.sampling_of(values.sampling("other")).sampler.plan(base.process, 2).moves[1][0]
+    x, cond = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), base.encode_prompt(["a cat"])
+    outputs = [model.denoise(x, torch.tensor([t]), cond) for model in (base, other)]
+    for name, expected in (("other", sum(outputs) / 2), ("trained", outputs[1])):
+        mixed = generate.mixer(values, name)(other)
+        torch.testing.assert_close(mixed(x, torch.tensor([t]), cond), expected)

@@ -76,22 +76,18 @@ def picture(report: Material) -> bytes | None:
     return image_grid.picture(chosen(report), before, after, (who.baseline, who.hero))
 
 
-def noise(report: Material, name: str) -> int:
-    """Returns the seed of a policy's initial noise."""
-    return int(report.galleries[name].about["noise_seed"])
-
-
 def shown(report: Material) -> list[str]:
     """Lists the policies that stand side by side."""
     who = report.roles
-    same = [name for name in who.trained if noise(report, name) == noise(report, who.baseline)]
+    shared = report.galleries[who.baseline].noise
+    same = [name for name in who.trained if report.galleries[name].noise == shared]
     return list(dict.fromkeys([who.baseline, *([who.hero] if who.hero else []), *same]))[:SHOTS]
 
 
 def note(report: Material, names: list[str]) -> str:
     """Says what stands side by side."""
     text = f"Same prompt, same initial noise: {', '.join(names)}." if len(names) > 1 else f"Images of {names[0]}."
-    if len({noise(report, name) for name in names}) > 1:
+    if len({report.galleries[name].noise for name in names}) > 1:
         text = f"Same prompt, different noise: {', '.join(names)}."
     if any(report.galleries[name].made["sampler"] is None for name in names):  # given images, not generate's
         text = f"Same prompt: {', '.join(names)}."
