@@ -54,8 +54,9 @@ def run(params: "Params", policy: str | None = None) -> None:
         check_rewards(policy, settings)
         made, learned = params.generate.sampling(policy)["guidance"], settings.rollout.guidance
         if settings.method == "nft" and made != learned:
-            line = f"it learns without guidance, but its images will be made with guidance {made:g}"
-            sys.stderr.write(f"careful: train {policy}: {line}: generate.overrides: {{{policy}: {{guidance: 1.0}}}}.\n")
+            line = f"it learns with guidance {learned:g}, but its images will be made with {made:g}"
+            remedy = f"generate.overrides: {{{policy}: {{guidance: {learned}}}}}"
+            sys.stderr.write(f"careful: train {policy}: {line}: {remedy}.\n")
     elif curated is None:
         say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
     model = families.load(params.model.family, params.model.path, ())

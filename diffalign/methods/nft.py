@@ -18,6 +18,7 @@ from diffalign.methods.method import Context, Logs, Method, Old
 from diffalign.methods.renoised import RenoisedMethod
 from diffalign.methods.rolled import Piece, Played, play
 from diffalign.reference.reference import Reference, predictions
+from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class Rows:
     """Noised pictures of a piece, what the old policy predicts there, and how good they are."""
 
+    slots: list[Slot]
     noised: PairBatch
     old: Tensor
     """[n, C, h, w], float32."""
@@ -41,6 +43,8 @@ class Rows:
 class NFT(RenoisedMethod):
     """Trains towards good pictures and away from bad ones, both relative to an old policy, which makes the pictures.
 
+    With guidance, which the authors do without, o is the guided output in the rollout and in the loss alike: good and
+    bad pictures of a group pull against each other all the same, whatever field their distribution has.
     The old policy follows the new one at the start of each step (`old_share`), so that a training that goes on from a
     checkpoint does it once, too.
     """
@@ -82,22 +86,27 @@ class NFT(RenoisedMethod):
         noised = self.noised(piece.slots, piece.trajectory.states[-1], number, draw)
         where = [slot.index for slot in piece.slots]
         counted, device = (~self.rewards[where].isnan()).float(), self.source.device
-        output = policy(noised.x_t, noised.t, noised.cond).float()
-        return Rows(noised, output, self.good[where].to(device), counted.to(device))
+        output = self.predicted(policy, piece.slots, noised)
+        return Rows(piece.slots, noised, output, self.good[where].to(device), counted.to(device))
+
+    def predicted(self, denoise: Denoise, slots: list[Slot], noised: PairBatch) -> Tensor:
+        """Returns a network's output [n, C, h, w], float32, guided as the rollout is."""
+        return self.source.output(denoise, slots)(noised.x_t, noised.t).float()
 
     def loss(self, policy: Denoise, reference: Reference | None, batch: Rows, log: bool) -> tuple[Tensor, Logs]:
         """Returns the rows' losses and their pull to the reference, summed, each row with its share of a picture.
 
         The loss is times the advantages' clip, which the probabilities divide by, as in the authors' code.
         """
-        how, share, noised = self.settings, 1 / self.settings.draws, batch.noised
-        inputs = noised.x_t, noised.t, noised.cond
-        theirs = predictions(reference, how.method)(*inputs) if how.kl.weight else None  # first: LoRA switches adapters
-        output = policy(*inputs).float()
-        losses = diffusion_nft(output, batch.old, noised.target, batch.good, how.strength) * how.advantage.clip
+        how, share, where = self.settings, 1 / self.settings.draws, (batch.slots, batch.noised)
+        theirs = None
+        if how.kl.weight:  # first: LoRA switches adapters
+            theirs = self.predicted(predictions(reference, how.method), *where)
+        output = self.predicted(policy, *where)
+        losses = diffusion_nft(output, batch.old, batch.noised.target, batch.good, how.strength) * how.advantage.clip
         logs = {}
         if theirs is not None:
-            pull = (output - theirs.float()).square().mean(dim=(1, 2, 3))
+            pull = (output - theirs).square().mean(dim=(1, 2, 3))
             losses = losses + how.kl.weight * pull
             logs["kl"] = (batch.counted * pull.detach()).sum() * share
         moved = (output.detach() - batch.old).square().mean(dim=(1, 2, 3))

@@ -92,11 +92,12 @@ def scored(values: list[float], **changes: Any) -> RolloutSource:
     return replace(plain(**changes), scorers={"r": Fixed(values)}, weighing={"r": 1.0})
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nft_at_the_start_is_the_weighted_gradient_of_the_errors(kind: str) -> None:
+def test_nft_at_the_start_is_the_weighted_gradient_of_the_errors(kind: str, guidance: float) -> None:
     """At o = old: 5 (2 r - 1) times that of the mean squared error / its mean size, pictures' draws averaged."""
     policy = Denoiser(0)
-    method = made(plain(kind), "nft", policy)
+    method = made(plain(kind, guidance=guidance), "nft", policy)
     rows = list(method.batches(policy, None, 0))
     found, logs = gradient(method, policy)
     assert logs["old_change"] == 0
@@ -106,7 +107,9 @@ def test_nft_at_the_start_is_the_weighted_gradient_of_the_errors(kind: str) -> N
     policy.weight.grad = None
     for number, row in enumerate(rows):
         good = method.good[4 * (number // 2) :][:4]  # two draws of each piece of four
-        error = policy(row.noised.x_t, row.noised.t, row.noised.cond) - row.noised.target
+        with_prompt = policy(row.noised.x_t, row.noised.t, row.noised.cond)
+        without = policy(row.noised.x_t, row.noised.t, {"hidden": torch.zeros(4, 3, 2)})
+        error = without + guidance * (with_prompt - without) - row.noised.target
         relative = error.square().mean(dim=(1, 2, 3)) / error.detach().abs().mean(dim=(1, 2, 3))
         (5 * (2 * good - 1) * relative).sum().div(2).backward()
     torch.testing.assert_close(found, policy.weight.grad, rtol=1e-4, atol=1e-6)

@@ -18,7 +18,7 @@ class OldPolicy(Model):
 
 
 class Settings(Renoised):
-    """DiffusionNFT (Zheng et al. 2025): towards good pictures and away from bad ones, without guidance."""
+    """DiffusionNFT (Zheng et al. 2025): towards good pictures and away from bad ones."""
 
     title: ClassVar[str] = "NFT"
     method: Literal["nft"]
@@ -29,19 +29,14 @@ class Settings(Renoised):
     kl: Kl
 
     def problems(self, pairs: Pairs) -> list[str]:
-        """Returns what DiffusionNFT can't do: with guidance, several updates a rollout, or dropped prompts."""
+        """Returns what DiffusionNFT can't do: several updates a rollout, dropped prompts, moves."""
         lines = super().problems(pairs)
-        if self.rollout.guidance != 1:
-            lines.append(
-                "rollout.guidance: expected 1 with nft, which learns to do without guidance (and generate.overrides: "
-                f"{{NAME: {{guidance: 1.0}}}} for its images), got {self.rollout.guidance:g}"
-            )
         if self.rollout.updates != 1:
             lines.append(f"rollout.updates: expected 1 with nft, got {self.rollout.updates}")
         if self.kl.space != "output":
             lines.append(f"kl.space: expected output with nft, which has no moves, got {self.kl.space!r}")
         if self.prompt_drop:
-            lines.append(f"prompt_drop: expected 0 with nft, which uses no guidance, got {self.prompt_drop:g}")
+            lines.append(f"prompt_drop: expected 0 with nft, got {self.prompt_drop:g}")
         if self.advantage.kind == "history":
             lines.append("advantage.kind: expected batch, group or group_mean with nft, got 'history'")
         return lines
