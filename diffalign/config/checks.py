@@ -139,10 +139,25 @@ def of_trained(params: Params, policy: Trained) -> list[str]:
         lines.append("choose: expected last, since probe.every is 0, got 'probe'")
     if isinstance(policy, Rolled):
         lines += of_rollouts(params, policy)
-    if isinstance(policy, sft.Settings) and policy.curate and policy.curate.by not in (sft.VOTES, *params.rewards):
-        known = ", ".join([sft.VOTES, *sorted(params.rewards)])
-        lines.append(f"curate.by: expected votes or one of rewards, {known}, got {policy.curate.by!r}")
+    if isinstance(policy, sft.Settings) and policy.curate:
+        lines += of_curated(params, policy.curate.by)
     return lines + policy.problems(params.pairs)
+
+
+def of_curated(params: Params, by: str) -> list[str]:
+    """Returns a reward to curate by that there isn't, or a reward model that DVC doesn't watch, as `key: what`."""
+    if by == sft.VOTES:
+        return []
+    if by not in params.rewards:
+        known = ", ".join([sft.VOTES, *sorted(params.rewards)])
+        return [f"curate.by: expected votes or one of rewards, {known}, got {by!r}"]
+    path = params.model_dump(include={"rewards"})["rewards"][by].get("path")
+    if path and not params.rollouts.watches(path):
+        return [
+            f"curate.by: expected one whose path is rollouts.rewards_from, {params.rollouts.rewards_from}, or below "
+            f"it, so that DVC trains the policy again when the reward model changes; {by}'s is {path!r}"
+        ]
+    return []
 
 
 def of_rollouts(params: Params, policy: Rolled) -> list[str]:

@@ -31,8 +31,12 @@ class Rollouts(Model):
             f"reward.{name}.path: expected rollouts.rewards_from, {self.rewards_from}, or a folder below it, so "
             f"that DVC trains the policy again when the reward model changes, got {path!r}"
             for name, path in paths.items()
-            if path and not f"{path}/".startswith(self.rewards_from.rstrip("/") + "/")
+            if path and not self.watches(path)
         ]
+
+    def watches(self, path: str) -> bool:
+        """Tells whether DVC sees the reward model at a path change: it's `rewards_from`, or lies below it."""
+        return f"{path.rstrip('/')}/".startswith(self.rewards_from.rstrip("/") + "/")
 
 
 class Rollout(Model):

@@ -80,6 +80,14 @@ def test_a_reward_decides_and_a_control_keeps_the_worst(project: Path) -> None:
     assert len(owners) == 3
 
 
+def test_a_reward_model_must_be_watched_by_dvc(project: Path) -> None:
+    learned = {"rewards": {"oracle": {}, "learned": {"path": "models/rewards/learned", "batch_size": 4}}}
+    policies = {"base": {"method": "none"}, "x": {"method": "sft", "curate": VOTES | {"by": "learned"}}}
+    with pytest.raises(UserError, match=r"policies\.x\.curate\.by: expected one whose path is rollouts"):
+        make_params(project, policies, **learned)
+    make_params(project, policies, **learned, rollouts={"rewards_from": "models/rewards"})
+
+
 def test_nothing_left_is_an_error_that_says_why(project: Path) -> None:
     values = make_params(project, POLICIES, **REWARDS)
     with pytest.raises(UserError, match=r"policies\.none_left\.curate: expected images to be left, found none of"):
