@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -90,12 +90,31 @@ def checked(rewards: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return rewards
 
 
+class Forwards(NamedTuple):
+    """The forwards of the network that a step takes for one picture, the halves of guidance counted each."""
+
+    plain: float
+    """Without gradients: rolling out, and what an old policy or the reference says."""
+    swept: float
+    """With the gradient of the network's input alone."""
+    trained: float
+
+
 class Rolled(Trained):
     """A policy that learns from its own pictures; a method's `Settings` adds its keys."""
 
     rollout: Rollout
     reward: Annotated[dict[Name, dict[str, Any]], Field(min_length=1), AfterValidator(checked)]
     """What is maximised, by name: each its `weight`, negative to minimise, and the reward's own settings."""
+
+    def forwards(self) -> Forwards:
+        """Returns the forwards that a step takes for one picture; each method's own."""
+        raise NotImplementedError(f"{self.method}: expected a method that says its forwards")
+
+    @property
+    def halves(self) -> int:
+        """Returns the forwards of a guided output: 2, or 1 without guidance."""
+        return 1 if self.rollout.guidance == 1 else 2
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: a batch that cuts a prompt's pictures apart, a noise or reference that is lacking."""

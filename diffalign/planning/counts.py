@@ -6,19 +6,22 @@ Counting takes from seconds to half a minute (SD XL), so the presets' answers co
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diffalign.config.params import Params
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core import code
 from diffalign.core.files import canonical_json
 from diffalign.core.kept import Kept
 from diffalign.planning import known_models
 
+ROW = "row"
+"""Stands for all methods on rollouts: what is counted is one row of theirs."""
 KEPT, SHIPPED = Path("runs/plan.sqlite"), Path(__file__).with_name("known_counts.json")
 
 
@@ -52,7 +55,23 @@ class Counts:
 
 
 def of_policy(params: Params, name: str, policy: Trained) -> Counts:
-    """Returns a policy's counts: those that were shipped or kept, else counted now, which is said on stderr."""
+    """Returns a policy's counts, of a pair, or of a picture that it makes itself."""
+    found = asked_for(params, name, policy)
+    return of_rollouts(found, policy) if isinstance(policy, Rolled) else found
+
+
+def of_rollouts(row: Counts, policy: Rolled) -> Counts:
+    """Returns the counts of a picture that a policy makes itself, from those of one row of training.
+
+    A sweep's backward pass, of the input alone, takes as much as the forward. Decoding and scoring aren't counted.
+    """
+    plain, swept, trained = policy.forwards()
+    flop = round((plain + 2 * swept) * row.forward + trained * row.usual)
+    return replace(row, usual=flop, logged=flop, kept=row.kept * policy.halves)
+
+
+def asked_for(params: Params, name: str, policy: Trained) -> Counts:
+    """Returns counts that were shipped or kept, else counts now, which is said on stderr."""
     asked = question(params, policy)
     if (found := shipped().get(canonical_json(asked))) is not None:
         return Counts(**found)
@@ -78,13 +97,14 @@ def whole(params: Params, name: str) -> float:
 
 def question(params: Params, policy: Trained) -> dict[str, Any]:
     """Returns what a policy's counts depend on: the network, the image's size, what is trained, by what method."""
-    family, lora, own = params.model.family, policy.lora, policy.of_method()
+    family, lora = params.model.family, policy.lora
+    own = {} if isinstance(policy, Rolled) else policy.of_method()
     root = known_models.denoiser_root(family, params.model.path, policy.init)
     return {
         "family": family,
         "model": known_models.identity(family, Path(params.model.path), root),
         "resolution": params.precompute.resolution,
-        "method": policy.method,
+        "method": ROW if isinstance(policy, Rolled) else policy.method,
         "reference": policy.reference,
         "checkpointing": policy.gradient_checkpointing,
         "lora": [lora.rank, lora.targets] if lora else None,

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from diffalign.config.methods import sft
 from diffalign.config.params import Params
+from diffalign.config.rollout import Rolled
+from diffalign.config.training import Trained
 from diffalign.data import odd
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
@@ -30,7 +33,8 @@ PARTS = {
 """What the parts of `estimates.Memory` are called."""
 ASSUMED = (
     "Activations are counted from the network's graph. In no figure are temporary buffers; the VAE and the text "
-    "encoders, which make a probe's pictures (0.8 GB for SD 1.5, 3.6 GB for XL); encoding, judging, launching."
+    "encoders, which make a probe's pictures (0.8 GB for SD 1.5, 3.6 GB for XL); a policy's rewards, and "
+    "the VAE that decodes for them; encoding, judging, launching."
 )
 
 
@@ -80,14 +84,33 @@ def block(params: Params, item: Plan, machine: Machine, pairs: "Pairs | None") -
     policy, hours = item.policy, item.seconds / 3600
     kind = "all weights" if policy.lora is None else f"LoRA of rank {policy.lora.rank}"
     yield f"{item.name}: {policy.title}, {kind}, {params.precompute.resolution} pixels"
-    epochs = f"; {pairs.epochs(item.pairs)}" if pairs else "; epochs: known once the data are there"
-    yield f"  work    {policy.steps:,} steps of {policy.batch_size:,} pairs: {item.pairs:,} pairs{epochs}"
+    one, many = ("image", "images") if curates(policy) else ("pair", "pairs")
+    if isinstance(policy, Rolled):
+        one, many = "picture", "pictures"
+    yield f"  work    {policy.steps:,} steps of {policy.batch_size:,} {many}: {item.pairs:,} {many}{seen(item, pairs)}"
     source = "measured by an earlier run" if item.measured else "estimate"
-    speed = f"{(item.measured or item).pairs_per_second:.3g} pairs/s ({source}), {si(item.flop_per_pair)}FLOP a pair"
+    speed = f"{(item.measured or item).pairs_per_second:.3g} {many}/s ({source}), {si(item.flop_per_pair)}FLOP a {one}"
     yield f"  time    {duration(hours)} of training: {speed}; {probes(params, item, machine)}"
     yield f"  memory  {fit(item, machine)}"
     parts = [(PARTS[name], size) for name, size in vars(item.memory).items() if size]
     yield f"          {', '.join(f'{name} {si(size)}B' for name, size in parts)}"
+
+
+def seen(item: Plan, pairs: "Pairs | None") -> str:
+    """Returns how often training sees each pair; of a policy that makes its pictures, how often it rolls out."""
+    if isinstance(item.policy, Rolled):
+        rollouts = math.ceil(item.policy.steps / item.policy.rollout.updates)
+        plain, swept, trained = item.policy.forwards()
+        learned = swept + trained
+        return f"; {rollouts:,} rollouts, {plain + learned:.3g} forwards a picture, {learned:.3g} with gradients"
+    if curates(item.policy):
+        return " of those that curate keeps"
+    return f"; {pairs.epochs(item.pairs)}" if pairs else "; epochs: known once the data are there"
+
+
+def curates(policy: Trained) -> bool:
+    """Tells whether a policy trains on images that it chooses when it starts, not on pairs."""
+    return isinstance(policy, sft.Settings) and policy.curate is not None
 
 
 def fit(item: Plan, machine: Machine) -> str:
@@ -186,7 +209,7 @@ def oddities(item: Plan, pairs: Pairs | None, params: Params) -> Iterator[str]:
         )
     if params.probe.every > policy.steps:
         yield f"odd: {name}: probes come every {params.probe.every:,} steps, the run has {policy.steps:,}: one comes."
-    if pairs:
+    if pairs and not isinstance(policy, Rolled) and not curates(policy):
         known = odd.of_training(round(pairs.number), policy.batch_size, policy.steps)
         yield from (f"odd: {name}: {line}." for line in known)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffalign.config.params import Params
 from diffalign.config.training import Trained
+from diffalign.core.files import canonical_json
 from diffalign.models import family as families
 from diffalign.planning import cards, counts, estimates
 from diffalign.planning.compiling import decide
@@ -158,10 +159,11 @@ def speed_key(
     `log_every` is among them because methods may compute more in a logged step. `policy` and `machine` may be the
     records of an older run, which lack newer keys.
     """
+    own = canonical_json([policy.get(name) for name in ("rollout", "draws", "moves", "gradient", "kl")])
     names = ("init", "method", "reference", "optimizer", "gradient_checkpointing", "batch_size", "micro_batch_size")
     lora = policy.get("lora")
     adapter = (lora["rank"], *(lora["targets"] or families.find(family).lora_targets)) if lora else None
     averaged = policy.get("ema") is not None
     parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")
     of_machine = (machine.get(name) for name in parts)
-    return (family, resolution, *(policy.get(name) for name in names), log_every, adapter, averaged, *of_machine)
+    return (family, resolution, *(policy.get(name) for name in names), own, log_every, adapter, averaged, *of_machine)

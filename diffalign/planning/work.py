@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from diffalign.config.params import Params
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.batches.unpaired_batches import CuratedSource
+from diffalign.diffusion.losses import errors
 from diffalign.methods import method as methods
 from diffalign.methods.method import Old, Source
 from diffalign.models import family as families
@@ -77,7 +80,13 @@ def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None
 
 
 def micro_step(skeleton: Skeleton, policy: Trained, log: bool) -> Callable[[], Tensor]:
-    """Returns a function that computes the real method's loss on one pair, on the meta device."""
+    """Returns a function that computes the real method's loss on one pair, on the meta device.
+
+    Of a method on rollouts, that of one row: the network's output for an image at one noise level.
+    """
+    if isinstance(policy, Rolled):
+        x, t = torch.empty(1, *skeleton.latent, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+        return lambda: errors(skeleton.denoise(x, t, {}), x).sum()
     method = methods.load(policy, PlannedContext(skeleton.latent))
     reference = make_reference(skeleton, policy)
 
@@ -96,7 +105,7 @@ class PlannedContext:
 
     def source(self, kind: type[Source], passes: int = 1) -> Source:
         """Returns a stand-in for the source, with the attributes that methods use."""
-        planned: Any = PlannedSource(self.latent)
+        planned: Any = PlannedSource(self.latent, rows=1 if kind is CuratedSource else 2)
         found: Source = planned
         return found
 
@@ -107,9 +116,10 @@ class PlannedContext:
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source of one pair on the meta device, with the attributes that methods use."""
+    """A source of one pair, or image, on the meta device, with the attributes that methods use."""
 
     latent: Shape
+    rows: int = 2
     batch_size: int = 1
     device: str = "meta"
     T: int = 1000
@@ -127,8 +137,8 @@ class PlannedSource:
 
     def at(self, step: int) -> Iterator[PairBatch]:
         """Yields the step's only micro-batch."""
-        x, one = torch.empty(2, *self.latent, device="meta"), torch.empty(1, device="meta")
-        t = torch.zeros(2, dtype=torch.long, device="meta")
+        x, one = torch.empty(self.rows, *self.latent, device="meta"), torch.empty(1, device="meta")
+        t = torch.zeros(self.rows, dtype=torch.long, device="meta")
         yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
 
 

@@ -488,3 +488,14 @@ def test_rules_of_sampling_are_planned(tmp_path: Path) -> None:
     )
     assert plan_text.text(params, MACHINE).startswith("No policy is trained.\nbase: images by best_of, 20 forwards")
     assert not list(plan_text.rules(make_params(tmp_path, BASE), 5e12, MACHINE))
+
+
+def test_a_policys_own_pictures_are_counted(project: Params) -> None:
+    """Four steps of a rollout; two noise levels by the old policy, the reference and, with gradients, the policy."""
+    values = make_params(Path.cwd(), BASE | {"nft": {"method": "nft"}})
+    (plan,) = planner.plans(values, MACHINE)
+    row = counts.asked_for(values, "nft", trained_policy(values, "nft"))
+    assert 2.7 < row.usual / row.forward < 3.3
+    assert plan.flop_per_pair == 8 * row.forward + 2 * row.usual
+    text = plan_text.text(values, MACHINE)
+    assert "8 steps of 8 pictures: 64 pictures; 8 rollouts, 10 forwards a picture, 2 with gradients" in text

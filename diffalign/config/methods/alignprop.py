@@ -23,6 +23,12 @@ class Settings(RewardGradient):
     method: Literal["alignprop"]
     gradient: Gradient
 
+    def window(self) -> tuple[float, float, float]:
+        """Returns a rollout; the mean number of last steps, all but the first of them swept through."""
+        how, count = self.gradient, sum(self.gradient.steps) / 2
+        rolled = self.rollout.steps + (how.sees == "estimate")
+        return rolled, (count - 1) * (how.through == "exact"), count
+
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what AlignProp can't do, too: more steps than there are, the most below the fewest."""
         low, high = self.gradient.steps

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from diffalign.config.pairs import Pairs
-from diffalign.config.rollout import Advantage, Kl, Rolled
+from diffalign.config.rollout import Advantage, Forwards, Kl, Rolled
 from diffalign.config.values import Flag, Model, Positive, Span
 
 
@@ -30,6 +30,13 @@ class PolicyGradient(Rolled):
     kl: Kl
     train_unconditional: Flag
     """Whether gradients go through guidance's unconditional half too."""
+
+    def forwards(self) -> Forwards:
+        """Returns a rollout, and the moves that train, with the reference's outputs at them where there's a KL."""
+        low, high = (round(end * self.rollout.steps) for end in self.moves.span)
+        rows = max(1, round(self.moves.share * (high - low)))
+        frozen = rows if self.kl.weight else 0
+        return Forwards((self.rollout.steps + frozen) * self.halves, 0, rows * self.halves)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: groups of one picture, and what all that learn from rollouts can't do."""

@@ -25,6 +25,13 @@ class Settings(RewardGradient):
     method: Literal["draft"]
     gradient: Gradient
 
+    def window(self) -> tuple[float, float, float]:
+        """Returns a rollout and the endings noised again; each ending's steps, all but the first swept through."""
+        how, endings = self.gradient, max(1, self.gradient.renoise)
+        again = how.steps if how.renoise else 0
+        rolled = self.rollout.steps + endings * (again + (how.sees == "estimate"))
+        return rolled, endings * (how.steps - 1) * (how.through == "exact"), endings * how.steps
+
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what DRaFT can't do, too: more steps than there are."""
         return super().problems(pairs) + too_many(self.gradient.steps, self.rollout.steps)

@@ -23,6 +23,10 @@ class Settings(RewardGradient):
     method: Literal["drtune"]
     gradient: Gradient
 
+    def window(self) -> tuple[float, float, float]:
+        """Returns a rollout and the estimate; the steps that train, of which none is swept through."""
+        return self.rollout.steps + 1, 0, self.gradient.steps
+
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what DRTune can't do, too: more steps than there are before the earliest stop, an empty range."""
         lines = super().problems(pairs) + of_stop(self.gradient.stop)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from diffalign.config.pairs import Pairs
-from diffalign.config.rollout import Advantage, Kl, Renoised
+from diffalign.config.rollout import Advantage, Forwards, Kl, Renoised
 from diffalign.config.values import Model, Positive, Whole
 
 
@@ -27,6 +27,11 @@ class Settings(Renoised):
     """The paper's beta: 1, or 0.1."""
     old: OldPolicy
     kl: Kl
+
+    def forwards(self) -> Forwards:
+        """Returns a rollout, and each noise level by the old policy, by the new one, by the reference with a KL."""
+        seen = self.draws * (2 if self.kl.weight else 1)
+        return Forwards((self.rollout.steps + seen) * self.halves, 0, self.draws * self.halves)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what DiffusionNFT can't do: several updates a rollout, dropped prompts, moves."""

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from diffalign.config.pairs import Pairs
-from diffalign.config.rollout import Compared
+from diffalign.config.rollout import Compared, Forwards
 from diffalign.config.values import Positive
 
 
@@ -14,6 +14,11 @@ class Settings(Compared):
     method: Literal["online_dpo"]
     beta: Positive
     link: Literal["sigmoid", "hinge", "ipo"]
+
+    def forwards(self) -> Forwards:
+        """Returns a rollout, and the noise levels of two pictures a group, by policy and reference, unguided."""
+        pair = 2 * self.draws / self.rollout.images_per_prompt
+        return Forwards(self.rollout.steps * self.halves + pair, 0, pair)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what it can't do: without a reference at hand."""

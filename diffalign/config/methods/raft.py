@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from diffalign.config.rollout import Compared
+from diffalign.config.rollout import Compared, Forwards
 
 
 class Settings(Compared):
@@ -10,3 +10,7 @@ class Settings(Compared):
 
     title: ClassVar[str] = "RAFT"
     method: Literal["raft"]
+
+    def forwards(self) -> Forwards:
+        """Returns a rollout, and the noise levels of each group's best picture, without guidance."""
+        return Forwards(self.rollout.steps * self.halves, 0, self.draws / self.rollout.images_per_prompt)

@@ -21,6 +21,10 @@ class Settings(RewardGradient):
     method: Literal["refl"]
     gradient: Gradient
 
+    def window(self) -> tuple[float, float, float]:
+        """Returns a rollout and the estimate; one step trains, none is swept through."""
+        return self.rollout.steps + 1, 0, 1
+
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what ReFL can't do, too: a range the wrong way round."""
         return super().problems(pairs) + of_stop(self.gradient.stop)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffalign.config.pairs import Pairs
-from diffalign.config.rollout import Kl, Rolled, Rollout, used
+from diffalign.config.rollout import Forwards, Kl, Rolled, Rollout, used
 from diffalign.config.values import Flag, Span
 
 Through = Literal["exact", "straight"]
@@ -22,6 +22,15 @@ class RewardGradient(Rolled):
     kl: Kl
     train_unconditional: Flag
     """Whether gradients go through guidance's unconditional half too."""
+
+    def window(self) -> tuple[float, float, float]:
+        """Returns means over steps: moves that are rolled out, that the gradient is swept through, that train."""
+        raise NotImplementedError(f"{self.method}: expected a method that says which moves train")
+
+    def forwards(self) -> Forwards:
+        """Returns the moves of `window`, and the reference's outputs at those that train where there's a KL."""
+        rolled, swept, trained = (moves * self.halves for moves in self.window())
+        return Forwards(rolled + (trained if self.kl.weight else 0), swept, trained)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: rewards without gradients, noise in the steps, several updates, another KL."""
