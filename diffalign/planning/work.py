@@ -119,11 +119,11 @@ class PlannedSource:
     """A source of one pair, or image, on the meta device, with the attributes that methods use."""
 
     latent: Shape
-    rows: int = 2
     batch_size: int = 1
     device: str = "meta"
     T: int = 1000
     """Timesteps of the process; any number will do: no FLOP depends on it."""
+    rows: int = 2
 
     @property
     def process(self) -> "PlannedSource":
