@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -103,6 +103,8 @@ class Forwards(NamedTuple):
 class Rolled(Trained):
     """A policy that learns from its own pictures; a method's `Settings` adds its keys."""
 
+    graded: ClassVar[bool] = False
+    """Whether gradients go back through the decoder and the rewards."""
     rollout: Rollout
     reward: Annotated[dict[Name, dict[str, Any]], Field(min_length=1), AfterValidator(checked)]
     """What is maximised, by name: each its `weight`, negative to minimise, and the reward's own settings."""
@@ -110,6 +112,16 @@ class Rolled(Trained):
     def forwards(self) -> Forwards:
         """Returns the forwards that a step takes for one picture; each method's own."""
         raise NotImplementedError(f"{self.method}: expected a method that says its forwards")
+
+    @property
+    def scored(self) -> int:
+        """Returns how often a picture of a step is decoded and scored."""
+        return 1
+
+    @property
+    def keeps_old(self) -> bool:
+        """Returns whether a copy of the trained weights is kept as they were at an earlier step."""
+        return self.rollout.updates > 1
 
     @property
     def halves(self) -> int:

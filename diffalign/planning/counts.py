@@ -18,7 +18,7 @@ from diffalign.config.training import Trained
 from diffalign.core import code
 from diffalign.core.files import canonical_json
 from diffalign.core.kept import Kept
-from diffalign.planning import known_models
+from diffalign.planning import known_models, rollouts
 
 ROW = "row"
 """Stands for all methods on rollouts: what is counted is one row of theirs."""
@@ -44,6 +44,14 @@ class Counts:
     latent: list[int]
     prompt: list[list[int]]
     """The shapes of a prompt's tensors."""
+    decode: int = 0
+    """FLOPs of the VAE's decoder for one picture, where a policy makes its own."""
+    decode_graded: int = 0
+    """With a backward pass to the latent."""
+    decode_kept: int = 0
+    """Bytes that its graph keeps, in fp32."""
+    vae: int = 0
+    """Numbers of the VAE's weights."""
 
     def flop(self, log_every: int) -> float:
         """Returns the FLOPs of a pair, logged steps averaged in."""
@@ -63,10 +71,9 @@ def of_policy(params: Params, name: str, policy: Trained) -> Counts:
 def of_rollouts(row: Counts, policy: Rolled) -> Counts:
     """Returns the counts of a picture that a policy makes itself, from those of one row of training.
 
-    A sweep's backward pass, of the input alone, takes as much as the forward. Decoding and scoring aren't counted.
+    Decoding and scoring are counted, too.
     """
-    plain, swept, trained = policy.forwards()
-    flop = round((plain + 2 * swept) * row.forward + trained * row.usual)
+    flop = round(rollouts.flop(policy, row))
     return replace(row, usual=flop, logged=flop, kept=row.kept * policy.halves)
 
 

@@ -37,6 +37,14 @@ class Memory:
     ema: int
     activations: int
     """Estimated tensors that a micro-batch's graph keeps for the backward pass; temporary buffers aren't counted."""
+    old: int = 0
+    """A copy of the trained weights at an earlier step, float32; 0 unless the method keeps one."""
+    vae: int = 0
+    """The VAE in float32, where the policy learns from its own pictures."""
+    rewards: int = 0
+    """The weights of the reward models that it learns from, as large as on the disk."""
+    trajectories: int = 0
+    """The latents that its rollout went through, float32."""
 
     @property
     def total(self) -> int:

@@ -15,7 +15,7 @@ from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.generation.gallery import forwards
 from diffalign.models import init_files
-from diffalign.planning import counts, estimates, known_models
+from diffalign.planning import counts, estimates, known_models, rollouts
 from diffalign.planning.planner import Machine, Plan, plans
 
 COMPARISONS = Path("data/comparisons")
@@ -29,12 +29,16 @@ PARTS = {
     "optimizer": "the optimizer",
     "ema": "the moving average",
     "activations": "activations",
+    "old": "the weights before",
+    "vae": "the VAE",
+    "rewards": "reward models",
+    "trajectories": "the rollout's latents",
 }
 """What the parts of `estimates.Memory` are called."""
 ASSUMED = (
     "Activations are counted from the network's graph. In no figure are temporary buffers; the VAE and the text "
-    "encoders, which make a probe's pictures (0.8 GB for SD 1.5, 3.6 GB for XL); a policy's rewards, and "
-    "the VAE that decodes for them; encoding, judging, launching."
+    "encoders, which make a probe's pictures (0.8 GB for SD 1.5, 3.6 GB for XL); the graph of a reward "
+    "that is differentiated; encoding, judging, launching."
 )
 
 
@@ -88,6 +92,8 @@ def block(params: Params, item: Plan, machine: Machine, pairs: "Pairs | None") -
     if isinstance(policy, Rolled):
         one, many = "picture", "pictures"
     yield f"  work    {policy.steps:,} steps of {policy.batch_size:,} {many}: {item.pairs:,} {many}{seen(item, pairs)}"
+    if isinstance(policy, Rolled):
+        yield f"          {rollouts.told(policy, item.counts)}"
     source = "measured by an earlier run" if item.measured else "estimate"
     speed = f"{(item.measured or item).pairs_per_second:.3g} {many}/s ({source}), {si(item.flop_per_pair)}FLOP a {one}"
     yield f"  time    {duration(hours)} of training: {speed}; {probes(params, item, machine)}"
@@ -99,10 +105,10 @@ def block(params: Params, item: Plan, machine: Machine, pairs: "Pairs | None") -
 def seen(item: Plan, pairs: "Pairs | None") -> str:
     """Returns how often training sees each pair; of a policy that makes its pictures, how often it rolls out."""
     if isinstance(item.policy, Rolled):
-        rollouts = math.ceil(item.policy.steps / item.policy.rollout.updates)
+        number = math.ceil(item.policy.steps / item.policy.rollout.updates)
         plain, swept, trained = item.policy.forwards()
         learned = swept + trained
-        return f"; {rollouts:,} rollouts, {plain + learned:.3g} forwards a picture, {learned:.3g} with gradients"
+        return f"; {number:,} rollouts, {plain + learned:.3g} forwards a picture, {learned:.3g} with gradients"
     if curates(item.policy):
         return " of those that curate keeps"
     return f"; {pairs.epochs(item.pairs)}" if pairs else "; epochs: known once the data are there"

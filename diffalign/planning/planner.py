@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffalign.config.params import Params
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core.files import canonical_json
 from diffalign.models import family as families
-from diffalign.planning import cards, counts, estimates
+from diffalign.planning import cards, counts, estimates, rollouts
 from diffalign.planning.compiling import decide
 from diffalign.planning.counts import Counts
 from diffalign.runtime import environment, timings
@@ -49,7 +50,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Plan:
-    """The planned work, speed and memory of one policy's training."""
+    """The planned work, speed and memory of one policy's training.
+
+    A policy that learns from its own pictures has pictures where others have pairs.
+    """
 
     name: str
     policy: Trained
@@ -128,6 +132,20 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
     """Returns one policy's plan from its counts, without measurements."""
     micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
     flop = found.flop(log_every)
+    memory = estimates.memory(
+        found.weights,
+        found.shapes(),
+        lora=policy.adapter == "lora",
+        reference=policy.reference,
+        optimizer=policy.optimizer,
+        ema=policy.ema is not None,
+        precision=machine.precision,
+        shares=machine.processes if machine.parallel == "fsdp" else None,
+        accumulates=micro_batch * machine.processes < policy.batch_size,
+        activations=micro_batch * found.kept // (2 if machine.precision == "bf16" else 1),
+    )
+    if isinstance(policy, Rolled):
+        memory = rollouts.memory(memory, policy, found, micro_batch, machine.processes)
     return Plan(
         name=name,
         policy=policy,
@@ -136,18 +154,7 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
         pairs=policy.steps * policy.batch_size,
         pairs_per_second=estimates.pairs_per_second(flop, machine.rate, estimates.UTILISATION, machine.processes),
         measured=None,
-        memory=estimates.memory(
-            found.weights,
-            found.shapes(),
-            lora=policy.adapter == "lora",
-            reference=policy.reference,
-            optimizer=policy.optimizer,
-            ema=policy.ema is not None,
-            precision=machine.precision,
-            shares=machine.processes if machine.parallel == "fsdp" else None,
-            accumulates=micro_batch * machine.processes < policy.batch_size,
-            activations=micro_batch * found.kept // (2 if machine.precision == "bf16" else 1),
-        ),
+        memory=memory,
     )
 
 
@@ -159,7 +166,7 @@ def speed_key(
     `log_every` is among them because methods may compute more in a logged step. `policy` and `machine` may be the
     records of an older run, which lack newer keys.
     """
-    own = canonical_json([policy.get(name) for name in ("rollout", "draws", "moves", "gradient", "kl")])
+    own = canonical_json([policy.get(name) for name in ("rollout", "reward", "draws", "moves", "gradient", "kl")])
     names = ("init", "method", "reference", "optimizer", "gradient_checkpointing", "batch_size", "micro_batch_size")
     lora = policy.get("lora")
     adapter = (lora["rank"], *(lora["targets"] or families.find(family).lora_targets)) if lora else None

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,21 @@ def counted(params: Params, name: str, policy: Trained) -> Counts:
     """Counts a policy's work on one pair, without weights or memory."""
     skeleton = policy_skeleton(params, policy.init)
     prepare(name, skeleton, policy, params.model.family)
-    return of_skeleton(skeleton, policy)
+    found = of_skeleton(skeleton, policy)
+    return decoding(params, found) if isinstance(policy, Rolled) else found
+
+
+def decoding(params: Params, found: Counts) -> Counts:
+    """Adds the work and the sizes of the model's decoder, which makes the pictures of rollouts."""
+    family, base = params.model.family, Path(params.model.path)
+    with known_models.folder(family, base) as folder:
+        model: Any = families.load(family, folder, ("vae",), "meta")
+    x0 = torch.empty(1, *found.latent, device="meta")
+    with torch.no_grad():
+        plain = flops.counted(lambda: model.decode(x0))
+    graded, kept = traced(lambda: model.decode(x0.requires_grad_()).sum(), model.vae)
+    numbers = sum(p.numel() for p in model.vae.parameters())
+    return replace(found, decode=plain, decode_graded=graded, decode_kept=kept, vae=numbers)
 
 
 def of_skeleton(skeleton: Skeleton, policy: Trained) -> Counts:

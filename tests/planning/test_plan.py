@@ -496,6 +496,6 @@ def test_a_policys_own_pictures_are_counted(project: Params) -> None:
     (plan,) = planner.plans(values, MACHINE)
     row = counts.asked_for(values, "nft", trained_policy(values, "nft"))
     assert 2.7 < row.usual / row.forward < 3.3
-    assert plan.flop_per_pair == 8 * row.forward + 2 * row.usual
+    assert plan.flop_per_pair == 8 * row.forward + 2 * row.usual + row.decode
     text = plan_text.text(values, MACHINE)
     assert "8 steps of 8 pictures: 64 pictures; 8 rollouts, 10 forwards a picture, 2 with gradients" in text

@@ -25,6 +25,11 @@ class Settings(RewardGradient):
     method: Literal["draft"]
     gradient: Gradient
 
+    @property
+    def scored(self) -> int:
+        """Returns how often a picture is scored: each of its endings is."""
+        return max(1, self.gradient.renoise)
+
     def window(self) -> tuple[float, float, float]:
         """Returns a rollout and the endings noised again; each ending's steps, all but the first swept through."""
         how, endings = self.gradient, max(1, self.gradient.renoise)

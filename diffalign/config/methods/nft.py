@@ -28,6 +28,11 @@ class Settings(Renoised):
     old: OldPolicy
     kl: Kl
 
+    @property
+    def keeps_old(self) -> bool:
+        """Returns True: an old policy makes the pictures."""
+        return True
+
     def forwards(self) -> Forwards:
         """Returns a rollout, and each noise level by the old policy, by the new one, by the reference with a KL."""
         seen = self.draws * (2 if self.kl.weight else 1)

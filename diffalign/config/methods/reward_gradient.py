@@ -1,6 +1,6 @@
 """Settings that methods share which follow a reward's gradient through the moves that made a picture."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ Sees = Literal["end", "estimate"]
 class RewardGradient(Rolled):
     """What these methods share beside what trains, their `gradient`: rewards with gradients, rollouts without noise."""
 
+    graded: ClassVar[bool] = True
     hinge: Annotated[float, Field(allow_inf_nan=False)] | None
     """A picture whose weighted reward is above it no longer pushes."""
     kl: Kl

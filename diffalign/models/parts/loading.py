@@ -79,14 +79,14 @@ def load_clips(path: Path, classes: Sequence[Any], device: torch.device, dtype: 
 
 
 def load_vae(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """Loads a model folder's AutoencoderKL."""
+    """Loads a model folder's AutoencoderKL; on the meta device its shapes alone."""
     from diffusers import AutoencoderKL
 
-    return load_part(AutoencoderKL, path / "vae", device, dtype)
+    return load_network(AutoencoderKL, path / "vae", device, dtype)
 
 
 def load_network(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """Loads a denoiser of one of diffusers' classes; on the meta device its shapes alone, from its config file."""
+    """Loads one of diffusers' networks; on the meta device its shapes alone, from its config file."""
     if device.type != "meta":
         return load_part(cls, folder, device, dtype)
     try:
