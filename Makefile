@@ -32,7 +32,7 @@ test: $(VENV)/installed-test
 	@$(PYTEST) -m "not slow and not nightly and not extra and not gpu and not demo"
 
 slow: $(VENV)/installed-test
-	@$(PYTEST) -m "slow and not gpu"
+	@$(PYTEST) -m "slow and not nightly and not gpu"
 
 # What takes many minutes and rarely tells: by hand before a release; CONTRIBUTING.md has the last result.
 nightly: $(VENV)/installed-test
@@ -41,7 +41,7 @@ nightly: $(VENV)/installed-test
 # The tests of the optional extras. They're kept beside the environment: where diffusers finds bitsandbytes, each process imports it,
 # for seconds. The judges' packages bring nothing that the environment has.
 extra: $(VENV)/installed-test $(VENV)/extra/installed
-	@PYTHONPATH=$(CURDIR)/$(VENV)/extra python -m pytest -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py tests/tracking/test_tensorboard.py \
+	@PYTHONPATH=$(CURDIR)/$(VENV)/extra $(PYTEST) -m extra tests/training/test_optimizers.py tests/rewards tests/evaluation/test_imagenet.py tests/tracking/test_tensorboard.py \
 	  tests/e2e/test_photographs.py
 
 lint: $(VENV)/installed-test

@@ -49,6 +49,7 @@ def test_another_loss_is_noticed(setting: Setting, monkeypatch: pytest.MonkeyPat
         train.compare_losses(setting, micro_batch=2, steps=1)
 
 
+@pytest.mark.nightly
 def test_all_loops_take_their_turn(setting: Setting) -> None:
     options = train.parse(["--batch", "4", "--pairs", "4", "--repetitions", "1", "--micro-batch", "auto"])
     rows, _ = train.measure(options, setting)
@@ -63,6 +64,7 @@ def test_all_loops_take_their_turn(setting: Setting) -> None:
     assert work[0] == rows["diffusers-style"]["flop_per_pair"]
 
 
+@pytest.mark.nightly
 def test_each_loop_is_built_once_and_moves_away_for_the_others(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_lora_and_checkpointing(setting: Setting) -> None:
     assert losses == pytest.approx([losses[0]] * 4, abs=1e-6)
 
 
+@pytest.mark.nightly
 def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small SDXL, with two text encoders and the image's sizes: the same losses; in bf16 nearly.
 
@@ -159,6 +162,7 @@ def test_sdxl_and_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses == pytest.approx([found["losses"][0]] * 2, abs=0.04)
 
 
+@pytest.mark.nightly
 def test_results_are_written(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a small run, its tables and its JSON, with the profile."""
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")

@@ -115,6 +115,7 @@ def test_a_misspelt_key_costs_no_outs(project: Path) -> None:
     assert ran(run("dvc", "repro", cwd=project)) == set()
 
 
+@pytest.mark.nightly
 def test_another_beta_as_an_experiment(project: Path) -> None:
     """What follows that policy runs; metrics, plots and experiments are compared with the last commit."""
     commit(project)

@@ -11,7 +11,7 @@ from tests.e2e.test_docs import TEXTS, commands
 from tests.helpers.clone import commit_all, copy_tracked, environment
 from tests.helpers.project import REPO
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")

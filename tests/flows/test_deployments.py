@@ -103,7 +103,7 @@ def test_a_deployment_for_a_docker_pool(project: Path, repo: Path) -> None:
     assert made["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/work"}}]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_takes_a_scheduled_run_to_the_end(project: Path) -> None:
     ingest = project / "stages/ingest.py"
     ingest.write_text(ingest.read_text() + "    while not Path('runs/go').exists(): time.sleep(0.2)\n")

@@ -49,7 +49,10 @@ def results(work: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, id="1 process"), pytest.param(2, id="2 processes", marks=pytest.mark.nightly)],
+)
 def uninterrupted(values: Params, request: pytest.FixtureRequest) -> tuple[int, Path]:
     """The number of processes and the work folder of a run that nothing disturbed."""
     return request.param, whole(values, request.param)

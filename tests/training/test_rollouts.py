@@ -51,7 +51,7 @@ def results(work: Path) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["ddpo", "dpok"])
+@pytest.mark.parametrize("policy", ["ddpo", pytest.param("dpok", marks=pytest.mark.nightly)])
 def test_a_run_killed_amid_a_rollouts_updates_goes_on_bit_for_bit(values: Params, policy: str) -> None:
     """Killed in the eighth step, the last of the second rollout's four: it rolls out again, from the old weights."""
     whole, broken = Path(f"runs/whole-{policy}"), Path(f"runs/broken-{policy}")
