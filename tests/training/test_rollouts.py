@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, sha256_file
 from stages import ingest, precompute
-from tests.helpers import forked, killed
+from tests.helpers import forked, killed, specs
 from tests.helpers.project import METHODS, make_inputs, make_params
 
 ROLLOUT = METHODS["ddpo"]["rollout"] | {"updates": 4}
@@ -39,10 +39,13 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     os.chdir(before)
 
 
-def trained(work: Path, values: Params, policy: str, processes: int = 1, **changes: Any) -> list[int | None]:
+def trained(
+    work: Path, values: Params, policy: str, processes: int = 1, strategy: str = "ddp", **changes: Any
+) -> list[int | None]:
     """Trains, with a checkpoint after every second of eight steps; the workers' exit codes."""
     Path("steps-made").unlink(missing_ok=True)
-    forked.prepare(work, values, policy, processes, **changes)
+    machine = specs.MACHINE.model_copy(update={"processes": processes, "parallel": strategy})
+    specs.write(work, specs.spec(values, policy, machine, **changes))
     return forked.finish(forked.start(work, processes, killed.work))
 
 
@@ -64,14 +67,28 @@ def test_a_run_killed_amid_a_rollouts_updates_goes_on_bit_for_bit(values: Params
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(values: Params) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.nightly)])
+def test_two_processes_train_as_one_does(values: Params, strategy: str) -> None:
     """The same pictures and advantages: the reward to the bit at the first rollout, weights but for sums' rounding."""
-    one, two = Path("runs/one"), Path("runs/two")
-    assert trained(one, values, "ddpo") == [0]
-    assert trained(two, values, "ddpo", 2) == [0, 0]
+    one, two = Path("runs/one"), Path(f"runs/two-{strategy}")
+    if not one.exists():
+        assert trained(one, values, "ddpo") == [0]
+    assert trained(two, values, "ddpo", 2, strategy) == [0, 0]
     curves = [[json.loads(line) for line in (w / "curve.jsonl").read_text().splitlines()] for w in (one, two)]
     rewards = [[line["reward_jpeg_compressibility"] for line in curve[:4]] for curve in curves]
     assert rewards[0] == rewards[1]
     weights = [load_file(next((work / "out").rglob("*.safetensors"))) for work in (one, two)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_shared_old_weights_are_put_back_bit_for_bit(values: Params) -> None:
+    """In FSDP each process has its part of the old weights; killed amid a rollout's updates, it goes on as it was."""
+    whole, broken = Path("runs/whole-fsdp"), Path("runs/broken-fsdp")
+    assert trained(whole, values, "ddpo", 2, "fsdp") == [0, 0]
+    Path("kill-at").write_text("7")
+    assert KILLED in trained(broken, values, "ddpo", 2, "fsdp")
+    assert trained(broken, values, "ddpo", 2, "fsdp") == [0, 0]
+    assert results(broken) == results(whole)
