@@ -50,28 +50,16 @@ def run(params: "Params", policy: str | None = None) -> None:
         write_json_lines(curve, [{"step": 0}])  # of an empty file DVC warns
         return
     curated = curate(params, policy, settings)
-    if isinstance(settings, Rolled):
-        check_rewards(policy, settings)
-        made, learned = params.generate.sampling(policy)["guidance"], settings.rollout.guidance
-        if settings.method == "nft" and made != learned:
-            line = f"it learns with guidance {learned:g}, but its images will be made with {made:g}"
-            remedy = f"generate.overrides: {{{policy}: {{guidance: {learned}}}}}"
-            sys.stderr.write(f"careful: train {policy}: {line}: {remedy}.\n")
-    elif curated is None:
-        say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
+    check_data(params, policy, settings, curated)
     model = families.load(params.model.family, params.model.path, ())
     shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine(), curated)
     undecided = environment.compile_choice() is None
-    schedule = Path(params.model.path) / "scheduler" / "scheduler_config.json"
-    inputs = [COMPARISONS / "comparisons.parquet", SHARDS / "manifest.json", schedule]
     if settings.reference == "cached":
         if undecided:  # as its reference was computed
             spec, undecided = spec.with_compiled(cache.made_compiled(REFERENCE)), False
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
-        inputs.append(REFERENCE / cache.MANIFEST)
-    if isinstance(settings, Rolled):
-        inputs += needed_files(settings, Path(params.model.path))
+    inputs = inputs_of(settings, Path(params.model.path))
     named = {"item.method": settings.method, "model.family": params.model.family}
     work = work_folder(f"train-{policy}", spec.work(), inputs, named)  # not the machine: another one goes on with it
     if (place := external.place()) and place.rank:
@@ -87,6 +75,31 @@ def run(params: "Params", policy: str | None = None) -> None:
         start.train(spec, work, held)
         start.finish(spec, work, out, curve, params.precompute.resolution)
     sys.stderr.write(f"train {policy}: {out}\n")
+
+
+def check_data(params: "Params", policy: str, settings: Trained, curated: str | None) -> None:
+    """Says what a policy is trained on; UserError where a reward of its own pictures lacks what it needs."""
+    if isinstance(settings, Rolled):
+        check_rewards(policy, settings)
+        made, learned = params.generate.sampling(policy)["guidance"], settings.rollout.guidance
+        if settings.method == "nft" and made != learned:
+            line = f"it learns with guidance {learned:g}, but its images will be made with {made:g}"
+            remedy = f"generate.overrides: {{{policy}: {{guidance: {learned}}}}}"
+            sys.stderr.write(f"careful: train {policy}: {line}: {remedy}.\n")
+    elif curated is None:
+        say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
+
+
+def inputs_of(settings: Trained, model: Path) -> list[Path]:
+    """Lists the files whose content names a training's inputs; `model` is the base model's folder."""
+    files = [
+        COMPARISONS / "comparisons.parquet",
+        SHARDS / "manifest.json",
+        model / "scheduler" / "scheduler_config.json",
+    ]
+    if settings.reference == "cached":
+        files.append(REFERENCE / cache.MANIFEST)
+    return files + needed_files(settings, model) if isinstance(settings, Rolled) else files
 
 
 def say_pairs(policy: str, how: "Pairs", batch_size: int, steps: int) -> None:
