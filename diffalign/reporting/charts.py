@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 214, 52, 18, 8, 38  # of a panel, in its own units, about CSS pixels
 POINTS = 300  # at most, in a line: beyond it neighbours are averaged
-STEPS = f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}" text-anchor="middle">optimizer steps</text>'
-"""The name of the horizontal axis."""
+STEPS = "optimizer steps"
+"""The name of the horizontal axis, where it isn't another."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ def interval_axis() -> Markup:
     return Markup('<svg class="bar scale" aria-hidden="true">{}</svg>').format(Markup("".join(labels)))
 
 
-def panel(series: Sequence[Series], label: str, level: float | None = None) -> Markup:
-    """Draws lines over training steps: each series faint as logged, strong as its running mean; a line at `level`.
+def panel(series: Sequence[Series], label: str, level: float | None = None, axis: str = STEPS) -> Markup:
+    """Draws lines over training steps, or over what `axis` names; a line at `level`.
+
+    Each series is faint as logged, strong as its running mean.
 
     A series with intervals is drawn as its points are, a bar at each.
 
@@ -109,7 +111,7 @@ def panel(series: Sequence[Series], label: str, level: float | None = None) -> M
         for kind, y in drawn:
             points = " ".join(f"{across(a)},{up(b)}" for a, b in zip(s.x, y, strict=True))
             parts.append(f'<polyline class="{kind} {style}" points="{points}"/>')
-    parts.append(STEPS)
+    parts.append(axis_name(axis))
     svg = Markup('<svg class="panel" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(WIDTH, HEIGHT, label, Markup("".join(parts)))
 
@@ -141,9 +143,14 @@ def heat(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: 
         parts.append(
             f'<text x="{left + (j + 0.5) * wide:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{columns[j]}</text>'
         )
-    parts.append(STEPS)
+    parts.append(axis_name(STEPS))
     svg = Markup('<svg class="panel" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(WIDTH, HEIGHT, label, Markup("".join(parts)))
+
+
+def axis_name(name: str) -> str:
+    """Draws the name of the horizontal axis."""
+    return f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}" text-anchor="middle">{escape(name)}</text>'
 
 
 def running_mean(y: Floats) -> Floats:

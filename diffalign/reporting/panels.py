@@ -122,11 +122,11 @@ def pictures(folder: Path, limit: int) -> list[dict[str, str]]:
     ]
 
 
-def curve_panels(lines: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+def curve_panels(lines: Sequence[Mapping[str, float]], learnt_from: str = "pairs") -> list[dict[str, Any]]:
     """Returns the panels of one policy's training: loss, implicit accuracy, error changes; those that were logged."""
     panels: list[dict[str, Any]] = []
     wanted: list[tuple[str, float | None, dict[str, tuple[str, str]]]] = [
-        ("Loss, mean over pairs", None, {"loss": ("loss", "c0")}),
+        (f"Loss, mean over {learnt_from}", None, {"loss": ("loss", "c0")}),
         ("Implicit accuracy, share of training pairs", 0.5, {"implicit_accuracy": ("accuracy", "c0")}),
         (
             "Error change against the reference, mean squared error",

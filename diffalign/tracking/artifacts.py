@@ -24,6 +24,8 @@ PLOTTED = {
     "probe/loser_relative": "probe/loser_relative",
 }
 """Figures of a curve that MLflow plots, with the names that they have there; all are in the artifact `curves`."""
+ROLLED = re.compile(r"reward_.+|clip_share|kl|dropped|constant")
+"""Figures of policies that learn from their own pictures: plotted, too."""
 SCORE = re.compile(r"probe/score_([^/]+)/v.*")
 """The mean score of a probe's images by a reward: plotted, too, without the reward's version."""
 
@@ -81,7 +83,9 @@ def shown(points: Sequence[Point]) -> list[Point]:
 def plotted(key: str) -> str | None:
     """Returns the name under which MLflow plots a figure of a curve; None for one that it doesn't."""
     score = SCORE.fullmatch(key)
-    return f"probe/score_{score[1]}" if score else PLOTTED.get(key)
+    if score or ROLLED.fullmatch(key):
+        return f"probe/score_{score[1]}" if score else key
+    return PLOTTED.get(key)
 
 
 def alarm_text(logged: Sequence[Point], params: dict[str, Any]) -> str:

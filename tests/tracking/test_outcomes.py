@@ -41,6 +41,8 @@ def test_four_figures_of_a_curve_are_plotted_and_scores_of_probes() -> None:
     """Of some thirty; an own reward's validation stands beside the policies' probes."""
     keys = ["loss", "lr", "grad_norm", "probe/accuracy", "probe/accuracy_low", "probe/t1/winner_relative"]
     keys += ["probe/winner_relative", "probe/loser_relative", "probe/score_oracle/v1", "validation/accuracy"]
+    rolled = ["reward_oracle", "reward_std", "clip_share", "kl", "dropped", "constant"]
+    assert [artifacts.plotted(key) for key in [*rolled, "ratio_away"]] == [*rolled, None]
     assert [point.key for point in artifacts.shown([Point(key, 1.0, 5) for key in keys])] == [
         "loss", "probe/accuracy", "probe/winner_relative", "probe/loser_relative", "probe/score_oracle",
         "probe/accuracy",

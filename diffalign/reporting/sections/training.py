@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
+from diffalign.config.values import Model
 from diffalign.core import records
 from diffalign.data.batches import curated_file
 from diffalign.monitoring.curve import points
-from diffalign.reporting import panels, thumbnails
+from diffalign.reporting import own_pictures, panels, thumbnails
 from diffalign.reporting.material import POLICIES, Material
 
 LABELS = {"beta": "β"}
@@ -27,11 +29,13 @@ def of_policy(report: Material, name: str, limit: int) -> dict[str, Any]:
     policy, lines, thresholds = report.settings.policies[name], report.curves[name], report.settings.thresholds
     assert isinstance(policy, Trained)
     probes = points(lines)
+    learnt_from = "pictures" if isinstance(policy, Rolled) else "pairs"
     return {
         "policy": name,
         "about": about(policy),
         "curated": told(POLICIES / name / curated_file.FILE),
-        "panels": panels.curve_panels(lines) + panels.gradient_panel(lines),
+        "own": own_pictures.context(name, policy, lines),
+        "panels": panels.curve_panels(lines, learnt_from) + panels.gradient_panel(lines),
         "probes": panels.probe_panels(probes),
         "alarms": panels.raised(probes, thresholds),
         "quiet": "No alarm was raised." if probes else "No probe was made, so nothing looked for alarms.",
@@ -61,6 +65,8 @@ def about(policy: Trained) -> str:
 
 def text(value: object) -> str:
     """Returns a parameter's value for reading."""
+    if isinstance(value, Model):
+        value = value.model_dump()
     if isinstance(value, Mapping):
         return " ".join(f"{key} {text(inner)}" for key, inner in value.items() if inner is not None)
     return f"{value:g}" if isinstance(value, float) else str(value)
