@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from diffalign.core import home
 from diffalign.core.errors import STOPPED, Stopped, UserError
 
 ROOT = Path(__file__).resolve().parent
+STARTED = Path.cwd()
+"""Where the command was given."""
 # Off unless the user says otherwise: telemetry, chatter, and spinning threads (they make two-core machines crawl).
 ENVIRONMENT = {
     "DVC_NO_ANALYTICS": "1",
@@ -57,6 +60,10 @@ def stage(
     processes.die_with_dvc()
     base, _, key = name.partition("@")
     dag.check_base(base)
+    if home.repository():
+        from diffalign.commands import own_dag
+
+        own_dag.check(base)
     raw = read()
     values = parse(raw, str(PARAMS))
     dag.check_key(name, raw)
@@ -414,6 +421,25 @@ def relabel(
 
 
 @app.command()
+def new(
+    path: Annotated[Path, typer.Argument(help="A new or an empty folder.")],
+    preset: Annotated[str | None, typer.Option(help="Its params.yaml: sd15-lora, ...; else the demo's.")] = None,
+) -> None:
+    """Make a repository of your own around the installed library: params, DAG, schedules, no code."""
+    from diffalign.commands import new_repository
+
+    typer.echo(new_repository.new(STARTED / path, preset))
+
+
+@app.command()
+def upgrade() -> None:
+    """Bring a repository made by `new` to the installed version, and say what runs again. After pip install -U."""
+    from diffalign.commands import new_repository
+
+    typer.echo(new_repository.upgrade())
+
+
+@app.command()
 def preset(
     name: Annotated[str, typer.Argument(help="A file in presets/, without .yaml.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an edited params.yaml.")] = False,
@@ -475,7 +501,7 @@ def pretrain_demo(
 
 def main() -> None:
     """Runs the command line in the project's folder; UserError and Stopped are one message and exit code 2 and 75."""
-    os.chdir(ROOT)
+    os.chdir(home.project(ROOT))
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:

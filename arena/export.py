@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from arena.store import Store
 from diffalign.core import files
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data import votes as records
 from diffalign.data.votes import Vote
 
@@ -21,7 +22,7 @@ def export(database: Path, copies: Path, folder: Path) -> str:
     Without a database nothing is written. Raises UserError where an image's copy is gone.
     """
     if not database.exists():
-        return f"no votes: {database} isn't there. Hold a vote: python pipeline.py arena"
+        return f"no votes: {database} isn't there. Hold a vote: {COMMAND} arena"
     store = Store(database)
     votes = list(store.votes())
     store.close()

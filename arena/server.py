@@ -15,6 +15,7 @@ from arena.plan import Settings
 from arena.session import Sessions
 from arena.store import Store
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 
 FOLDER = Path("data/arena")
 DATABASE, COPIES = FOLDER / "arena.db", FOLDER / "images"
@@ -55,7 +56,7 @@ def serve(names: Sequence[str], settings: Settings, host: str, port: int, new_to
     uvicorn.Server(config).run(sockets=[listening])
     votes, raters = store.counts()
     store.close()
-    return f"{votes} answers of {raters} raters are in {DATABASE}. Next: python pipeline.py collect"
+    return f"{votes} answers of {raters} raters are in {DATABASE}. Next: {COMMAND} collect"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -12,11 +11,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.runtime import timings
 from diffalign.runtime.processes import run_group
 from diffalign.tracking import dag
 from flows import artifacts, names
-from flows.names import ROOT
 from flows.stage import CACHED, PipelineFailed, failed, start
 
 PARTIAL = "Partial"
@@ -43,7 +42,7 @@ def align(
         retries: How often a failed stage is tried again.
         timeout_hours: What a stage may take; 0: no limit.
     """
-    os.chdir(ROOT)
+    os.chdir(names.project())
     try:
         write_params(preset, overrides or {})
         with tags(*mark(preset, policies)):
@@ -155,7 +154,7 @@ def write_params(preset: str | None, overrides: dict[str, Any]) -> None:
         return
     changes = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     lines: list[str] = []
-    command = [sys.executable, "pipeline.py", "set", *(["--preset", preset] if preset else []), "--", *changes]
+    command = [*names.COMMAND_LINE, "set", *(["--preset", preset] if preset else []), "--", *changes]
     code = run_group(command, lines.append)
     if code:
         raise UserError("\n".join(lines).removeprefix("error: "))
@@ -174,6 +173,6 @@ def mark(preset: str | None, policies: list[str] | None) -> list[str]:
 def mirror() -> None:
     """Brings MLflow up to date; if it's away, the log says so and the pipeline's success stands."""
     log = get_run_logger()
-    code = run_group([sys.executable, "pipeline.py", "sync"], log.info)
+    code = run_group([*names.COMMAND_LINE, "sync"], log.info)
     if code:
-        log.warning("MLflow wasn't brought up to date (exit code %s); later: python pipeline.py sync", code)
+        log.warning("MLflow wasn't brought up to date (exit code %s); later: %s sync", code, COMMAND)

@@ -1,13 +1,12 @@
 """Collects the arena's votes as a Prefect flow, so that the next run of the DAG has them."""
 
 import os
-import sys
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from diffalign.runtime.processes import run_group
-from flows.names import ROOT
+from flows.names import COMMAND_LINE, project
 
 
 class CollectFailed(Exception):
@@ -24,7 +23,7 @@ def export() -> None:
         lines.append(line)
         log.info(line)
 
-    code = run_group([sys.executable, "pipeline.py", "collect"], on_line)
+    code = run_group([*COMMAND_LINE, "collect"], on_line)
     if code:
         raise CollectFailed("\n".join([f"collect ended with exit code {code}", *lines[-5:]]))
 
@@ -32,5 +31,5 @@ def export() -> None:
 @flow(name="collect", log_prints=True)
 def collect() -> None:
     """Writes the votes of the arena's database to data/votes; without one it says so and nothing happens."""
-    os.chdir(ROOT)
+    os.chdir(project())
     export()

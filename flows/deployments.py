@@ -10,6 +10,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import MissingFlowError, ScriptError
 from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, ValidationError, field_validator
 
 from diffalign.core import yaml_file
@@ -97,6 +98,7 @@ def _deployment(entry: Deployment, where: str) -> RunnerDeployment:
         parameters=entry.parameters,
         schedules=[Cron(s.cron, timezone=s.timezone, active=s.active) for s in entry.schedules],
         concurrency_limit=entry.concurrency_limit,
+        entrypoint_type=EntrypointType.FILE_PATH if ":" in entry.entrypoint else EntrypointType.MODULE_PATH,
     )
     assert isinstance(made, RunnerDeployment)  # a coroutine only where it's called from one
     return made

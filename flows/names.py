@@ -1,14 +1,22 @@
 """Names and tags of a flow run, which say what it trains: from params.yaml as the run's parameters will have it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from prefect.runtime import flow_run
 
-from diffalign.core import yaml_file
+from diffalign.core import home, yaml_file
 from diffalign.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMAND_LINE = (sys.executable, str(ROOT / "pipeline.py"))
+"""How this project's commands are run by a flow."""
+
+
+def project() -> Path:
+    """Returns the folder in which a flow works, wherever its process was started."""
+    return home.project(ROOT)
 
 
 def run_name() -> str:
@@ -26,7 +34,7 @@ def about(preset: str | None, policies: list[str] | None) -> tuple[list[str], st
     Both are empty where the file can't be read: what is wrong with it is said when it's used.
     """
     try:
-        raw: Any = yaml_file.read(ROOT / (f"presets/{preset}.yaml" if preset else "params.yaml"))
+        raw: Any = yaml_file.read(home.presets(project())[preset] if preset else project() / "params.yaml")
         trained = [name for name, policy in raw["policies"].items() if policy["method"] != "none"]
         return policies or trained, Path(raw["model"]["path"]).name
     except (UserError, OSError, KeyError, TypeError, AttributeError):

@@ -15,6 +15,7 @@ from prefect import get_client, serve
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.runtime.processes import bound, end_group
 from diffalign.tracking.location import shown
 from flows import deployments
@@ -56,8 +57,8 @@ def server(port: int) -> Iterator[str]:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(
-                f"Port {port} is in use. If a Prefect server is there: PREFECT_API_URL={url} python pipeline.py serve. "
-                "Else choose another: python pipeline.py serve --port N"
+                f"Port {port} is in use. If a Prefect server is there: PREFECT_API_URL={url} {COMMAND} serve. "
+                f"Else choose another: {COMMAND} serve --port N"
             )
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(

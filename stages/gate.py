@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign.core import files, records
+from diffalign.core.home import COMMAND
 from diffalign.evaluation import gate, people_results, results, summary_figures, verdicts
 from diffalign.evaluation.audits import findings
 from diffalign.monitoring import alarms, curve
@@ -34,7 +35,7 @@ def run(params: "Params") -> None:
     sys.stdout.write("".join(f"{verdicts.table(policy)}\n" for policy in found.policies))
     passed = [policy.policy for policy in found.policies if policy.verdict == "passed"]
     sys.stdout.write(
-        f"{verdicts.FILE}; next: python pipeline.py promote {passed[0]}\n"
+        f"{verdicts.FILE}; next: {COMMAND} promote {passed[0]}\n"
         if passed
         else f"{verdicts.FILE}: no policy passes the gate\n"
     )

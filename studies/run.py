@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import files, records, yaml_file
-from diffalign.core.code import ROOT, code_hash
+from diffalign.core.code import code_hash
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND, ROOT
 from diffalign.data.batches.pairs import held_out_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import policy_rewards, scoring
@@ -47,7 +48,7 @@ END = 0.1
 """Share of a curve's points, its last, that its end values are means of."""
 FORMAT = 2
 """Of a run's results; raised when what is kept of a run changes."""
-AGAIN = "Remove it: the run is made again by `python pipeline.py study`."
+AGAIN = f"Remove it: the run is made again by `{COMMAND} study`."
 Floats = NDArray[np.float64]
 Result = dict[str, Any]
 

@@ -62,6 +62,7 @@ NO_RESULT = {
     "diffalign/config/": "types and checks of params, whose values DVC compares",
     "diffalign/core/axes.py": "finds a module by its name, which dvc.yaml says",
     "diffalign/core/code.py": "names work folders",
+    "diffalign/core/home.py": "where the clone's files are, and what its command is called",
     "diffalign/core/kept.py": "keeps answers; what is asked and answered is up to others",
     "diffalign/core/errors.py": "what a failing or stopping run says",
     "diffalign/core/publishing.py": "moves finished folders to their place",

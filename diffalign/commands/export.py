@@ -13,6 +13,7 @@ from diffalign.commands.loading import Place
 from diffalign.core import publishing, records
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_file
+from diffalign.core.home import COMMAND
 from diffalign.data.hub import origins
 from diffalign.data.hub.download import gigabytes
 from diffalign.models import export, single_files
@@ -176,4 +177,4 @@ def told(policy: Policy, wanted: Wanted, target: Path, card: Card | None) -> str
         notes.append("  note: UIs know Stable Diffusion's own sizes only; this model has another, so none will load it")
     if card is None:
         notes.append(f"  note: without a model card: {card_file.CARDS / wanted.name} has none of these weights. {CARD}")
-    return "\n".join([*notes, f"next: python pipeline.py push OWNER/NAME --policy {wanted.name}"])
+    return "\n".join([*notes, f"next: {COMMAND} push OWNER/NAME --policy {wanted.name}"])

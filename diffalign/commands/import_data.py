@@ -14,6 +14,7 @@ from diffalign.commands.import_source import Asked, opened
 from diffalign.config.load import PARAMS, parse
 from diffalign.core import files, publishing, yaml_edit, yaml_file
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data import closing
 from diffalign.data.candidate_files import CandidateFiles
 from diffalign.data.comparisons.table import Split
@@ -139,4 +140,4 @@ def changed_params(params: "Params", to: Path, title: str | None, shares: Mappin
 def next_step(params: "Params") -> str:
     """Returns what to do next, and how to leave the demo's params."""
     toy = " (these params train the demo's toy model; for a real one import with --preset sd15-lora)"
-    return f"Next: python pipeline.py plan, then dvc repro{toy if params.model.path == DEMO else ''}"
+    return f"Next: {COMMAND} plan, then dvc repro{toy if params.model.path == DEMO else ''}"

@@ -12,6 +12,7 @@ from diffalign.config.samplers import SAMPLERS
 from diffalign.config.training import Training
 from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 
 PARAMS = Path("params.yaml")
 MOVED = {
@@ -39,7 +40,7 @@ def read(path: Path = PARAMS) -> Any:
         return yaml_file.read(path)
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing. Run this from the project's folder, or make one: python pipeline.py preset sd15"
+            f"{path} is missing. Run this from the project's folder, or make one: {COMMAND} preset sd15"
         ) from None
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from diffalign.config.load import load
 from diffalign.config.params import Params
+from diffalign.core import home
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes, write_bytes
+from diffalign.core.home import COMMAND
 
 PARAMS = Path("params.yaml")
 KEPT = Path("runs/params")
@@ -35,19 +37,18 @@ def _to_bring(values: Params) -> list[str]:
     data = values.data.path
     missing = [path for path in (data, values.model.path) if not Path(path).exists()]
     judges = [name for name, settings in values.rewards.items() if not Path(getattr(settings, "path", ".")).exists()]
-    lines = [f"{' and '.join(missing)} must be brought first: python pipeline.py fetch"] if missing else []
+    lines = [f"{' and '.join(missing)} must be brought first: {COMMAND} fetch"] if missing else []
     if data in missing:
-        lines.append(f"Pairs of your own: python pipeline.py import SOURCE --to {data}")
-    return lines + ([f"Weights of {' and '.join(judges)}: python pipeline.py fetch --rewards"] if judges else [])
+        lines.append(f"Pairs of your own: {COMMAND} import SOURCE --to {data}")
+    return lines + ([f"Weights of {' and '.join(judges)}: {COMMAND} fetch --rewards"] if judges else [])
 
 
 def find(name: str) -> Path:
     """Returns a preset's file; raises UserError where there's none of that name."""
-    source = Path("presets") / f"{name}.yaml"
-    if not source.is_file():
-        names = ", ".join(sorted(path.stem for path in Path("presets").glob("*.yaml"))) or "none yet"
-        raise UserError(f"preset: expected one of {names}, got {name!r}.")
-    return source
+    known = home.presets()
+    if name not in known:
+        raise UserError(f"preset: expected one of {', '.join(sorted(known))}, got {name!r}.")
+    return known[name]
 
 
 def check_edits(name: str) -> None:
@@ -55,7 +56,7 @@ def check_edits(name: str) -> None:
     if PARAMS.exists() and _edited():
         raise UserError(
             f"{PARAMS} has changes that git doesn't have, and {find(name)} would overwrite them. "
-            f"Commit or copy it first, or say: python pipeline.py preset {name} --force"
+            f"Commit or copy it first, or say: {COMMAND} preset {name} --force"
         )
 
 
@@ -69,7 +70,7 @@ def keep(data: bytes) -> Path:
 
 def _edited() -> bool:
     old = PARAMS.read_bytes()
-    if any(path.read_bytes() == old for path in [*Path("presets").glob("*.yaml"), *KEPT.glob("*.yaml")]):
+    if any(path.read_bytes() == old for path in [*home.presets().values(), *KEPT.glob("*.yaml")]):
         return False
     committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
     return committed.returncode != 0 or committed.stdout != old

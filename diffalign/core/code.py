@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from diffalign.core import yaml_file
+from diffalign.core.home import LIBRARY, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder of this project's code."""
 PACKAGES = ("diffalign", "stages")
 
 
@@ -29,7 +28,8 @@ def code_hash(stage: str, chosen: Mapping[str, str] | None = None) -> str:
         found = {Path(m.__file__) for m in modules if m.__file__}
     digest = hashlib.sha256()
     for path in sorted(found):
-        digest.update(f"{path.relative_to(ROOT)}:{without_words(path.read_text('utf-8'))}\n".encode())
+        name = path.relative_to(ROOT if path.is_relative_to(ROOT) else LIBRARY)
+        digest.update(f"{name}:{without_words(path.read_text('utf-8'))}\n".encode())
     return digest.hexdigest()
 
 
@@ -39,7 +39,8 @@ def listed(dependencies: list[str], chosen: Mapping[str, str]) -> Iterator[Path]
         name = re.sub(r"\$\{([^}]+)\}", lambda found: chosen.get(found[1], "*"), dependency)
         if name.split("/")[0] not in PACKAGES:
             continue  # data
-        yield from ROOT.glob(name if name.endswith(".py") else f"{name}/**/*.py")
+        folder = LIBRARY if name.split("/")[0] == "diffalign" else ROOT
+        yield from folder.glob(name if name.endswith(".py") else f"{name}/**/*.py")
 
 
 def without_words(source: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data.sources import parquet
 
 Question = Literal["overall", "appeal", "alignment"]
@@ -36,7 +37,7 @@ MAY_BE_NULL = ("expected", "model_a", "model_b")
 SIMULATED = "simulated-"
 """Begins the id of every rater that is a program."""
 IMAGES = "images"
-AGAIN = "Make it again: python pipeline.py collect"
+AGAIN = f"Make it again: {COMMAND} collect"
 UNPACK_BYTES = 64 * 2**20
 
 FEWEST_CHECKS, MOST_FAILED = 3, 1 / 3

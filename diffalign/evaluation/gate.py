@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffalign.core.home import COMMAND
 from diffalign.evaluation.audits.findings import Audit, Estimated
 from diffalign.evaluation.people_results import People
 from diffalign.evaluation.results import Alarm, Evaluation
@@ -84,7 +85,7 @@ def votes(condition: "Votes", policy: str, figures: Figures) -> list[Ruling]:
     for row in figures.people.win_rates:
         if (row.policy, row.baseline, row.question) == (policy, baseline, condition.question):
             return [lower_bound(name, row.win_rate, row.ci_low, row.ci_high, condition.above)]
-    return [missing(name, f"nobody compared it with {baseline}: python pipeline.py arena", condition.above)]
+    return [missing(name, f"nobody compared it with {baseline}: {COMMAND} arena", condition.above)]
 
 
 def alarms(condition: "Alarms", policy: str, figures: Figures) -> list[Ruling]:

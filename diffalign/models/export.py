@@ -10,6 +10,7 @@ from safetensors import safe_open
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
+from diffalign.core.home import COMMAND
 from diffalign.models import family as families
 from diffalign.models import policies
 from diffalign.models.layouts import single_file, tensor_file
@@ -52,9 +53,9 @@ def index(model: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
             f"{path} is missing: expected the base model's index, which names its pipeline's parts. Bring the folder "
-            "whole: python pipeline.py fetch, or save_pretrained of diffusers."
+            f"whole: {COMMAND} fetch, or save_pretrained of diffusers."
         )
-    found = records.plain(path, ("_class_name",), "Bring the base model again: python pipeline.py fetch")
+    found = records.plain(path, ("_class_name",), f"Bring the base model again: {COMMAND} fetch")
     absent = [name for name, value in found.items() if isinstance(value, list) and not (model / name).is_dir()]
     unchecked = {"requires_safety_checker": False} if "safety_checker" in absent else {}
     return found | {name: [None, None] for name in absent} | unchecked

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from diffalign.core import files
+from diffalign.core.home import COMMAND
 from diffalign.reporting.card_file import CARDS, PICTURE, TEXT, Card, WinRate
 from diffalign.reporting.format import percent
 
@@ -162,7 +163,7 @@ def of_folder(card: Card, folder: Path) -> str:
     base = card.base if card.adapter == "none" else card.base_repo or card.base
     lines = [f'pipeline = DiffusionPipeline.from_pretrained("{base}")']
     if card.adapter == "full":
-        return f"Export it first: `python pipeline.py export {card.policy} --to pipeline`, or `--to single-file`."
+        return f"Export it first: `{COMMAND} export {card.policy} --to pipeline`, or `--to single-file`."
     return code(lines + ([f'pipeline.load_lora_weights("{folder}")'] if card.adapter == "lora" else []))
 
 

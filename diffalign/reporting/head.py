@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from diffalign.core.home import COMMAND
 from diffalign.data.comparisons.table import SPLITS
 from diffalign.evaluation.results import Comparison
 from diffalign.monitoring import alarms
@@ -16,7 +17,7 @@ UNJUDGED = "Nobody has judged these images: look at them below"
 UNSCORED = "No judge could compare a policy with the baseline: look at the images below"
 HOW_TO_JUDGE = (
     "For win rates name a judge in the section rewards of params.yaml: pickscore, hpsv2_1, a vision-language model, "
-    "one trained on these pairs (docs/evaluation.md has all), then dvc repro. Or ask people: python pipeline.py arena."
+    f"one trained on these pairs (docs/evaluation.md has all), then dvc repro. Or ask people: {COMMAND} arena."
 )
 FEW = 30
 """Pairs below which an implicit reward's accuracy is no figure for the head."""

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from diffalign.core import records
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.core.records import Record
 from diffalign.evaluation.results import Count, Share
 
@@ -115,4 +116,4 @@ def read(path: Path = FILE) -> Study:
         return records.parse(text, path, Study, "study")
     except UserError as error:
         what = str(error).partition(" Make it again")[0]
-        raise UserError(f"{what} Make it again (python pipeline.py study) or remove it.") from None
+        raise UserError(f"{what} Make it again ({COMMAND} study) or remove it.") from None

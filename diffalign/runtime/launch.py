@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from diffalign.core.code import ROOT
 from diffalign.core.errors import STOPPED, Stopped, UserError
+from diffalign.core.home import LIBRARY, ROOT
 from diffalign.runtime import external
 from diffalign.runtime.environment import threads
 from diffalign.runtime.processes import bound
@@ -87,7 +87,7 @@ def launch(module: str, arguments: list[str], processes: int, error_file: Path, 
 def environment(inherited: Mapping[str, str], threads: int) -> dict[str, str]:
     """Returns a worker's environment but for its rank: what is KEPT of `inherited`, its threads, our code's folder."""
     kept = {name: text for name, text in inherited.items() if any(fnmatchcase(name, pattern) for pattern in KEPT)}
-    path = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [*dict.fromkeys((str(ROOT), str(LIBRARY))), inherited.get("PYTHONPATH")]))
     return kept | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 
 

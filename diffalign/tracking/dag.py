@@ -18,6 +18,8 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json, sha256_bytes
 
 DVC = [sys.executable, "-m", "dvc"]
+CODE = ("diffalign/", "stages/", "code/")
+"""Folders of this project's code; in a repository of `new`, of its hashes."""
 CHECK = "check"
 """The stage that checks params.yaml before all others; it makes nothing that is worth a run in MLflow."""
 
@@ -178,7 +180,7 @@ def out_of_date(stage: str) -> list[str]:
         for path in (kind if isinstance(kind, dict) else {str(kind): ""})
     ]
     found = ((name, path) for name, path in changes if name != CHECK)
-    return sorted(f"{name}: {path}" for name, path in found if not path.startswith(("diffalign/", "stages/")))
+    return sorted(f"{name}: {path}" for name, path in found if not path.startswith(CODE))
 
 
 def known() -> dict[str, str]:
@@ -186,7 +188,7 @@ def known() -> dict[str, str]:
     found: dict[str, str] = {}
     for stage in lock().values():
         found.update(checksums(stage.get("outs", [])))
-    for folder in ("diffalign", "stages"):
+    for folder in CODE:
         files = [path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         code = {path: _md5(path.read_bytes()) for path in files}
         found |= {path.as_posix(): md5 for path, md5 in code.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.core.files import RUNS
+from diffalign.core.home import COMMAND
 from diffalign.monitoring.curve import PREFIX
 from diffalign.tracking import artifacts, dag, mirror, pictures, registry, run_records
 from diffalign.tracking.mlflow_store import Store, Unreachable
@@ -51,7 +52,7 @@ class Live(threading.Thread):
                 return self.follow(self.connect())
             except Unreachable as error:
                 if not warned:
-                    sys.stderr.write(f"warning: {error} The stage goes on; what is missing there: pipeline.py sync\n")
+                    sys.stderr.write(f"warning: {error} The stage goes on; what is missing there: {COMMAND} sync\n")
                 warned = True
             self.waiting.set()
             if self.done.wait(RETRY):

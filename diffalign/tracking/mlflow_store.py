@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.tracking import artifacts, dag, naming, run_records
 from diffalign.tracking.location import (
     ARTIFACTS,
@@ -59,7 +60,7 @@ def reaching() -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri(), place())[:300]
         if isinstance(error, MlflowException) and error.error_code not in AWAY:
             advice = (
-                "It answers, but refuses that. Was something deleted there meanwhile? The next `python pipeline.py "
+                f"It answers, but refuses that. Was something deleted there meanwhile? The next `{COMMAND} "
                 "sync` makes what is missing anew."
             )
         else:
@@ -88,7 +89,7 @@ def open_database() -> Any:
             reason = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise Unreachable(
                 f"{place()} was made by another version of MLflow, a newer one perhaps: {__version__} can't migrate "
-                "it. Install that version, or move the file away: the next `python pipeline.py sync` makes a new one. "
+                f"it. Install that version, or move the file away: the next `{COMMAND} sync` makes a new one. "
                 f"MLflow says: {reason}"
             ) from error
         client = MlflowClient(tracking_uri=uri())

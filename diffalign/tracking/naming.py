@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from diffalign.core.files import canonical_json
+from diffalign.core.home import COMMAND
 from diffalign.reporting.made_by import git_commit
 from diffalign.runtime.processes import dvc_above
 from diffalign.tracking.dag import flatten
@@ -87,9 +88,9 @@ def shortened(lines: list[str]) -> list[str]:
 
 def source(stage: str | None) -> dict[str, str]:
     """Returns MLflow's tags of a run's command, user and commit; `stage` None: a pipeline's."""
-    whole = "dvc repro" if dvc_above() else "python pipeline.py"
+    whole = "dvc repro" if dvc_above() else COMMAND
     tags = {
-        "mlflow.source.name": f"python pipeline.py stage {stage}" if stage else whole,
+        "mlflow.source.name": f"{COMMAND} stage {stage}" if stage else whole,
         "mlflow.source.type": "LOCAL",
         "mlflow.user": getpass.getuser(),
     }

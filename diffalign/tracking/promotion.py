@@ -10,6 +10,7 @@ from typing import Any
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import RUNS, hash_folder, lock
+from diffalign.core.home import COMMAND
 from diffalign.core.publishing import set_modes
 from diffalign.evaluation import results, verdicts
 from diffalign.evaluation.verdicts import PolicyRulings
@@ -150,7 +151,7 @@ def go_back(name: str, alias: str, number: int, policy: str) -> str:
 def moved(name: str, alias: str, version: str, before: str | None, policy: str) -> str:
     """Returns what to tell the user of an alias that was moved, and how to load the model."""
     was = "" if before in (None, version) else f", before it was version {before}"
-    back = "" if not was else f"\n  back: python pipeline.py promote --to-version {before} --alias {alias}"
+    back = "" if not was else f"\n  back: {COMMAND} promote --to-version {before} --alias {alias}"
     return (
         f"models:/{name}@{alias} is {policy}, version {version}{was}\n"
         f"  load: {LOADING.format(name=name, alias=alias)}{back}"

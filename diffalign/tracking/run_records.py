@@ -12,6 +12,7 @@ import psutil
 
 from diffalign.core import records
 from diffalign.core.files import RUNS, write_json
+from diffalign.core.home import COMMAND
 from diffalign.runtime import switches
 from diffalign.runtime.processes import dvc_above
 from diffalign.tracking import dag
@@ -29,7 +30,7 @@ def write(record: Record) -> None:
 
 def read(uri: str) -> list[Record]:
     """Returns the records of runs that are in the MLflow at `uri`, oldest first."""
-    remedy = "Remove it: its run stays in MLflow, and `python pipeline.py sync` brings the stage's result there again."
+    remedy = f"Remove it: its run stays in MLflow, and `{COMMAND} sync` brings the stage's result there again."
     found = [records.plain(path, KEYS, remedy) for path in FOLDER.glob("stage-*.json")]
     return sorted((record for record in found if record["uri"] == uri), key=lambda record: record["started"])
 

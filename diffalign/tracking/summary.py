@@ -5,6 +5,7 @@ from typing import Any
 
 from diffalign.core import records
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.evaluation import people_results, results
 from diffalign.reporting.format import interval, percent
 from diffalign.runtime import timings
@@ -82,7 +83,7 @@ def by_people() -> Table:
 
 def synced() -> dict[str, Any]:
     """Reads what the last sync noted; UserError if that file is damaged."""
-    return records.plain(SYNCED, ("link", "path"), "Remove it and run `python pipeline.py sync`.")
+    return records.plain(SYNCED, ("link", "path"), f"Remove it and run `{COMMAND} sync`.")
 
 
 def links() -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from diffalign.core.errors import Stopped, UserError
 from diffalign.core.files import lock, write_json
+from diffalign.core.home import COMMAND
 from diffalign.runtime import switches
 from diffalign.tracking import dag, mirror, pages, run_records, summary
 from diffalign.tracking.live import Live
@@ -104,7 +105,7 @@ def settled(record: run_records.Record) -> bool:
 def _sync(store: Store, locked: dict[str, Any], state: dict[str, str], again: bool) -> str:
     found = store.settle(locked)
     if busy := [record["stage"] for record in found if run_records.running(record)]:
-        return f"{', '.join(busy)} is running and shown live in MLflow; the rest after it ends: python pipeline.py sync"
+        return f"{', '.join(busy)} is running and shown live in MLflow; the rest after it ends: {COMMAND} sync"
     new, parent = mirror.bring(store, locked, found, again)
     path, own = pages.page(store.experiment), pages.page(store.experiment, parent)
     link = f"{pages.base()}/{path}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.runtime.processes import bound, end_group
 from diffalign.tracking import pages
 from diffalign.tracking.location import uri
@@ -41,12 +42,12 @@ def free_port(port: int | None) -> int:
     """Returns a port that nothing listens at, `port` itself where it's given; UserError where it's in use."""
     if port is not None:
         if in_use(port):
-            raise UserError(f"Port {port} is in use, perhaps by MLflow. Choose another: python pipeline.py ui --port N")
+            raise UserError(f"Port {port} is in use, perhaps by MLflow. Choose another: {COMMAND} ui --port N")
         return port
     last = pages.PORT + TRIES - 1
     found = next((number for number in range(pages.PORT, last + 1) if not in_use(number)), None)
     if found is None:
-        raise UserError(f"Ports {pages.PORT} to {last} are in use. Choose another: python pipeline.py ui --port N")
+        raise UserError(f"Ports {pages.PORT} to {last} are in use. Choose another: {COMMAND} ui --port N")
     if found != pages.PORT:
         sys.stderr.write(f"Port {pages.PORT} is in use, perhaps by another MLflow; this one takes {found}\n")
     return found

@@ -66,6 +66,7 @@ stages:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of a few files, one stage and data beside them."""
     monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(code, "LIBRARY", tmp_path)
     (tmp_path / "dvc.yaml").write_text(DVC)
     for name in ("diffalign/core/files", "diffalign/methods/dpo", "diffalign/methods/kto", "stages/train", "model/x"):
         path = tmp_path / f"{name}.py"

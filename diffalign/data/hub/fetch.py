@@ -14,6 +14,7 @@ from typing import Any
 
 from diffalign.core import files, records
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data.hub.download import Remote, download, gigabytes, size_of
 from diffalign.data.hub.hub_errors import hub_errors
 from diffalign.data.hub.pinned import PINNED, Pinned
@@ -29,7 +30,7 @@ def wanted(folders: Iterable[str]) -> list[str]:
     if not names:
         raise UserError(
             "params.yaml needs nothing that is fetched: no folder that it names comes from the hub. Write params that "
-            f"do (python pipeline.py preset sd15), or say what to fetch: {', '.join(PINNED)}"
+            f"do ({COMMAND} preset sd15), or say what to fetch: {', '.join(PINNED)}"
         )
     return names
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from diffalign.core.home import COMMAND
 from diffalign.data.prompts import text_lists
 from diffalign.data.prompts.prompt_set import Prompt
 
-REMEDY = "Fetch it: python pipeline.py fetch drawbench"
+REMEDY = f"Fetch it: {COMMAND} fetch drawbench"
 COUNT = 200
 
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from diffalign.core.home import COMMAND
 from diffalign.data.prompts import own
 from diffalign.data.prompts.prompt_set import Prompt, check, text_of
 
-REMEDY = "Fetch it: python pipeline.py fetch parti"
+REMEDY = f"Fetch it: {COMMAND} fetch parti"
 EXPECTED = {"prompts": 1632, "categories": 12, "challenges": 11}
 
 

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data.prompts.prompt_set import Prompt, check
 
-REMEDY = "Fetch it: python pipeline.py fetch pickapic_test"
+REMEDY = f"Fetch it: {COMMAND} fetch pickapic_test"
 COUNT = 500
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_bytes
+from diffalign.core.home import COMMAND
 from diffalign.data import votes
 from diffalign.data.comparisons.table import Split
 from diffalign.data.comparisons.writer import Reject
@@ -56,8 +57,7 @@ class Arena:
         self.simulated = any(vote.rater_id.startswith(votes.SIMULATED) for vote in self.votes)
         if not self.rows:
             raise UserError(
-                f"{path} (data.path): expected votes, found none. Hold a vote (python pipeline.py arena), then "
-                "python pipeline.py collect"
+                f"{path} (data.path): expected votes, found none. Hold a vote ({COMMAND} arena), then {COMMAND} collect"
             )
 
     def claims(self) -> Iterator[tuple[str, Split]]:

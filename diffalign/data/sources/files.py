@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data.comparisons.table import Split
 
 Said = Literal["train", "validation", "test", "hash"]
@@ -116,7 +117,7 @@ def _listed(folder: Path, suffix: str, left_out: Counter[str], deep: bool) -> It
     if not folder.is_dir():
         raise UserError(
             f"{folder} (data.path): expected a folder with *{suffix} files, it isn't there. Correct it in "
-            "params.yaml, or bring the data: python pipeline.py fetch"
+            f"params.yaml, or bring the data: {COMMAND} fetch"
         )
     found = False
     for path in _walk(folder, frozenset({_identity(folder)}), left_out, deep):

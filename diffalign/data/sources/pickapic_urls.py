@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.data.comparisons.writer import Reject
 from diffalign.data.sources import parquet, rows, source, streamed
 from diffalign.data.sources.files import File
@@ -37,7 +38,7 @@ def load(path: Path, settings: Mapping[str, Any]) -> source.Source:
             f"{folder}: expected the images, this data set has their addresses only. Fetch each image_0_url and "
             f"image_1_url to {FOLDER}/UID.jpg, UID being image_0_uid and image_1_uid, with a downloader that goes on "
             "where it stopped (img2dataset, aria2c); rows whose images aren't there are rejected. Or take Pick-a-Pic "
-            "with its images: python pipeline.py fetch pickapic_v2, data.source: pickapic"
+            f"with its images: {COMMAND} fetch pickapic_v2, data.source: pickapic"
         )
     return found
 

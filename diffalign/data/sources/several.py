@@ -19,7 +19,7 @@ from diffalign.data.sources import source
 from diffalign.data.sources.source import Candidate
 
 CODE: dict[str, str] = {
-    "arena": "8c4be854fc48",
+    "arena": "1214d4b7e660",
     "folders": "e3e067625ae4",
     "hpdv2": "3b46ba8a4c68",
     "hpdv3": "b58c451dd9ea",
@@ -27,7 +27,7 @@ CODE: dict[str, str] = {
     "imagereward": "fca46fab8bb7",
     "open_image_preferences": "ca68e6f63675",
     "pickapic": "30672f36cc32",
-    "pickapic_urls": "dc79d8380fc7",
+    "pickapic_urls": "7f5eea4dfe2e",
     "pickapic_webdataset": "b6c58cca8951",
     "rapidata": "b0fea4e1d69d",
     "table": "c3dfa3299e3f",

@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.models.parts import weights
 from diffalign.models.parts.configs.schema import read_json
 
@@ -35,7 +36,7 @@ def check_folder(path: Path, parts: Sequence[str], folders: Mapping[str, Sequenc
         raise UserError(
             f"{path} is not a {name} model folder: expected {', '.join(needed)} (diffusers' layout), "
             f"missing {', '.join(missing)}. Point model.path and the policies' init at one; for weights from the hub, "
-            "run `python pipeline.py fetch`."
+            f"run `{COMMAND} fetch`."
         )
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.files import hash_folder, sha256_file, write_bytes
+from diffalign.core.home import COMMAND
 
 CHECKSUMS = "checksums.json"
 Checksum = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|git:[0-9a-f]{40})$")]
@@ -47,7 +48,7 @@ def verify(root: Path, inside: str = "") -> None:
     """
     if not (root / CHECKSUMS).is_file():
         return
-    noted = records.read(root / CHECKSUMS, Checksums, "train, or `python pipeline.py fetch`,")
+    noted = records.read(root / CHECKSUMS, Checksums, f"train, or `{COMMAND} fetch`,")
     for name, expected in noted.files.items():
         path = root / name
         if not name.startswith(inside):
@@ -56,7 +57,7 @@ def verify(root: Path, inside: str = "") -> None:
         if found != expected:
             raise UserError(
                 f"{path}: expected the file that {root / CHECKSUMS} describes, {expected}, found {found}: it was "
-                "damaged or replaced. Bring it again: remove it and run `python pipeline.py fetch` for a model, or "
+                f"damaged or replaced. Bring it again: remove it and run `{COMMAND} fetch` for a model, or "
                 "`dvc repro --force --single-item train@NAME` for a policy. If you replaced it on purpose, remove "
                 f"{root / CHECKSUMS}."
             )

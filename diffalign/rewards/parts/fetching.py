@@ -13,6 +13,7 @@ from urllib.parse import quote
 from diffalign.core import axes
 from diffalign.core.errors import UserError
 from diffalign.core.files import sha256_file
+from diffalign.core.home import COMMAND
 from diffalign.data.hub import fetch as hub
 from diffalign.data.hub.download import Remote, download
 from diffalign.data.hub.pinned import Pinned
@@ -53,7 +54,7 @@ def needed(settings: Iterable[str]) -> list[str]:
     if not found:
         raise UserError(
             "fetch --rewards: expected rewards with published weights in params.yaml, found none: name them, such as "
-            "`python pipeline.py fetch --rewards pickscore`"
+            f"`{COMMAND} fetch --rewards pickscore`"
         )
     return found
 

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.models.parts import weights
 
 WEIGHTS, HEAD = "model.safetensors", "head.safetensors"
@@ -92,7 +93,7 @@ def present(reward: str, folder: Path, sources: tuple[Published, ...]) -> None:
         missing = [name for source in lacking for name in source.files if not (folder / name).is_file()]
         raise UserError(
             f"rewards.{reward}.path: expected a folder with {', '.join(n for s in sources for n in s.files)}; found "
-            f"{folder} without {', '.join(missing)}. Nothing is downloaded while the DAG runs: run `python pipeline.py "
+            f"{folder} without {', '.join(missing)}. Nothing is downloaded while the DAG runs: run `{COMMAND} "
             f"fetch --rewards {reward}`, or bring {'; '.join(source.remedy(reward, folder) for source in lacking)}."
         )
 

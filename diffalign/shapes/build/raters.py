@@ -22,6 +22,7 @@ from PIL import Image
 
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes
+from diffalign.core.home import COMMAND
 from diffalign.core.progress import Progress
 from diffalign.data.sources.pickapic import SIMULATED
 from diffalign.shapes.oracle import read, score
@@ -120,7 +121,7 @@ def _models_sample(folders: Mapping[str, Path]) -> Sample:
     from diffalign.shapes.build import tiny_model
 
     if missing := [str(folder) for folder in folders.values() if not folder.is_dir()]:
-        raise UserError(f"expected the models in {', '.join(missing)}: make them by `python pipeline.py pretrain-demo`")
+        raise UserError(f"expected the models in {', '.join(missing)}: make them by `{COMMAND} pretrain-demo`")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = {name: tiny_model.load(folder, device) for name, folder in folders.items()}
     return lambda name, captions, seeds: tiny_model.sample(models[name], captions, seeds)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffalign.core.errors import UserError
+from diffalign.core.home import COMMAND
 from diffalign.core.records import shortened
 
 Size = Annotated[int, Field(ge=1, le=65536)]
@@ -75,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not a readable config: {error!r}. Take the file from the model's publisher again"
-            " (for models from the hub: `python pipeline.py fetch`)."
+            f" (for models from the hub: `{COMMAND} fetch`)."
         ) from error
     return config
 
