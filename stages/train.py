@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffalign.config import rounds
 from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
@@ -52,7 +53,7 @@ def run(params: "Params", policy: str | None = None) -> None:
     curated = curate(params, policy, settings)
     check_data(params, policy, settings, curated)
     model = families.load(params.model.family, params.model.path, ())
-    shards.check(SHARDS, model.fingerprint(), flips=settings.flip != "none")
+    shards.check(data_of(settings)[1], model.fingerprint(), flips=settings.flip != "none")
     spec = make_spec(params, policy, settings, init, start.this_machine(), curated)
     undecided = environment.compile_choice() is None
     if settings.reference == "cached":
@@ -87,14 +88,15 @@ def check_data(params: "Params", policy: str, settings: Trained, curated: str | 
             remedy = f"generate.overrides: {{{policy}: {{guidance: {learned}}}}}"
             sys.stderr.write(f"careful: train {policy}: {line}: {remedy}.\n")
     elif curated is None:
-        say_pairs(policy, params.pairs, settings.batch_size, settings.steps)
+        say_pairs(policy, params.pairs, settings)
 
 
 def inputs_of(settings: Trained, model: Path) -> list[Path]:
     """Lists the files whose content names a training's inputs; `model` is the base model's folder."""
+    data, encoded = data_of(settings)
     files = [
-        COMPARISONS / "comparisons.parquet",
-        SHARDS / "manifest.json",
+        data / "comparisons.parquet",
+        encoded / "manifest.json",
         model / "scheduler" / "scheduler_config.json",
     ]
     if settings.reference == "cached":
@@ -102,9 +104,17 @@ def inputs_of(settings: Trained, model: Path) -> list[Path]:
     return files + needed_files(settings, model) if isinstance(settings, Rolled) else files
 
 
-def say_pairs(policy: str, how: "Pairs", batch_size: int, steps: int) -> None:
+def data_of(settings: Trained) -> tuple[Path, Path]:
+    """Returns the folders of the comparisons and shards that a policy learns from: its round's, if it has one."""
+    if settings.round is None:
+        return COMPARISONS, SHARDS
+    folder = Path(rounds.FOLDER) / settings.round
+    return folder / COMPARISONS.name, folder / SHARDS.name
+
+
+def say_pairs(policy: str, how: "Pairs", settings: Trained) -> None:
     """Says how many pairs of the train split aren't learned from, ties and what a filter flagged, and what is odd."""
-    table = comparisons.read(COMPARISONS)
+    table = comparisons.read(data_of(settings)[0])
 
     def pairs(flagged: Flagged, ties: bool) -> list[Pair]:
         return make_pairs(table, "train", how.rule, how.raters, flagged=flagged, axes=how.axes, ties=ties)
@@ -119,7 +129,8 @@ def say_pairs(policy: str, how: "Pairs", batch_size: int, steps: int) -> None:
         learned = len(pairs(how.flagged, how.ties))
         left = found - learned
         sys.stderr.write(f"train {policy}: pairs.flagged {how.flagged}: {left:,} of {found:,} pairs left out\n")
-    sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd.of_training(learned, batch_size, steps))
+    odd_ones = odd.of_training(learned, settings.batch_size, settings.steps)
+    sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd_ones)
 
 
 def curate(params: "Params", policy: str, settings: Trained) -> str | None:
@@ -128,7 +139,7 @@ def curate(params: "Params", policy: str, settings: Trained) -> str | None:
         return None
     rewards, most = params.model_dump()["rewards"], params.data.max_image_pixels
     how = settings.curate, settings.swap_labels, params.pairs
-    file, found = curation.prepared(policy, *how, COMPARISONS, rewards, most)
+    file, found = curation.prepared(policy, *how, data_of(settings)[0], rewards, most)
     sys.stderr.write(f"train {policy}: {found.told()}\n")
     odd_ones = odd.of_training(len(found.kept), settings.batch_size, settings.steps, "images")
     sys.stderr.writelines(f"careful: train {policy}: {line}.\n" for line in odd_ones)
@@ -139,6 +150,7 @@ def make_spec(
     params: "Params", policy: str, settings: Trained, init: str, machine: Machine, curated: str | None = None
 ) -> Spec:
     """Returns the run that params ask for; `init` is the hash of the weights that it starts from."""
+    data, encoded = data_of(settings)
     return Spec(
         name=policy,
         family=params.model.family,
@@ -146,8 +158,8 @@ def make_spec(
         policy=settings,
         init_fingerprint=init,
         pairs=params.pairs,
-        comparisons=str(COMPARISONS),
-        shards=str(SHARDS),
+        comparisons=str(data),
+        shards=str(encoded),
         reference=str(REFERENCE),
         machine=machine,
         runtime=params.runtime,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffalign.config import alarms, gate, probe, rules, samplers
+from diffalign.config import alarms, gate, probe, rounds, rules, samplers
 from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 
@@ -37,6 +37,7 @@ def problems(params: Params) -> list[str]:
     lines += of_images(params)
     lines += of_rules(params)
     lines += of_gate(params)
+    lines += rounds.problems(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
     for name, model in params.reward_models.items():
@@ -191,6 +192,8 @@ def of_cached(params: Params, policy: Trained) -> list[str]:
     """Returns where a policy's draws differ from those that the reference's kept errors are for, as `key: what`."""
     if not params.reference.draws:
         return ["reference: expected live or none, since reference.draws is 0, got 'cached'"]
+    if policy.round:
+        return ["reference: expected live or none, since its pairs are a round's, without kept errors, got 'cached'"]
     lines = [
         f"{key}: expected {ours!r}, reference.{key}, since its reference is cached, got {getattr(policy, key)!r}"
         for key in ("init", "timesteps", "timestep_density", "prompt_drop", "flip")

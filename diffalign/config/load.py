@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from diffalign.config import audit, checks, gate
+from diffalign.config import audit, checks, gate, rounds
 from diffalign.config.params import METHODS, Params
 from diffalign.config.samplers import SAMPLERS
 from diffalign.config.training import Training
@@ -61,12 +61,14 @@ def parse(raw: Any, name: str = "params") -> Params:
 def resolved(raw: Any) -> Any:
     """Returns the values with each trained policy's in full: its own, and those of `training` for keys it lacks.
 
-    A key of a policy replaces the whole value of `training`, a mapping such as `lora` too. What isn't a mapping where
-    one should be is left as it is.
+    A key of a policy replaces the whole value of `training`, a mapping such as `lora` too. An init that is a round
+    becomes that of the round's policy. What isn't a mapping where one should be is left as it is.
     """
-    training, policies = (section(raw, key) for key in ("training", "policies"))
+    training, policies, chained = (section(raw, key) for key in ("training", "policies", "rounds"))
     full = {
-        name: {**training, **policy} if isinstance(policy, Mapping) and policy.get("method") != "none" else policy
+        name: {**training, **rounds.started(policy, chained, policies)}
+        if isinstance(policy, Mapping) and policy.get("method") != "none"
+        else policy
         for name, policy in policies.items()
     }
     return {**raw, "policies": full} if full else raw

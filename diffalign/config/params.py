@@ -53,6 +53,7 @@ from diffalign.config.rewards import (
     vlm,
 )
 from diffalign.config.rollout import Rollouts
+from diffalign.config.rounds import Round
 from diffalign.config.runtime import Runtime
 from diffalign.config.training import Training
 from diffalign.config.values import Count, Flag, HeldOut, Model, Name, PromptSet, Share, Whole
@@ -197,6 +198,7 @@ class Params(Model):
     runtime: Runtime
     policies: dict[Name, Policy]
     """Each with all its values, those of `training` too."""
+    rounds: dict[Name, Round]
     probe: Probe
     generate: Generate
     reward_models: dict[Name, RewardModel]

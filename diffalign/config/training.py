@@ -56,6 +56,8 @@ class Trained(Training):
     method: str
     init: str
     noise_seed: Whole
+    round: str | None = None
+    """The round that it learns from, which params name as its init; None: `data/comparisons`."""
 
     @property
     def adapter(self) -> Literal["full", "lora"]:
