@@ -88,7 +88,7 @@ def check_data(params: "Params", policy: str, settings: Trained, curated: str | 
             remedy = f"generate.overrides: {{{policy}: {{guidance: {learned}}}}}"
             sys.stderr.write(f"careful: train {policy}: {line}: {remedy}.\n")
     elif curated is None:
-        say_pairs(policy, params.pairs, settings)
+        say_pairs(policy, pairs_of(params, settings), settings)
 
 
 def inputs_of(settings: Trained, model: Path) -> list[Path]:
@@ -110,6 +110,11 @@ def data_of(settings: Trained) -> tuple[Path, Path]:
         return COMPARISONS, SHARDS
     folder = Path(rounds.FOLDER) / settings.round
     return folder / COMPARISONS.name, folder / SHARDS.name
+
+
+def pairs_of(params: "Params", settings: Trained) -> "Pairs":
+    """Returns the section `pairs` with a policy's own raters, if it has any."""
+    return params.pairs if settings.raters is None else params.pairs.model_copy(update={"raters": settings.raters})
 
 
 def say_pairs(policy: str, how: "Pairs", settings: Trained) -> None:
@@ -138,7 +143,7 @@ def curate(params: "Params", policy: str, settings: Trained) -> str | None:
     if not isinstance(settings, sft.Settings) or settings.curate is None:
         return None
     rewards, most = params.model_dump()["rewards"], params.data.max_image_pixels
-    how = settings.curate, settings.swap_labels, params.pairs
+    how = settings.curate, settings.swap_labels, pairs_of(params, settings)
     file, found = curation.prepared(policy, *how, data_of(settings)[0], rewards, most)
     sys.stderr.write(f"train {policy}: {found.told()}\n")
     odd_ones = odd.of_training(len(found.kept), settings.batch_size, settings.steps, "images")
@@ -157,7 +162,7 @@ def make_spec(
         model=params.model.path,
         policy=settings,
         init_fingerprint=init,
-        pairs=params.pairs,
+        pairs=pairs_of(params, settings),
         comparisons=str(data),
         shards=str(encoded),
         reference=str(REFERENCE),

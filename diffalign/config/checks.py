@@ -192,6 +192,8 @@ def of_cached(params: Params, policy: Trained) -> list[str]:
     """Returns where a policy's draws differ from those that the reference's kept errors are for, as `key: what`."""
     if not params.reference.draws:
         return ["reference: expected live or none, since reference.draws is 0, got 'cached'"]
+    if policy.raters:
+        return ["reference: expected live or none, since its raters are its own, without kept errors, got 'cached'"]
     if policy.round:
         return ["reference: expected live or none, since its pairs are a round's, without kept errors, got 'cached'"]
     lines = [

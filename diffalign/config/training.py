@@ -58,6 +58,8 @@ class Trained(Training):
     noise_seed: Whole
     round: str | None = None
     """The round that it learns from, which params name as its init; None: `data/comparisons`."""
+    raters: Annotated[list[str], Field(min_length=1)] | None = None
+    """The ids of the raters whose answers it learns from; None: those of `pairs`."""
 
     @property
     def adapter(self) -> Literal["full", "lora"]:
