@@ -93,7 +93,7 @@ def run(params: "Params", where: str, to: Path, asked: Asked, title: str | None,
         sys.stderr.write("import: all files are named train: rows are split by their prompts' hash instead\n")
     note = (about.get("notes") or ["simulated raters"])[0] if source.simulated else ""
     with publishing.replacing(to) as new:
-        with CandidateFiles(new, note, about.get("families", ())) as out:
+        with CandidateFiles(new, to.name, note, about.get("families", ())) as out:
             imported = Imported(source, by_hash, out)
             checked = import_check.check(imported, params.data)
         closing.check_rejects(checked.ledger, params.data.max_rejects, sources.intended(source))

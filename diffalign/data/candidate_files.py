@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from diffalign.core import files
 from diffalign.data.comparisons.table import Split
 from diffalign.data.pickapic_file import LABELS
-from diffalign.data.sources.pickapic import COLUMNS, FAMILIES, MORE, SIMULATED
+from diffalign.data.sources.pickapic import COLUMNS, FAMILIES, MORE, SIMULATED, SOURCE
 from diffalign.data.sources.source import Candidate
 
-SCHEMA = pa.schema([*COLUMNS.items(), *MORE.items()])
+SCHEMA = pa.schema([*COLUMNS.items(), *MORE.items(), (SOURCE, pa.string())])
 SCHEMA = SCHEMA.set(SCHEMA.get_field_index("user_id"), pa.field("user_id", pa.string()))  # raters may have names
 SCHEMA = SCHEMA.set(SCHEMA.get_field_index("created_at"), pa.field("created_at", pa.timestamp("us", "UTC")))
 GROUP_ROWS, GROUP_BYTES, FILE_BYTES = 64, 32 * 2**20, 2**30
@@ -33,11 +33,12 @@ NAMES: Mapping[Split | None, str] = {
 class CandidateFiles:
     """A folder of files, one or more for each split; as a context it closes them at its end.
 
-    `note` says that answers are simulated, "" where they aren't; `families` are the tags of who answered.
+    A candidate without a source of its own gets `name`. `note` says that answers are simulated, "" where they aren't;
+    `families` are the tags of who answered.
     """
 
-    def __init__(self, folder: Path, note: str, families: Sequence[str]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str, note: str, families: Sequence[str]) -> None:
+        self.folder, self.name = folder, name
         self.schema = SCHEMA.with_metadata({SIMULATED: note, FAMILIES: json.dumps(list(families))})
         self.open: dict[Split | None, _File] = {}
         self.numbers: dict[Split | None, int] = {}
@@ -66,7 +67,9 @@ class CandidateFiles:
             self.open[split] = _File(
                 path, self.stack.enter_context(pq.ParquetWriter(file, self.schema, compression="zstd"))
             )
-        self.open[split].add(row_of(candidate), len(candidate.bytes_a) + len(candidate.bytes_b))
+        self.open[split].add(
+            row_of(candidate) | {SOURCE: candidate.source or self.name}, len(candidate.bytes_a) + len(candidate.bytes_b)
+        )
 
 
 class _File:

@@ -227,3 +227,13 @@ def test_names_of_data_sets():
     names = ["ann/pairs", "hf:ann/pairs", "hf://datasets/ann/pairs", "https://huggingface.co/datasets/ann/pairs/"]
     assert {datasets.name_of(name) for name in names} == {"ann/pairs"}
     assert datasets.name_of("/ann/pairs") is None and datasets.name_of("pairs") is None
+
+
+def test_comparisons_keep_the_name_of_their_source(tmp_path):
+    """A folder's comparisons are named by the folder that import wrote, also through a second import of its Parquet."""
+    run(own_pairs.folders(tmp_path / "given", PAIRS))
+    preferences()
+    assert set(comparisons.read(Path("data/comparisons"))["source"].to_pylist()) == {"mine"}
+    run("data/raw/mine", to="data/raw/again")
+    preferences()
+    assert set(comparisons.read(Path("data/comparisons"))["source"].to_pylist()) == {"mine"}

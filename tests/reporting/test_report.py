@@ -8,6 +8,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -23,7 +24,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json, write_text
 from diffalign.evaluation.results import Comparison
 from diffalign.reporting import format, head, made_by, material, page
-from diffalign.reporting.ingested import read_ingested
+from diffalign.reporting.ingested import Ingested, read_ingested
 from diffalign.reporting.material import roles
 from diffalign.reporting.sections import before_after, data, win_rates
 from stages import report
@@ -144,6 +145,15 @@ def test_counts_of_files_are_a_table_of_their_own() -> None:
     assert [table["title"] for table in others] == ["File splits", "Rejects", "Splits"]
     assert others[0]["rows"] == [("a.parquet", "known by its name, rows 1,200, split test")]
     assert others[1]["rows"] == [("none", "")]
+
+
+def test_counts_of_the_data_card_are_not_said_twice() -> None:
+    ingested = Ingested.model_validate(
+        {"schema": 1, "rows": 4, "comparisons": 3, "rejects": {}, "simulated": False, "images": 6}
+    )
+    shown = {card: data.context(SimpleNamespace(ingested=ingested, card=card))["data"][0]["rows"] for card in (None, 1)}
+    assert ("Rows", "4") in shown[None] and ("Images", "6") in shown[None]
+    assert ("Rows", "4") not in shown[1] and ("Images", "6") in shown[1]
 
 
 def test_counts_may_be_unknown(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ NEEDED = ("caption", "jpg_0", "jpg_1", "label_0")
 """The columns that a file must have; label_1 is 1 - label_0 where it isn't said."""
 MORE: dict[str, pa.DataType] = {"votes": pa.int64(), "axis": _TEXT, "rater_group": _TEXT, "ranking": _TEXT}
 """Columns that a file may have beside, as in `Comparison`; labels are shares of the votes where it has `votes`."""
+SOURCE = "source"
+"""A column with the name of a row's source, where it isn't Pick-a-Pic; it tells apart no rows."""
 
 SIMULATED = "diffalign.simulated"
 """The key in a Parquet file's own metadata under which a simulation says what it simulated."""
@@ -68,7 +70,7 @@ class Reader:
     def count(self, path: Path) -> int:
         """Returns the number of rows."""
         needed = {name: COLUMNS[name] for name in NEEDED}
-        optional = {name: kind for name, kind in (COLUMNS | MORE).items() if name not in NEEDED}
+        optional = {name: kind for name, kind in (COLUMNS | MORE | {SOURCE: _TEXT}).items() if name not in NEEDED}
         return parquet.check(path, needed, optional, parquet.alike)
 
     def prompts(self, path: Path) -> Iterator[Any]:
@@ -81,7 +83,7 @@ class Reader:
         note = parquet.note(file.path, SIMULATED) or ""
         scorer = note if note.startswith(SCORER) else None
         row = 0
-        for raws, _ in parquet.records(file.path, [*COLUMNS, *MORE], UNPACK_BYTES):
+        for raws, _ in parquet.records(file.path, [*COLUMNS, *MORE, SOURCE], UNPACK_BYTES):
             for raw in raws:
                 yield _record(file, row, raw, scorer)
                 row += 1
@@ -165,6 +167,7 @@ def _record(file: File, row: int, raw: dict[str, Any], scorer: str | None) -> Ca
         axis=_text(raw["axis"]),
         rater_group=_text(raw["rater_group"]),
         ranking=_text(raw["ranking"]),
+        source=_text(raw[SOURCE]) or None,
     )
 
 

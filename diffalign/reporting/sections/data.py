@@ -5,10 +5,14 @@ from typing import Any
 
 from diffalign.reporting.material import Material
 
+CARD = ("answers", "comparisons", "raters", "rejected", "rejects", "rows", "split_prompts", "splits", "ties_share")
+"""Counts that the data card has, in more words."""
+
 
 def context(report: Material) -> dict[str, Any]:
-    """Returns the counts as tables."""
-    return {"data": tables(report.ingested.model_dump())}
+    """Returns the counts as tables, without those of the data card where there's one."""
+    counts = report.ingested.model_dump()
+    return {"data": tables({k: v for k, v in counts.items() if report.card is None or k not in CARD})}
 
 
 def tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
