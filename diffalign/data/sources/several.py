@@ -26,7 +26,7 @@ CODE: dict[str, str] = {
     "huggingface": "765d195bac55",
     "imagereward": "fca46fab8bb7",
     "open_image_preferences": "ca68e6f63675",
-    "pickapic": "30672f36cc32",
+    "pickapic": "0b54c91bf003",
     "pickapic_urls": "7f5eea4dfe2e",
     "pickapic_webdataset": "b6c58cca8951",
     "rapidata": "b0fea4e1d69d",
