@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffalign.core import home
+from diffalign.core import collector, home
 from diffalign.core.errors import STOPPED, Stopped, UserError
 
 ROOT = Path(__file__).resolve().parent
@@ -501,6 +501,7 @@ def pretrain_demo(
 
 def main() -> None:
     """Runs the command line in the project's folder; UserError and Stopped are one message and exit code 2 and 75."""
+    collector.rare_while_loading()
     os.chdir(home.project(ROOT))
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

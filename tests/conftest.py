@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from diffalign.core import collector
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = Path(tempfile.mkdtemp(prefix="diffalign-tests-"))
 
@@ -58,9 +60,22 @@ def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_no_network)
+collector.rare_while_loading()
 
 
-LONGEST = ("resume", "swapped_labels", "loop", "sd15_size", "dvc", "monitor", "benchmark_train", "plan", "parallel")
+LONGEST = (
+    "dvc",
+    "align",
+    "loop",
+    "resume",
+    "monitor",
+    "study",
+    "deployments",
+    "parallel",
+    "plan",
+    "benchmark_train",
+    "sync",
+)
 """Test files by the time they take, the longest first."""
 
 

@@ -67,6 +67,7 @@ NO_RESULT = {
     "diffalign/core/errors.py": "what a failing or stopping run says",
     "diffalign/core/publishing.py": "moves finished folders to their place",
     "diffalign/core/records.py": "refuses damaged files; what is in a file is up to the modules that have its model",
+    "diffalign/core/collector.py": "when memory is looked through",
     "diffalign/core/progress.py": "what is shown while a stage runs",
     "diffalign/data/odd.py": "what is said of small or odd data",
     "diffalign/monitoring/alarm_words.py": "the text of alarms; what raises them is in alarms.py",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from diffalign.core import axes
+from diffalign.core import axes, collector
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Cond, Process
 
@@ -143,4 +143,6 @@ def load(
 
     Raises UserError if the folder isn't such a model, before any weights are read where its config files tell.
     """
-    return find(family)(Path(path), tuple(parts), torch.device(device), dtype)
+    found = find(family)(Path(path), tuple(parts), torch.device(device), dtype)
+    collector.usual()  # the libraries are imported
+    return found

@@ -19,6 +19,7 @@ import torch
 from diffalign.config.pairs import Pairs
 from diffalign.config.reference import Reference
 from diffalign.config.values import Model
+from diffalign.core import collector
 from diffalign.core.errors import UserError
 from diffalign.core.files import write_bytes, write_text
 from diffalign.core.progress import Progress
@@ -149,6 +150,7 @@ def autocast(spec: Spec) -> AbstractContextManager[Any]:
 def main() -> None:
     """Runs one worker of several; a user's error goes to WORK/error.txt for the stage to raise."""
     die_with_parent()
+    collector.rare_while_loading()
     path = Path(sys.argv[1])
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffalign.core import axes
+from diffalign.core import axes, collector
 from diffalign.core.errors import UserError
 from diffalign.data.pixels import from_uint8
 
@@ -77,6 +77,7 @@ def load(name: str, settings: object, device: torch.device | str) -> Reward:
     `settings` are its section of params.yaml, typed or as plain values.
     """
     reward: Reward = axes.load("diffalign.rewards", name).load(typed(name, settings), device)
+    collector.usual()  # the libraries are imported
     return reward
 
 

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
+from diffalign.core import collector
 from diffalign.core.errors import STOPPED, Stopped, UserError
 from diffalign.core.files import disk_errors, write_json, write_text
 from diffalign.core.progress import Progress
@@ -325,6 +326,7 @@ def main() -> None:
     A user's error goes to FOLDER/error.txt for the stage to raise; with a full disk to stderr.
     """
     die_with_parent()
+    collector.rare_while_loading()
     path = Path(sys.argv[1])
     try:
         run(read_spec(path), Path(sys.argv[2]) if len(sys.argv) > 2 else path.parent)
