@@ -7,8 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 CARRIED = [
-    "pipeline.py", "params.yaml", "dvc.yaml", "prefect.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/plots",
-    "arena", "flows", "stages", "studies", "presets", "filters", "prompts", "assets",
+    "pipeline.py", "params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", ".gitignore", ".dvcignore",
+    ".dvc/config", ".dvc/plots", "arena", "flows", "stages", "studies", "presets", "filters", "prompts", "assets",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ DAG, MADE = Path("dvc.yaml"), Path("code/dvc.txt")
 """The second has the SHA-256 of the first as diffalign wrote it: it tells a user's edits."""
 KEPT_EMPTY = ("data/votes", "metrics/scores", "metrics/rewards")
 """Folders in git on which stages depend, whether or not anything makes them."""
-COPIED = (".dvcignore", "filters", "prompts")
+COPIED = (".dvcignore", "prefect.toml", "filters", "prompts")
 README = """\
 # {title}
 
@@ -26,7 +26,7 @@ A repository of diffalign: human preferences into a better text-to-image model. 
 |---|---|
 | `params.yaml` | every setting; `diffalign preset sd15-lora` replaces it, `diffalign show` prints it resolved |
 | `dvc.yaml`, `code/` | the stages, and hashes of their code; `diffalign upgrade` writes them |
-| `prefect.yaml` | schedules: `diffalign serve` |
+| `prefect.yaml`, `prefect.toml` | schedules: `diffalign serve`; Prefect's settings |
 | `filters/`, `prompts/` | word lists for `data.filters`, prompts of your own for `generate.prompts` |
 | `assets/` | the demo's toy model and comparisons; not in git, `diffalign upgrade` puts them back |
 

@@ -92,7 +92,7 @@ def test_the_wheel_works_outside_the_clone(tmp_path: Path) -> None:
 
     assert "git commit" in run("diffalign", "new", "mine")
     mine = tmp_path / "mine"
-    assert not list(mine.rglob("*.py"))
+    assert not list(mine.rglob("*.py")) and (mine / "prefect.toml").exists()
     assert "dpo: DPO" in run("diffalign", "plan", "--gpu", "4090", where=mine / "code")  # from a folder below it, too
     run(str(bin_ / "python"), "-m", "dvc", "repro", "ingest", where=mine)
     assert (mine / "metrics" / "ingest.json").exists()
