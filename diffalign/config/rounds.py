@@ -72,7 +72,20 @@ def problems(params: "Params") -> list[str]:
             lines.append(f"policies.{name}.init: expected one of rounds, {known}, got {policy.init!r}")
         elif given is not None and given not in params.rounds:
             lines.append(f"policies.{name}.round: expected no such key, but a round as init, such as {FOLDER}/r1")
+        elif given is not None:
+            lines += unheard(params, name, getattr(policy, "raters", None))
     return lines
+
+
+def unheard(params: "Params", policy: str, own: list[str] | None) -> list[str]:
+    """Lists the keys of `pairs` that would leave out, unsaid, the answers of a policy's round."""
+    how = params.pairs
+    named = {"raters": how.raters if own is None else [], "axes": list(how.axes), "sources": list(how.sources)}
+    return [
+        f"pairs.{key}: expected none, since policies.{policy} learns from a round, which isn't among them, got {values}"
+        for key, values in named.items()
+        if values
+    ]
 
 
 def loop(params: "Params", policy: str) -> bool:

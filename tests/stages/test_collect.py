@@ -115,6 +115,16 @@ def test_params_refuse_rounds_that_cannot_be() -> None:
     assert "policies.given.round: expected no such key" in text
 
 
+def test_params_refuse_pairs_that_would_leave_a_rounds_answers_out() -> None:
+    raw = yaml_file.read(REPO / "params.yaml")
+    raw["rounds"] = {"r1": ROUND | {"policy": "dpo"}}
+    raw["policies"]["next"] = raw["policies"]["dpo"] | {"init": "data/rounds/r1"}
+    assert parse(raw).policies["next"].init == "models/policies/dpo"
+    raw["pairs"]["raters"] = ["101"]
+    with pytest.raises(UserError, match=r"pairs.raters: expected none, since policies.next learns from a round"):
+        parse(raw)
+
+
 def test_best_is_compared_with_worst_whichever_is_shown_first() -> None:
     nan = float("nan")
     sides = Counter[int]()
