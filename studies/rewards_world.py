@@ -16,7 +16,8 @@ PROXY: Mapping[str, Any] = {"learned": {"weight": 1.0, "path": REWARD_MODEL, "ba
 NO_PAIRS = ("beta", "link", "safeguard")
 """Keys of `dpo` that methods on own pictures don't have."""
 NOISY = {"name": "ddim", "eta": 1.0, "spacing": "trailing"}
-PLAIN = {"name": "ddim", "eta": 0.0, "spacing": "leading"}
+PLAIN = {"name": "ddim", "eta": 0.0, "spacing": "trailing"}
+"""Trailing: with leading, the last step is at t = 1, where the network has next to no say."""
 FAST = {"name": "dpmpp_2m", "spacing": "trailing"}
 PLAIN_KL = {"weight": 0.0, "space": "output"}
 CHEAP = {"reference": "none", "warmup_steps": 5, "timesteps": [0.0, 1.0]}
@@ -58,7 +59,7 @@ GRADIENT: dict[str, Any] = {
     "batch_size": 16,
     "micro_batch_size": 16,
     "reward": PROXY,
-    "rollout": rolled(PLAIN, 20, 1),
+    "rollout": rolled(PLAIN, 10, 1),
     "gradient": {"steps": 1, "through": "exact", "sees": "end", "renoise": 2},
     "hinge": None,
     "kl": PLAIN_KL,
@@ -129,7 +130,7 @@ SEEDED: dict[str, Run] = {
     "raft": on_rewards("RAFT, oracle", COMPARED, method="raft"),
     "draft_lv": on_rewards("DRaFT-LV, proxy", GRADIENT),
     "alignprop": on_rewards(
-        "AlignProp, proxy", GRADIENT, method="alignprop", gradient={"steps": [1, 20], "through": "exact", "sees": "end"}
+        "AlignProp, proxy", GRADIENT, method="alignprop", gradient={"steps": [1, 10], "through": "exact", "sees": "end"}
     ),
     "refl": on_rewards("ReFL, proxy", GRADIENT, method="refl", gradient={"stop": [0.75, 1.0]}),
 }
@@ -150,7 +151,7 @@ REWARD_RUNS: dict[str, Run] = {
     "draft_1": on_rewards("DRaFT-1, proxy", GRADIENT, gradient=last_steps(1)),
     "draft_5": on_rewards("DRaFT-5, proxy", GRADIENT, gradient=last_steps(5)),
     "draft_5_straight": on_rewards("DRaFT-5 straight, proxy", GRADIENT, gradient=last_steps(5, "straight")),
-    "draft_20": on_rewards("DRaFT, all steps, proxy", GRADIENT, gradient=last_steps(20)),
+    "draft_all": on_rewards("DRaFT, all steps, proxy", GRADIENT, gradient=last_steps(10)),
     "drtune": on_rewards("DRTune, proxy", GRADIENT, method="drtune", gradient={"steps": 3, "stop": [0.6, 1.0]}),
     "dpok_loose": on_rewards("DPOK, KL 0.1", MOVES | with_kl(0.1), method="dpok", value=VALUE),
     "dpok_tied": on_rewards("DPOK, KL 10", MOVES | with_kl(10.0), method="dpok", value=VALUE),
@@ -226,9 +227,9 @@ REWARD_GROUPS = (
     Group(
         "reward_steps",
         "How many steps a reward's gradient goes through, and how",
-        ("draft_1", "draft_lv", "draft_5", "draft_5_straight", "draft_20", "alignprop", "drtune"),
+        ("draft_1", "draft_lv", "draft_5", "draft_5_straight", "draft_all", "alignprop", "drtune"),
         (
-            Claim("Few last steps are as good as all", "DRaFT, arXiv 2309.17400", (beats("draft_lv", "draft_20"),)),
+            Claim("Few last steps are as good as all", "DRaFT, arXiv 2309.17400", (beats("draft_lv", "draft_all"),)),
             Claim(
                 "A random number of steps is better than the last alone",
                 "AlignProp, arXiv 2310.03739",
