@@ -425,7 +425,7 @@ def new(
     path: Annotated[Path, typer.Argument(help="A new or an empty folder.")],
     preset: Annotated[str | None, typer.Option(help="Its params.yaml: sd15-lora, ...; else the demo's.")] = None,
 ) -> None:
-    """Make a repository of your own around the installed library: params, DAG, schedules, no code."""
+    """Make a repository of your own. Params, DAG, schedules; the library stays installed."""
     from diffalign.commands import new_repository
 
     typer.echo(new_repository.new(STARTED / path, preset))
@@ -433,7 +433,7 @@ def new(
 
 @app.command()
 def upgrade() -> None:
-    """Bring a repository made by `new` to the installed version, and say what runs again. After pip install -U."""
+    """Bring your repository to the installed version. Says what runs again; for use after pip install -U."""
     from diffalign.commands import new_repository
 
     typer.echo(new_repository.upgrade())

@@ -44,7 +44,7 @@ def test_losses_are_equal_for_the_same_draws(setting: Setting) -> None:
 
 
 def test_another_loss_is_noticed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffalign.methods.dpo.diffusion_dpo", lambda *a: (a[0] - a[1], a[0]))
+    monkeypatch.setattr("diffalign.methods.pairwise.diffusion_dpo", lambda *a: (a[0] - a[1], a[0]))
     with pytest.raises(AssertionError, match="losses differ"):
         train.compare_losses(setting, micro_batch=2, steps=1)
 

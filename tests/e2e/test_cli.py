@@ -33,7 +33,8 @@ COMMANDS = [
         "export",
         "push",
     ),
-    *("ui", "tensorboard", "show", "compare", "score", "import", "relabel", "preset", "set", "fetch", "pretrain-demo"),
+    *("ui", "tensorboard", "show", "compare", "score", "import", "relabel", "new", "upgrade", "preset", "set"),
+    *("fetch", "pretrain-demo"),
 ]
 HEAVY = {"torch", "diffusers", "transformers", "mlflow", "prefect", "pyarrow", "numpy", "pydantic", "dvc", "rich"}
 

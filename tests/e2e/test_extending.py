@@ -111,15 +111,16 @@ def test_the_page_has_a_section_with_code_for_every_axis() -> None:
     text = (REPO / "docs/extending.md").read_text()
     sections = re.split(r"^## ", text, flags=re.MULTILINE)
     bare = [part.splitlines()[0] for part in sections[1:] if not BLOCK.search(part)]
-    assert bare == ["What runs again", "A prompt set", "A preset"]
+    assert bare == ["What runs again", "A prompt set", "A rule of sampling", "A preset"]
 
 
 def test_nobody_elses_stage_depends_on_the_new_code(tree: Path) -> None:
     """dvc.yaml has the lines that the page puts there, and the code of the new stage; no other stage's line changed."""
     old, new = (yaml_file.read(folder / "dvc.yaml")["stages"] for folder in (REPO, tree))
     new["train"]["do"]["params"].remove("probe.winner_moved")
-    for name in {"audit", "evaluate"} & set(new):  # they may load any reward, by its name in params
-        new[name]["deps"] = [file for file in new[name]["deps"] if file != "diffalign/rewards/brightness.py"]
+    for name in {"audit", "collect", "evaluate"} & set(new):  # they may load any reward, by its name in params
+        stage = new[name].get("do", new[name])
+        stage["deps"] = [file for file in stage["deps"] if file != "diffalign/rewards/brightness.py"]
     assert {name: stage for name, stage in new.items() if name != "exposure"} == old
     assert "stages/exposure.py" in new["exposure"]["deps"]
     assert "diffalign/core/files.py" in new["exposure"]["deps"]

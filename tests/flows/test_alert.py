@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from diffalign.core.errors import UserError
 from flows import alert
@@ -57,5 +58,6 @@ def test_what_cant_be_told_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match="expected an address such as https"):
         alert.make("hooks.slack.com")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(UserError, match="expected a Prefect server that stays"):
+    nowhere = temporary_settings(restore_defaults={PREFECT_API_URL})
+    with nowhere, pytest.raises(UserError, match="expected a Prefect server that stays"):
         alert.make("https://hooks.slack.com/x")

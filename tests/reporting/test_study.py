@@ -59,6 +59,10 @@ def test_a_group_of_which_nothing_was_run_isnt_shown() -> None:
     del found["runs"]["dpo"]
     titles = [group["title"] for group in study_page.section(Study.model_validate(found))["groups"]]
     expected = ["DPO, fine-tuning on winners, and the base", "Three training seeds", "Each objective, at equal steps"]
+    expected += [
+        "Reward against the distance to the reference",
+        "Fine-tuning on curated images: the share kept, by votes",
+    ]
     assert titles == expected
 
 

@@ -13,6 +13,7 @@ from diffalign.core.errors import UserError
 from diffalign.training import dataset
 from stages import train
 from tests.helpers.comparison_rows import one, table
+from tests.helpers.methods import settings
 
 
 def spec(folder: Path, **changes: Any) -> Any:
@@ -56,7 +57,7 @@ def test_training_has_the_ties_and_axes_that_it_asks_for_and_says_the_rest(
     ):
         asked = spec(tmp_path, axes={"x": 1.0}, ties=ties, flagged="drop")
         assert [pair.pair_id for pair in dataset.training_pairs(asked)] == ["c2", "c3"]
-        train.say_pairs("p", asked.pairs, batch_size=4, steps=10)
+        train.say_pairs("p", asked.pairs, settings("dpo", batch_size=4, steps=10, round=None))
         told = capsys.readouterr().err
         assert said in told and "careful: train p: a batch of 4 is larger than the 2 pairs there are" in told
     assert len(dataset.training_pairs(spec(tmp_path, ties=True))) == 5
