@@ -108,8 +108,8 @@ def run(spec: Spec, work: Path) -> None:
         raise UserError(alarm)
     if step:
         say(accelerator, f"train {spec.name}: goes on from step {step}")
-    elif (beta := (about := method.about()).get("beta")) is not None:
-        say(accelerator, f"train {spec.name}: {losses.beta_text(beta, spec.policy.lr, about)}")
+    else:
+        say_about(spec, method.about(), accelerator)
     if share := dropout(learner.denoiser):
         say(accelerator, f"train {spec.name}: {NO_DROPOUT.format(share=share)}")
     job = Job(spec, work, learner, method, sources, environments, watching)
@@ -117,6 +117,17 @@ def run(spec: Spec, work: Path) -> None:
     finish(job)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def say_about(spec: Spec, about: dict[str, float], accelerator: "Accelerator") -> None:
+    """Says what a method's beta, or its clip, is in other code's terms; nothing of one that has neither."""
+    if (beta := about.get("beta")) is not None:
+        say(accelerator, f"train {spec.name}: {losses.beta_text(beta, spec.policy.lr, about)}")
+    if (clip := about.get("clip_sd15")) is not None:
+        say(
+            accelerator,
+            f"train {spec.name}: its clip is like {clip:.3g} at Stable Diffusion 1.5's latents of 512 pixels",
+        )
 
 
 def stop_while_compiling(spec: Spec, learner: Learner) -> None:

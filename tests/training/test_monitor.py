@@ -125,7 +125,9 @@ def test_lines_without_a_log_have_the_probe(tmp_path: Path) -> None:
     ]
 
 
-def test_a_policy_that_learns_from_its_own_pictures_is_chosen_by_a_judge(project: Path, tmp_path: Path) -> None:
+def test_a_policy_that_learns_from_its_own_pictures_is_chosen_by_a_judge(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The judge is the probe's reward that it isn't trained on; each probe has its step's figures, logged or not."""
     work, rewards = tmp_path / "a", ["jpeg_compressibility", "jpeg_incompressibility"]
     work.mkdir()
@@ -140,6 +142,8 @@ def test_a_policy_that_learns_from_its_own_pictures_is_chosen_by_a_judge(project
     chosen = policy_json(work / "out")["chosen"]
     assert chosen["step"] == top["step"]
     assert chosen["why"].startswith("the judge's highest score")
+    # Four channels of 8 x 8: 256 elements, 64 times fewer than SD 1.5's, so that 1e-3 is like 1.25e-4 there.
+    assert "its clip is like 0.000125 at Stable Diffusion 1.5" in capsys.readouterr().err
 
 
 def first_alarm(out: Path) -> int:
