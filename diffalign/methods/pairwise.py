@@ -22,7 +22,6 @@ from diffalign.diffusion.process import Denoise
 from diffalign.reference.reference import Reference
 
 
-@dataclass(frozen=True)
 class Stateless:
     """Keeps nothing from step to step, and has no beta; a subclass adds batches and the loss."""
 

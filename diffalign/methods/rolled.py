@@ -3,7 +3,7 @@
 Shapes: s pictures of a piece, S of a rollout over all ranks, R rewards, C latent channels, h w latent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rollouts import Trajectory
 from diffalign.methods.method import Old
+from diffalign.methods.pairwise import Stateless
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
 
@@ -52,7 +53,7 @@ class Spread:
 
 
 @dataclass
-class RolledMethod:
+class RolledMethod(Stateless):
     """Rolls the policy out once for `updates` steps; a subclass makes batches and the loss of what came out.
 
     With several updates the weights at the rollout's start are kept (`old`), so that a training that goes on amid them
@@ -64,19 +65,6 @@ class RolledMethod:
     played: Played | None = field(default=None, init=False)
     amid: bool = field(default=False, init=False)
     """Whether the rollout at hand has updates to come."""
-
-    def about(self) -> dict[str, float]:
-        """Returns nothing: there is no `beta`."""
-        return {}
-
-    @property
-    def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """Returns None: there are no pairs' margins."""
-        return None
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns nothing: a rollout is a function of its number and the old weights, which checkpoints have."""
-        return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Forgets the rollout at hand."""

@@ -12,6 +12,7 @@ from diffalign.diffusion.process import Diffusion, Flow, scaled_linear
 from diffalign.diffusion.samplers import sampler as samplers
 from diffalign.rollouts.slots import Places
 from diffalign.rollouts.source import RolloutSource
+from tests.helpers.memory_batches import Denoiser
 
 SHAPE = (4, 4, 4)
 TEXTS = [f"p{i}" for i in range(5)]
@@ -66,3 +67,14 @@ def source(kind: str = "diffusion", **changes: Any) -> RolloutSource:
         device=torch.device("cpu"),
     )
     return replace(found, **changes)
+
+
+def gradient(method: Any, policy: Denoiser, reference: Any = None, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    """The gradient of a step's loss, and the sums of its logs."""
+    policy.weight.grad, sums = None, dict[str, Tensor]()
+    for batch in method.batches(policy, reference, step):
+        loss, logs = method.loss(policy, reference, batch, True)
+        loss.backward()
+        sums = {name: sums.get(name, torch.zeros(())) + value for name, value in logs.items()}
+    assert policy.weight.grad is not None
+    return policy.weight.grad.clone(), sums

@@ -17,7 +17,7 @@ from diffalign.reference.reference import live
 from diffalign.rollouts.source import RolloutSource
 from tests.helpers import memory_rollouts
 from tests.helpers.memory_batches import Denoiser
-from tests.helpers.memory_rollouts import Fixed
+from tests.helpers.memory_rollouts import Fixed, gradient
 from tests.helpers.methods import Offers, settings
 
 KINDS = ["diffusion", "flow"]
@@ -39,17 +39,6 @@ def made(source: RolloutSource, method: str = "ddpo", **changes: Any) -> MovesMe
     found = methods.load(settings(method, **values | changes), Offers(source))
     assert isinstance(found, MovesMethod)
     return found
-
-
-def gradient(method: Any, policy: Denoiser, reference: Any = None, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """The gradient of a step's loss, and the sums of its logs."""
-    policy.weight.grad, sums = None, dict[str, Tensor]()
-    for batch in method.batches(policy, reference, step):
-        loss, logs = method.loss(policy, reference, batch, True)
-        loss.backward()
-        sums = {name: sums.get(name, torch.zeros(())) + value for name, value in logs.items()}
-    assert policy.weight.grad is not None
-    return policy.weight.grad.clone(), sums
 
 
 @pytest.mark.parametrize("kind", KINDS)
