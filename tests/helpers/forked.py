@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,26 @@ from typing import Any
 from diffalign.config.params import Params
 from diffalign.runtime import launch
 from diffalign.training import loop as training
+from stages import ingest, precompute
 from tests.helpers import specs
+from tests.helpers.project import make_inputs, make_params
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["diffalign.training.loop", "diffalign.models.sd15", "accelerate", "diffusers.models.unets.unet_2d_condition"]
 )
+
+
+def project(folder: Path, policies: dict[str, Any]) -> Iterator[Params]:
+    """A project with shards in a folder, in which workers train while a test file has it."""
+    before = Path.cwd()
+    os.chdir(folder)
+    make_inputs(folder)
+    made = make_params(folder, policies)
+    ingest.run(made)
+    precompute.run(made)
+    yield made
+    os.chdir(before)
 
 
 def prepare(work: Path, values: Params, policy: str, processes: int, **changes: Any) -> None:

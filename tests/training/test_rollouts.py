@@ -1,7 +1,6 @@
 """Training on the policy's own pictures with real workers: killed amid a rollout's updates, and spread over two."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from safetensors.torch import load_file
 
 from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, sha256_file
-from stages import ingest, precompute
 from tests.helpers import forked, killed, specs
-from tests.helpers.project import METHODS, make_inputs, make_params
+from tests.helpers.project import METHODS
 
 ROLLOUT = METHODS["ddpo"]["rollout"] | {"updates": 4}
 POLICIES = {
@@ -28,15 +26,7 @@ KILLED = -9
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     """A project with shards, in which the workers of this file train."""
-    folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    make_inputs(folder)
-    made = make_params(folder, POLICIES)
-    ingest.run(made)
-    precompute.run(made)
-    yield made
-    os.chdir(before)
+    yield from forked.project(tmp_path_factory.mktemp("project"), POLICIES)
 
 
 def trained(

@@ -1,6 +1,5 @@
 """What a checkpoint brings back: a method's own state, bit for bit; and what a run goes on with after a change."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,7 @@ import pytest
 
 from diffalign.config.params import Params
 from diffalign.core.files import hash_folder, sha256_file
-from stages import ingest, precompute
 from tests.helpers import forked, stateful
-from tests.helpers.project import make_inputs, make_params
 
 POLICIES = {"base": {"method": "none"}, "dpo": {"method": "dpo", "beta": 2000}}
 KILLED = -9
@@ -20,15 +17,7 @@ KILLED = -9
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
     """A project with shards, in which the workers of this file train."""
-    folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    make_inputs(folder)
-    made = make_params(folder, POLICIES)
-    ingest.run(made)
-    precompute.run(made)
-    yield made
-    os.chdir(before)
+    yield from forked.project(tmp_path_factory.mktemp("project"), POLICIES)
 
 
 def trained(work: Path, values: Params, processes: int, **changes: int) -> list[int | None]:
