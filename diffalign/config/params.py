@@ -49,6 +49,7 @@ from diffalign.config.rewards import (
     ocr,
     oracle,
     pickscore,
+    raters,
     unmarked,
     vlm,
 )
@@ -149,6 +150,7 @@ class Rewards(TypedDict, total=False):
     ocr: ocr.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
+    raters: raters.Settings
     unmarked: unmarked.Settings
     vlm: vlm.Settings
 

@@ -18,7 +18,7 @@ from diffalign.rewards.reward import Detailed
 from diffalign.shapes import oracle, scenes
 from tests.helpers import tiny_rewards
 
-APART = ("hpsv3", "http", "implicit", "unmarked", "vlm")
+APART = ("hpsv3", "http", "implicit", "raters", "unmarked", "vlm")
 """Rewards with settings of their own, that need a server, a policy or a large text: their own tests have them."""
 NAMES = [name for name in axes.names("diffalign.rewards") if name not in APART]
 PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle")

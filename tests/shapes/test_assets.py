@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from diffalign.shapes import oracle
 from diffalign.shapes.build import measure, raters, tiny_clip, tiny_model
-from diffalign.shapes.build.raters import AGREEMENT, RATERS, TIES
+from diffalign.shapes.build.raters import AGREEMENT, TIES, WORLD
 from diffalign.shapes.scenes import CARELESS, caption, flawed_layout, render, sample_scene
 
 LIMIT = 15e6  # bytes
@@ -93,7 +93,7 @@ def test_the_comparisons_are_as_noisy_as_they_should_be(repo: Path) -> None:
     assert size(folder) <= LIMIT
     rows = [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     assert 1900 <= len(rows) <= 2500
-    assert len({row["user_id"] for row in rows}) == RATERS
+    assert len({row["user_id"] for row in rows}) == WORLD.raters
     ties = sum(row["label_0"] == 0.5 for row in rows) / len(rows)
     assert ties == pytest.approx(TIES, abs=0.02)
     shown = [row["image_0_uid"] for row in rows] + [row["image_1_uid"] for row in rows]

@@ -73,7 +73,7 @@ def test_a_prompts_pictures_come_from_one_model_or_from_several(made):
 
 def test_raters_are_in_groups(made):
     ids = {r["user_id"] for rows in made[3].values() for r in rows}
-    assert {i // 100 for i in ids} == {1, 2, 3, 4} and len(ids) <= raters.RATERS
+    assert {i // 100 for i in ids} == {1, 2, 3, 4} and len(ids) <= raters.WORLD.raters
 
 
 def test_missing_models_are_named(tmp_path):

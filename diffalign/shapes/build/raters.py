@@ -1,11 +1,10 @@
 """Simulates raters who compare pictures of three models; writes Pick-a-Pic v2's exact columns and types.
 
-A prompt's pictures come from one model or from several (`SESSIONS`): the base, a weaker one, a stronger one. Twenty
-raters in four groups answer by Bradley-Terry on the oracle plus their tastes (large objects, warm colours, strong
-brightness contrast, the image on the left), with logistic noise; the smallest differences are ties. A rater's group is
-the hundreds of its id. The temperature is set so that the oracle agrees with 75% of the untied answers. In `train` a
-rater stays with a prompt for three rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a
-prompt has one row.
+A prompt's pictures come from one model or from several (`SESSIONS`): the base, a weaker one, a stronger one. The
+raters of a world (`shapes/tastes.py`) answer by Bradley-Terry on their utility, the oracle plus their taste, and a bias
+to the image on the left, with logistic noise; the smallest differences are ties. A rater's group is the hundreds of its
+id. The temperature is set so that the oracle agrees with 75% of the untied answers. In `train` a rater stays with a
+prompt for three rows: the winner meets a new challenger. In `validation_unique` and `test_unique` a prompt has one row.
 
 Twelve rows of `train` are broken on purpose, two of each kind (see `_break`): image bytes cut short, no image bytes,
 no caption, `has_label` false, labels that don't add to one, one image on both sides.
@@ -27,12 +26,11 @@ from diffalign.core.progress import Progress
 from diffalign.data.sources.pickapic import SIMULATED
 from diffalign.shapes.oracle import read, score
 from diffalign.shapes.scenes import caption, sample_scene
+from diffalign.shapes.tastes import WORLDS
 
-RATERS, TIES, AGREEMENT = 20, 0.12, 0.75
+WORLD = WORLDS["mild"]
+TIES, AGREEMENT = 0.12, 0.75
 ROUNDS = {"train": 3, "validation_unique": 1, "test_unique": 1}  # rows a prompt; a prompt has rounds + 1 images
-TASTES = ("large", "warm", "contrast", "left")
-GROUPS = np.array([[0.08, 0, 0, 0], [0, 0.08, 0, 0], [0, -0.08, 0, 0], [0, 0, 0.08, 0]])
-"""The taste of each group of raters, in TASTES; a rater's own is around it."""
 START = np.datetime64("2023-03-01T08:00:00", "ns")
 WEAKER, BASE, STRONGER = "tiny-sd-weaker", "tiny-sd", "tiny-sd-stronger"
 MODELS = {WEAKER: Path("models/shapes/weaker"), BASE: Path("assets/tiny-sd"), STRONGER: Path("models/shapes/stronger")}
@@ -142,26 +140,17 @@ def _sample_all(sample: Sample, captions: list[str], makers: np.ndarray, seed: i
 
 
 def _judge(images: np.ndarray, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the oracle's scores `[N]` and the standardised features that tastes weigh, `[N, 3]`."""
+    """Returns the oracle's scores `[N]` and the features that tastes weigh, `[N, 3]`."""
     oracle = np.array([score(image, text).oracle for image, text in zip(images, captions, strict=True)])
-    rows = []
-    for image in images:
-        reading = read(image)
-        fill = np.mean([o.fill for o in reading.objects], axis=0) if reading.objects else reading.ground
-        radius = max((o.radius for o in reading.objects), default=0.0)
-        rows.append((radius, fill[0] - fill[2], abs(float((fill - reading.ground).mean()))))
-    features = np.array(rows)
-    return oracle, (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
+    return oracle, np.stack([WORLD.read(read(image)) for image in images])
 
 
 def _ask(
     prompts: Prompts, owner: np.ndarray, oracle: np.ndarray, features: np.ndarray, seed: int, temperature: float
 ) -> list[Answer]:
     """Returns all raters' answers at a temperature. Tastes and noise depend on the seed, the rater and the row."""
-    own = np.random.default_rng((seed, 1)).normal(0, [0.02, 0.02, 0.02, 0.05], (RATERS, len(TASTES)))
-    tastes = GROUPS[np.arange(RATERS) % len(GROUPS)] + own
-    tastes -= tastes.mean(axis=0)  # tastes average to none: the oracle is all that raters share
-    raters = np.random.default_rng((seed, 2)).integers(RATERS, size=len(prompts))
+    tastes = WORLD.tastes(seed)
+    raters = np.random.default_rng((seed, 2)).integers(WORLD.raters, size=len(prompts))
     noise = np.random.default_rng((seed, 3)).logistic(size=(len(prompts), max(ROUNDS.values())))
     first = np.searchsorted(owner, np.arange(len(prompts)))
     answers = []
@@ -215,7 +204,7 @@ def _rows(
             "created_at": START + np.timedelta64(number * 37, "s"),
             "has_label": True,
             "ranking_id": number,
-            "user_id": 100 * (1 + a.rater % len(GROUPS)) + a.rater,
+            "user_id": int(WORLD.ids[a.rater]),
             "num_example_per_prompt": examples[a.prompt],
             "__index_level_0__": len(tables[a.split]),
             "label_0": label,
@@ -259,7 +248,7 @@ def _parquet(records: list[dict]) -> bytes:
     import pyarrow.parquet as pq
 
     text, real, whole = pa.string(), pa.float64(), pa.int64()
-    note = {SIMULATED: f"{RATERS} raters, by Bradley-Terry on an oracle, tastes and noise: no person answered"}
+    note = {SIMULATED: f"{WORLD.raters} raters, by Bradley-Terry on an oracle, tastes and noise: no person answered"}
     schema = pa.schema(
         [("are_different", pa.bool_()), ("best_image_uid", text), ("caption", text)]
         + [("created_at", pa.timestamp("ns")), ("has_label", pa.bool_()), ("image_0_uid", text)]
