@@ -410,14 +410,18 @@ def relabel(
     reward: Annotated[str, typer.Option(help="The reward that answers.")],
     to: Annotated[Path, typer.Option(help="A new folder, such as data/raw/NAME.")],
     margin: Annotated[float, typer.Option(min=0, help="Scores that differ by less tie.")] = 0.0,
+    answers: Annotated[int, typer.Option(min=1, help="Simulated raters a comparison, of those the reward is.")] = 1,
+    noise: Annotated[float, typer.Option(min=0, help="Their answers' noise, in the reward's unit.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of who is asked, and of that noise.")] = 0,
 ) -> None:
     """Answer the comparisons with a reward (AI feedback). Writes a source for data.path."""
     from diffalign.config.load import load
 
     params = load()  # first: its errors don't wait for PyTorch
     from diffalign.commands import relabel
+    from diffalign.evaluation.relabel import Asked
 
-    typer.echo(relabel.run(params, reward, to, margin))
+    typer.echo(relabel.run(params, reward, to, Asked(answers, noise, margin, seed)))
 
 
 @app.command()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from diffalign.commands import judges
 from diffalign.core import publishing
 from diffalign.core.errors import UserError
@@ -16,6 +18,9 @@ from diffalign.data.comparisons.table import SPLITS
 from diffalign.data.pickapic_file import LABELS, Row
 from diffalign.data.sources.pickapic import SCORER
 from diffalign.evaluation import relabel, scoring
+from diffalign.evaluation.relabel import Asked
+from diffalign.judging.judge import Judge
+from diffalign.rewards import reward as rewards
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -24,20 +29,18 @@ COMPARISONS = Path("data/comparisons")
 NAMES = {"train": "train", "validation": "validation_unique", "test": "test_unique"}
 
 
-def run(params: "Params", reward: str, to: Path, margin: float) -> str:
+def run(params: "Params", reward: str, to: Path, how: Asked) -> str:
     """Writes the comparisons that ingest made, answered by a reward, into a new folder; returns what is there.
 
-    Scores that differ by less than `margin` tie. Two images that were compared for one prompt several times stand
-    there once. Left out and said: comparisons that the reward can't score. Raises UserError where `to` has something.
+    A reward that is simulated raters answers as `how` says; of another only `tie_below` counts, the difference of
+    scores below which they tie. Two images that were compared for one prompt several times stand there once. Left out
+    and said: comparisons that the reward can't score. Raises UserError where `to` has something.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to} is there already: expected a new folder. Remove it, or name another.")
     table = comparisons.read(COMPARISONS)
     (judge,) = judges.load(params, [reward])
-    wanted = relabel.asked(table, SPLITS)
-    limit = params.data.max_image_pixels
-    found = scoring.score_images(COMPARISONS, wanted, judge.score, reward, limit, judge.cache)
-    rows = once(relabel.relabelled(table, found, reward, margin, SPLITS).to_pylist())
+    rows = answers(table, judge, how, params.data.max_image_pixels)
     answered = [row for row in rows if row["answer"] in LABELS]
     if unscored := len(rows) - len(answered):
         sys.stderr.write(f"relabel: {reward} can't score {unscored} of {len(rows)} comparisons: left out\n")
@@ -45,6 +48,28 @@ def run(params: "Params", reward: str, to: Path, margin: float) -> str:
         raise UserError(f"relabel: expected comparisons that {reward} can score in {COMPARISONS}, found none.")
     write(answered, to, f"{SCORER}{reward} v{judge.reward.version}", (reward, *judge.reward.families))
     return told(answered, len(table), to)
+
+
+def answers(table: pa.Table, judge: Judge, how: Asked, limit: int) -> list[Row]:
+    """Returns the comparisons as a reward answers them, or each of the raters that it is; UserError for other options.
+
+    Images have at most `limit` pixels.
+    """
+    raters = rewards.answering(judge.reward)
+    if not raters and (how.noise or how.answers != 1):
+        raise UserError(
+            f"relabel: --noise and --answers are of simulated raters by their ids, which {judge.name} has none of: "
+            "expected neither."
+        )
+    wanted = relabel.asked(table, SPLITS)
+    scores = scoring.score_parts(COMPARISONS, wanted, judge.score, judge.name, limit, judge.cache)
+    if not raters:
+        found = {key: row[judge.name] for key, row in scores.items()}
+        told = relabel.relabelled(table, found, judge.name, how.tie_below, SPLITS)
+        return [row | {"rater_id": None} for row in once(told.to_pylist())]
+    own = {key: {rater: row[f"{judge.name}_{rater}"] for rater in raters} for key, row in scores.items()}
+    asked = pa.Table.from_pylist(once(table.to_pylist()), schema=table.schema)
+    return list(relabel.by_raters(asked, own, raters, how, SPLITS).to_pylist())
 
 
 def once(rows: list[Row]) -> list[Row]:

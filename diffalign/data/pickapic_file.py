@@ -29,9 +29,9 @@ def write(
 ) -> None:
     """Writes comparisons, as plain values, with their images from `folder`; all have an answer among LABELS.
 
-    Where a row has a share, labels are shares. The columns `MORE` are there where a row says something in one of them.
-    `note` says who answered, and `families` are its tags, in the file's own metadata; `first` numbers the rows. `done`
-    is told of each chunk.
+    A rater's id is written where it's a number. Where a row has a share, labels are shares. The columns `MORE` are
+    there where a row says something in one of them. `note` says who answered, and `families` are its tags, in the
+    file's own metadata; `first` numbers the rows. `done` is told of each chunk.
     """
     more = MORE if any(row[name] is not None for row in rows for name in MORE) else {}
     schema = pa.schema([*COLUMNS.items(), *more.items()], {SIMULATED: note, FAMILIES: json.dumps(list(families))})
@@ -64,6 +64,6 @@ def _lines(rows: Sequence[Row], images: dict[str, bytes], first: int) -> Iterato
             "model_0": row["model_a"],
             "model_1": row["model_b"],
             "ranking_id": number,
-            "user_id": None,
+            "user_id": int(row["rater_id"]) if (row["rater_id"] or "").isdecimal() else None,
             **{name: row[name] for name in MORE},
         }

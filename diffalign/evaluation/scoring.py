@@ -141,23 +141,42 @@ def score_images(
     max_pixels: int,
     cache: ScoreCache | None = None,
 ) -> dict[Key, float]:
-    """Scores images of comparisons for their prompts, each once; NaN where it can't.
+    """Scores images of comparisons for their prompts, each once; NaN where it can't. See `score_parts`."""
+    found = score_parts(folder, wanted, score, reward, max_pixels, cache)
+    return {key: row[reward] for key, row in found.items()}
+
+
+def score_parts(
+    folder: Path,
+    wanted: Collection[Key],
+    score: Score,
+    reward: str,
+    max_pixels: int,
+    cache: ScoreCache | None = None,
+) -> dict[Key, dict[str, float]]:
+    """Scores images of comparisons for their prompts, each once: the reward's own score and its parts, by name.
 
     Images are read in the order in which `folder` stores them, and scored together with others of their size. Which
     ones are together doesn't depend on what the cache knows, so that scores are the same bits with it and without.
     """
     keys = list(dict.fromkeys(wanted))
     if cache and (known := cache.get(keys)) is not None:
-        return dict(zip(keys, map(float, known[reward]), strict=True))
-    found: dict[Key, float] = {}
+        return dict(zip(keys, by_row(known), strict=True))
+    found: dict[Key, dict[str, float]] = {}
     progress = Progress(f"{reward}: images of comparisons", len(keys))
     for pixels, together in batches(folder, keys, max_pixels):
         values = cache.get(together) if cache else None
         if values is None:
             values = scored(pixels, together, score, cache)
-        found |= zip(together, map(float, values[reward]), strict=True)
+        found |= zip(together, by_row(values), strict=True)
         progress.update(len(together))
     return found
+
+
+def by_row(columns: Mapping[str, Floats]) -> Iterator[dict[str, float]]:
+    """Yields the scores [B] of some images row by row, each by the columns' names."""
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, map(float, row), strict=True))
 
 
 Batch = tuple[list[NDArray[np.uint8]], list[Key]]

@@ -37,6 +37,11 @@ class Raters:
         "utility, which their answers were drawn from, without the noise."
     )
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Returns the raters among `of`, who can answer; groups can't."""
+        return tuple(name for name in self.of if name in WORLDS[self.world].ids)
+
     def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Returns scores [B], float64, of images [B, 3, H, W] in [-1, 1]; see `Reward`."""
         return self.scores(pixels, prompts)[self.name]

@@ -71,6 +71,11 @@ def lasting(reward: Reward) -> bool:
     return not getattr(reward, "service", False)
 
 
+def answering(reward: Reward) -> tuple[str, ...]:
+    """Returns the ids of the raters that a reward is, whose scores are its parts; none of one that is nobody's."""
+    return tuple(getattr(reward, "ids", ()))
+
+
 def load(name: str, settings: object, device: torch.device | str) -> Reward:
     """Loads a reward, ready to score on `device`; UserError where there is none of that name.
 

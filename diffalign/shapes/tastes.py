@@ -119,7 +119,7 @@ WORLDS: Mapping[str, World] = {
         raters=20,
     ),
     "strong": World(
-        # Spread over the pictures of one prompt there, among which the oracle's is 0.17: tastes count half as much again.
+        # Spread over the pictures of one prompt there, among which the oracle's is 0.17: tastes outweigh it by half.
         features=(Feature(radius, 11.7, 1.2), Feature(place, 32.0, 5.3), Feature(contrast, 200.0, 31.0)),
         groups={
             "left": (0.0, -0.25, 0.0),

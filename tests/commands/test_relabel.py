@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from diffalign.commands import relabel
+from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
+from diffalign.evaluation.relabel import Asked
 from diffalign.generation.pipeline import png
 from diffalign.shapes import oracle, scenes
 from stages import evaluate, ingest
@@ -52,7 +54,7 @@ def read_again(params: Params, folder: str) -> list[dict[str, Any]]:
 def test_the_rewards_answers_come_through_ingest(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     before = comparisons.read(Path("data/comparisons")).to_pylist()
     assert len(before) == 5
-    text = relabel.run(params, "oracle", Path("data/raw/ai"), 0.0)
+    text = relabel.run(params, "oracle", Path("data/raw/ai"), Asked(1, 0.0, 0.0, 0))
     assert "3 comparisons of 5" in text and "2 train, 0 validation, 1 test" in text and "data.path: data/raw/ai" in text
     assert "oracle can't score 1 of 4 comparisons: left out" in capsys.readouterr().err
     found = read_again(params, "data/raw/ai")
@@ -67,13 +69,13 @@ def test_the_rewards_answers_come_through_ingest(params: Params, capsys: pytest.
 
 def test_the_reward_that_answered_is_in_family(params: Params) -> None:
     """It would else stand among the judges that are held out from what the policies learnt."""
-    relabel.run(params, "oracle", Path("data/raw/ai"), 0.0)
+    relabel.run(params, "oracle", Path("data/raw/ai"), Asked(1, 0.0, 0.0, 0))
     read_again(params, "data/raw/ai")
     assert "oracle" in evaluate.families_of(params)
 
 
 def test_scores_within_the_margin_tie(params: Params) -> None:
-    relabel.run(params, "oracle", Path("ties"), 2.0)
+    relabel.run(params, "oracle", Path("ties"), Asked(1, 0.0, 2.0, 0))
     assert {r["answer"] for r in read_again(params, "ties")} == {"tie"}
 
 
@@ -81,7 +83,7 @@ def test_a_folder_that_is_there_is_kept(params: Params) -> None:
     Path("data/raw/mine").mkdir(parents=True)
     Path("data/raw/mine/votes.csv").write_text("precious")
     with pytest.raises(UserError, match="data/raw/mine is there already: expected a new folder"):
-        relabel.run(params, "oracle", Path("data/raw/mine"), 0.0)
+        relabel.run(params, "oracle", Path("data/raw/mine"), Asked(1, 0.0, 0.0, 0))
     assert Path("data/raw/mine/votes.csv").read_text() == "precious"
 
 
@@ -93,8 +95,21 @@ def test_a_killed_run_leaves_no_folder(params: Params) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(relabel.pickapic_file, "write", dies)
-        relabel.run(params, "oracle", Path("data/raw/ai"), 0.0)
+        relabel.run(params, "oracle", Path("data/raw/ai"), Asked(1, 0.0, 0.0, 0))
     assert not Path("data/raw/ai").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(oracle, "read", dies)
-        relabel.run(params, "oracle", Path("data/raw/ai"), 0.0)
+        relabel.run(params, "oracle", Path("data/raw/ai"), Asked(1, 0.0, 0.0, 0))
+
+
+def test_simulated_raters_answer_one_by_one(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other picture is wrong for RED, and nothing lies off the middle: both raters want what the oracle does."""
+    raters = {"world": "strong", "of": ["100", "201", "left"]}
+    params = parse(params.model_dump() | {"rewards": {"oracle": {}, "raters": raters}})
+    text = relabel.run(params, "raters", Path("data/raw/strong"), Asked(2, 0.0, 0.0, 0))
+    assert "data.path: data/raw/strong" in text
+    found = read_again(params, "data/raw/strong")
+    assert {(r["prompt"], r["rater_id"]) for r in found} == {(p, r) for p in (STAR, RED, BLUE) for r in ("100", "201")}
+    assert {r["answer"] for r in found if r["prompt"] == RED} == {"a"}
+    with pytest.raises(UserError, match="--noise and --answers are of simulated raters by their ids, which oracle"):
+        relabel.run(params, "oracle", Path("else"), Asked(1, 0.1, 0.0, 0))

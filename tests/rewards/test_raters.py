@@ -1,4 +1,4 @@
-"""Simulated raters as a reward: the oracle plus a taste, by hand; groups want different pictures; unknown ones named."""
+"""Simulated raters as a reward: the oracle plus a taste, by hand; groups differ; unknown ones are named."""
 
 from dataclasses import replace
 

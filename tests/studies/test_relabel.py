@@ -13,7 +13,7 @@ import pytest
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.comparisons.table import COMPARISON_SCHEMA, COMPARISONS, Comparison
-from diffalign.evaluation.relabel import answer, relabelled
+from diffalign.evaluation.relabel import Asked, answer, by_raters, relabelled
 from studies.relabel import keep_makers, only_by
 
 
@@ -69,3 +69,28 @@ def test_a_model_that_made_none_of_the_images_is_named(tmp_path: Path) -> None:
         keep_makers(tmp_path, tmp_path / "out", "n")
     keep_makers(tmp_path, tmp_path / "out", "m")
     assert comparisons.read(tmp_path / "out") == comparisons.read(tmp_path)
+
+
+def test_raters_answer_by_their_own_scores_and_the_rest_stays() -> None:
+    """Two of three raters a comparison; without noise each says what its scores say; the test split isn't asked."""
+    rows = [row(str(n), "train") for n in range(20)] + [row("kept", "test")]
+    table = pa.Table.from_pylist(rows, schema=COMPARISON_SCHEMA)
+    scores = {
+        ("x", "a prompt"): {"1": 0.2, "2": 0.9, "3": math.nan},
+        ("y", "a prompt"): {"1": 0.8, "2": 0.1, "3": 0.5},
+    }
+    how = Asked(answers=2, noise=0.0, tie_below=0.0, seed=0)
+    found = by_raters(table, scores, ["1", "2", "3"], how, ["train"]).to_pylist()
+    assert len(found) == 41 and found[-1] == table.to_pylist()[-1]
+    assert {(one["rater_id"], one["answer"]) for one in found[:-1]} == {("1", "b"), ("2", "a"), ("3", "none")}
+    assert len({one["comparison_id"] for one in found}) == 41
+    assert all(one["comparison_id"].endswith(f"-{one['rater_id']}") for one in found[:-1])
+    assert by_raters(table, scores, ["1", "2", "3"], how, ["train"]).to_pylist() == found
+
+
+def test_raters_err_as_often_as_their_noise_says() -> None:
+    """By Bradley-Terry with noise 0.5 a lead of 0.4 wins 1 / (1 + exp(-0.8)) = 69% of answers; 2,000: within 3%."""
+    table = pa.Table.from_pylist([row(str(n), "train") for n in range(2000)], schema=COMPARISON_SCHEMA)
+    scores = {("x", "a prompt"): {"1": 0.9}, ("y", "a prompt"): {"1": 0.5}}
+    found = by_raters(table, scores, ["1"], Asked(1, 0.5, 0.0, 3), ["train"])["answer"].to_pylist()
+    assert found.count("a") / 2000 == pytest.approx(1 / (1 + math.exp(-0.8)), abs=0.03)
