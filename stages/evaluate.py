@@ -16,6 +16,7 @@ from diffalign.evaluation import (
     accuracies,
     alarm_figures,
     pair_rewards,
+    personal,
     policy_rewards,
     results,
     scores,
@@ -32,6 +33,7 @@ from diffalign.generation import gallery as galleries
 from diffalign.generation.gallery import Gallery
 from diffalign.reporting.ingested import read_ingested
 from diffalign.runtime.environment import default_device
+from diffalign.shapes.tastes import WORLDS
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params, Policy
@@ -73,6 +75,7 @@ def run(params: "Params") -> None:
             ],
             rewards=[accuracies.judge_accuracy(one, judged.interval) for one in scored.values()],
             skills=tuple(skills.rates(judged.galleries, judged.scores, judged.interval)),
+            by_rater=tuple(personal.rates(settings.baseline, judged, judging(params))),
             alarms=alarms,
             policies=dict(judged.policies),
             images={name: galleries.how_made(gallery) for name, gallery in judged.galleries.items()},
@@ -134,7 +137,16 @@ def learnt(policy: "Policy", families: list[str], decided: list[str]) -> Learnt:
     if policy.method == "none":
         return Learnt(method="none", seed=None, families=tuple(decided))
     found = dict.fromkeys([OWN, *families, *decided])
-    return Learnt(method=policy.method, seed=policy.seed, families=tuple(found))
+    return Learnt(method=policy.method, seed=policy.seed, families=tuple(found), raters=tuple(policy.raters or ()))
+
+
+def judging(params: "Params") -> dict[str, list[str]]:
+    """Returns the simulated raters and groups that judge, by name, with the ids of their raters; none without them."""
+    settings = params.rewards.get("raters")
+    if settings is None:
+        return {}
+    world = WORLDS[settings.world]
+    return {name: [world.ids[number] for number in world.members(name)] for name in settings.of}
 
 
 def measured(params: "Params", pairs: list[Pair]) -> dict[str, Floats]:

@@ -134,6 +134,8 @@ class Learnt(Record):
     """Of its training; None without one."""
     families: tuple[str, ...]
     """Tags of the preferences that it was trained on; empty without training."""
+    raters: tuple[str, ...] = ()
+    """The ids of its own raters, where it learnt from theirs only or was made for one."""
 
 
 class Accuracy(Record):
@@ -189,6 +191,17 @@ class Skill(Record):
     """Their prompts."""
 
 
+class RaterRate(Counts):
+    """One policy's images against the baseline's by one simulated rater's own utility, or a group's mean."""
+
+    policy: str
+    """The policy whose images win or lose."""
+    rater: str
+    """The rater's id, or the group's name."""
+    own: bool
+    """Whether the policy's own raters are this one, or of this group."""
+
+
 class Evaluation(Record):
     """The whole file."""
 
@@ -208,6 +221,8 @@ class Evaluation(Record):
     """The judges."""
     skills: tuple[Skill, ...] = ()
     """Empty where no judge asks questions by skill."""
+    by_rater: tuple[RaterRate, ...] = ()
+    """Of every policy by every rater; empty where the reward `raters` isn't among the judges."""
     alarms: list[Alarm]
     """Of every policy beside the baseline."""
     policies: dict[str, Learnt]

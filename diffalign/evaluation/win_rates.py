@@ -49,9 +49,9 @@ class Judged:
         entries = next(iter(self.galleries.values())).entries
         return [entries[i].prompt_index for i in at]
 
-    def outcomes(self, a: str, b: str, judge: str, at: Indices) -> Floats:
-        """Returns the outcomes of one policy's images against another's."""
-        first, second = (self.scores[judge][name][judge][at] for name in (a, b))
+    def outcomes(self, a: str, b: str, judge: str, at: Indices, part: str | None = None) -> Floats:
+        """Returns the outcomes of one policy's images against another's, by a judge's own score or by a part of it."""
+        first, second = (self.scores[judge][name][part or judge][at] for name in (a, b))
         return statistics.outcomes(first, second, self.bands[judge])
 
 
