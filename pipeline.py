@@ -203,7 +203,12 @@ def study(
 def arena(
     policies: Annotated[list[str] | None, typer.Argument(help="Whose images are compared; all that have some.")] = None,
     port: Port = 8600,
-    question: Annotated[list[str] | None, typer.Option(help="overall, appeal, alignment; repeatable; all.")] = None,
+    round_: Annotated[
+        str | None, typer.Option("--round", help="A round of params.yaml with label people: its images instead.")
+    ] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="overall, appeal, alignment; repeatable; all. Of a round: overall.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Pairs that a rater gets.")] = 60,
     seed: Annotated[int, typer.Option(help="Of order, sides, repeats and checks.")] = 0,
     host: Annotated[str, typer.Option(help="Another address than loopback: others can reach it.")] = "127.0.0.1",
@@ -214,15 +219,21 @@ def arena(
     from arena.server import serve as serve_votes
     from diffalign.data.votes import QUESTIONS
 
-    asked = tuple(one for one in QUESTIONS if one in (question or QUESTIONS))
     if unknown := set(question or ()).difference(QUESTIONS):
         raise UserError(f"arena: --question: expected {', '.join(QUESTIONS)}, found {', '.join(sorted(unknown))}.")
-    typer.echo(serve_votes(policies or (), Settings(seed, asked, limit), host, port, new_token))
+    if round_:
+        from diffalign.config import rounds
+        from diffalign.config.load import load
+
+        rounds.check_vote(load(), round_, policies or (), question or ())
+    wanted = question or (("overall",) if round_ else QUESTIONS)
+    asked = tuple(one for one in QUESTIONS if one in wanted)
+    typer.echo(serve_votes(policies or (), Settings(seed, asked, limit), host, port, new_token, round_))
 
 
 @app.command()
 def collect() -> None:
-    """Write the arena's votes to data/votes. Stage people and the source arena read them there."""
+    """Write the arena's votes to data/votes. Stages people and raters and the source arena read them there."""
     from arena.export import export
     from arena.server import COPIES, DATABASE
 

@@ -1,20 +1,23 @@
-"""Gathers what the arena shows: the policies' galleries as pairs, their images copied, and noise for the checks.
+"""Gathers what the arena shows: policies' galleries, or a round's images, as pairs, copied, and noise for the checks.
 
 Images are copied into the arena's own folder, named by their SHA-256: while people vote, `dvc repro` may make others.
 """
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
 
-from arena.plan import Image, Pair, pairs_of
+from arena.plan import Image, Pair, pair_id, pairs_of
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.core.progress import Progress
+from diffalign.data.votes import ROUND
 from diffalign.generation import gallery as galleries
+from diffalign.generation import round_images
 from diffalign.generation.gallery import Gallery
 
 NOISES = 16
@@ -40,15 +43,36 @@ def gather(names: Sequence[str], galleries_folder: Path, copies: Path) -> tuple[
         )
     shown = {name: galleries.read(galleries_folder / name) for name in names}
     galleries.check_comparable(shown.values())
-    copies.mkdir(parents=True, exist_ok=True)
-    progress = Progress("images", sum(len(gallery.entries) for gallery in shown.values()))
-    for gallery in shown.values():
-        copy(gallery, copies, progress)
     pairs = pairs_of(names, _slots(shown))
     if not pairs:
         raise UserError(f"arena: {', '.join(names)} have equal images everywhere: there is nothing to compare.")
-    resolution = int(next(iter(shown.values())).made["resolution"])
-    return pairs, [noise(number, resolution, copies) for number in range(NOISES)]
+    return pairs, copied(list(shown.values()), copies)
+
+
+def gather_round(name: str, copies: Path) -> tuple[list[Pair], list[Image]]:
+    """Returns every two images of each prompt of a round, and the noise; their images lie in `copies` then.
+
+    Raises UserError where the round has no images yet, or each prompt's are equal.
+    """
+    gallery, pairs = round_images.read(name), list[Pair]()
+    for entries in round_images.by_prompt(gallery):
+        for one, other in combinations((Image(entry.sha256, f"{ROUND}{name}") for entry in entries), 2):
+            if one.sha256 != other.sha256:
+                prompt, number = entries[0].prompt, len(pairs)
+                pairs.append(Pair(pair_id(prompt, number, one, other), prompt, number, (one, other)))
+    if not pairs:
+        raise UserError(f"arena: the images of round {name} are equal for each prompt: there is nothing to compare.")
+    return pairs, copied([gallery], copies)
+
+
+def copied(shown: Sequence[Gallery], copies: Path) -> list[Image]:
+    """Copies the images that are shown, and makes those of noise, which it returns."""
+    copies.mkdir(parents=True, exist_ok=True)
+    progress = Progress("images", sum(len(gallery.entries) for gallery in shown))
+    for gallery in shown:
+        copy(gallery, copies, progress)
+    resolution = int(shown[0].made["resolution"])
+    return [noise(number, resolution, copies) for number in range(NOISES)]
 
 
 def copy(gallery: Gallery, folder: Path, progress: Progress) -> None:

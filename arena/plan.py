@@ -131,6 +131,10 @@ def pairs_of(names: Sequence[str], found: Iterator[tuple[str, int, dict[str, str
             for second in sorted(names)[i + 1 :]:
                 one, other = Image(images[first], first), Image(images[second], second)
                 if one.sha256 != other.sha256:
-                    key = repr((prompt, seed, one, other)).encode()
-                    pairs.append(Pair(hashlib.sha256(key).hexdigest()[:16], prompt, seed, (one, other)))
+                    pairs.append(Pair(pair_id(prompt, seed, one, other), prompt, seed, (one, other)))
     return pairs
+
+
+def pair_id(prompt: str, seed: int, one: Image, other: Image) -> str:
+    """Returns the name of a pair: 16 hex digits, of all that it is."""
+    return hashlib.sha256(repr((prompt, seed, one, other)).encode()).hexdigest()[:16]

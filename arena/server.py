@@ -25,14 +25,21 @@ GRACE = 5
 """Seconds in which requests end after a stop."""
 
 
-def serve(names: Sequence[str], settings: Settings, host: str, port: int, new_token: bool) -> str:
+def serve(
+    names: Sequence[str], settings: Settings, host: str, port: int, new_token: bool, of_round: str | None = None
+) -> str:
     """Serves votes over some policies' images, all if none is named, until SIGINT or SIGTERM; returns the last words.
 
-    Raises UserError: the policies can't be compared, the port is in use.
+    With `of_round`, over a round's images instead. Raises UserError: the policies can't be compared, the port is in
+    use.
     """
     listening = listen(host, port)
-    names = names or material.names_in(GALLERIES)
-    pairs, noise = material.gather(names, GALLERIES, COPIES)
+    if of_round:
+        pairs, noise = material.gather_round(of_round, COPIES)
+        names = [f"round {of_round}"]
+    else:
+        names = names or material.names_in(GALLERIES)
+        pairs, noise = material.gather(names, GALLERIES, COPIES)
     store = Store(DATABASE)
     if new_token:
         store.forget("token")

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign.core import files
 from diffalign.core.publishing import replacing
+from diffalign.judging.noted import noted
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
 
-OUT, TRAINED = Path("data/rules"), Path("metrics/rewards")
+OUT = Path("data/rules")
 
 
 def run(params: "Params") -> None:
@@ -28,7 +29,4 @@ def followed(params: "Params", policy: str) -> dict[str, Any]:
     rule = params.generate.override(policy).by_reward
     if rule is None:
         return {}
-    settings = params.model_dump(mode="json")["rewards"][rule.reward]
-    trained = TRAINED / f"{Path(settings.get('path', '')).name}.json"
-    weights = files.sha256_file(trained) if trained.is_file() else None
-    return {"reward": rule.reward, "settings": settings, "trained": weights}
+    return noted(rule.reward, params.model_dump(mode="json")["rewards"][rule.reward])

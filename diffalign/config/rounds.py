@@ -1,18 +1,23 @@
-"""Rounds: a policy's own images for training prompts, compared by a reward; the next policy's `init` names one."""
+"""Rounds: a policy's own images for training prompts, compared by people or a reward, as the next policy's data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from diffalign.config.values import Count, Flag, Model, Name, Positive, Whole
+from diffalign.core.errors import UserError
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
 
 FOLDER = "data/rounds"
-"""Where `collect@NAME` writes the round NAME."""
+"""Where `label@NAME` writes the round NAME."""
+PEOPLE = "people"
+"""The `label` of a round that is put to a vote."""
+ASKED: Literal["overall"] = "overall"
+"""The arena's question whose answers are the labels of a round."""
 
 
 class Round(Model):
@@ -22,7 +27,9 @@ class Round(Model):
     prompts: Count
     images_per_prompt: Annotated[int, Field(ge=2)]
     label: Name
-    """One of `rewards`."""
+    """One of `rewards`, or PEOPLE."""
+    least_votes: Count | None
+    """People's answers that there must be before the round is labelled; None with a reward."""
     temperature: Positive | None
     """Of simulated raters, in units of the reward; None: the higher score wins."""
     rule: Literal["best_worst", "all_pairs"]
@@ -30,9 +37,27 @@ class Round(Model):
     """Whether the raters' own train comparisons are learned from beside."""
     seed: Whole
 
+    @property
+    def by_people(self) -> bool:
+        """Tells whether people compare the images."""
+        return self.label == PEOPLE
+
+    def problems(self) -> list[str]:
+        """Lists values that don't suit who compares the images, as `key: what`."""
+        if not self.by_people:
+            return [] if self.least_votes is None else [f"least_votes: expected null, since {self.label} is a reward"]
+        lines = []
+        if self.rule != "all_pairs":
+            lines.append(f"rule: expected all_pairs, since nothing is known before people vote, got {self.rule!r}")
+        if self.temperature is not None:
+            lines.append(f"temperature: expected null, since no rater is simulated, got {self.temperature}")
+        if self.least_votes is None:
+            lines.append("least_votes: expected the number of people's answers that the round waits for, got null")
+        return lines
+
 
 def of_init(init: object, rounds: Mapping[Any, Any]) -> str | None:
-    """Returns the round that an init names as the folder that `collect` writes; None for another init."""
+    """Returns the round that an init names as the folder that `label` writes; None for another init."""
     path = PurePosixPath(init) if isinstance(init, str) else PurePosixPath()
     return path.name if path.parent == PurePosixPath(FOLDER) and path.name in rounds else None
 
@@ -58,14 +83,15 @@ def problems(params: "Params") -> list[str]:
     """Lists rounds of policies or by rewards that there aren't, and chains of rounds that come back to themselves."""
     lines = []
     for name, one in params.rounds.items():
+        lines += [f"rounds.{name}.{line}" for line in one.problems()]
         if one.policy not in params.policies:
             known = ", ".join(params.policies)
             lines.append(f"rounds.{name}.policy: expected one of the policies {known}, got {one.policy!r}")
         elif loop(params, one.policy):
             lines.append(f"rounds.{name}.policy: expected a policy before this round, {one.policy} learns from it")
-        if one.label not in params.rewards:
-            known = ", ".join(params.rewards) or "none so far"
-            lines.append(f"rounds.{name}.label: expected one of rewards, {known}, got {one.label!r}")
+        if one.label not in params.rewards and not one.by_people:
+            known = ", ".join([*params.rewards, PEOPLE])
+            lines.append(f"rounds.{name}.label: expected one of rewards or people, {known}, got {one.label!r}")
     for name, policy in params.policies.items():
         known, given = ", ".join(params.rounds) or "none so far", getattr(policy, "round", None)
         if of_init(policy.init, {PurePosixPath(policy.init).name: 1}):
@@ -75,6 +101,18 @@ def problems(params: "Params") -> list[str]:
         elif given is not None:
             lines += unheard(params, name, getattr(policy, "raters", None))
     return lines
+
+
+def check_vote(params: "Params", name: str, policies: Sequence[str], questions: Sequence[str]) -> None:
+    """Raises UserError where a vote on a round's images can't be: no such round, a reward's, other questions."""
+    by_people = [key for key, one in params.rounds.items() if one.by_people]
+    if name not in by_people:
+        known = ", ".join(by_people) or "none so far"
+        raise UserError(f"arena: --round: expected one of rounds with label people, {known}, got {name!r}")
+    if policies:
+        raise UserError(f"arena: expected no policies beside --round, got {', '.join(policies)}")
+    if questions and ASKED not in questions:
+        raise UserError(f"arena: --question: expected {ASKED} with --round, got {', '.join(questions)}")
 
 
 def unheard(params: "Params", policy: str, own: list[str] | None) -> list[str]:

@@ -36,6 +36,10 @@ SCHEMA = pa.schema(
 MAY_BE_NULL = ("expected", "model_a", "model_b")
 SIMULATED = "simulated-"
 """Begins the id of every rater that is a program."""
+ROUND = "round:"
+"""Begins the model's name in votes on a round's images, which are of one policy."""
+ROUNDS = "rounds"
+"""The folder, in one of votes, with votes on rounds' images: neither a judge nor a source of ingest reads them."""
 IMAGES = "images"
 AGAIN = f"Make it again: {COMMAND} collect"
 UNPACK_BYTES = 64 * 2**20
@@ -92,6 +96,12 @@ def table(votes: Iterable[Vote]) -> pa.Table:
     """Returns votes as a table in the schema."""
     names = [field.name for field in fields(Vote)]
     return pa.Table.from_pylist([{name: getattr(vote, name) for name in names} for vote in votes], SCHEMA)
+
+
+def round_of(vote: Vote) -> str | None:
+    """Returns the round whose images a vote is on; None for a vote on policies' images."""
+    names = [model for model in (vote.model_a, vote.model_b) if model and model.startswith(ROUND)]
+    return names[0].removeprefix(ROUND) if names else None
 
 
 def passed(vote: Vote) -> bool:

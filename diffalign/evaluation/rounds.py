@@ -1,12 +1,15 @@
-"""Comparisons of a policy's own images: which are compared, and which a reward, or raters who follow it, prefer."""
+"""Comparisons of a policy's own images: which are compared, and which people or a reward prefer."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
+from diffalign.data import votes as records
+from diffalign.data.votes import Question, Vote
 from diffalign.evaluation.relabel import answer
 
 Answer = Literal["a", "b", "tie"]
@@ -41,3 +44,28 @@ def compared(
         found = answer(scores[a] + gap, scores[b], 0.0)
         assert found in ("a", "b", "tie"), found
         yield Labelled(a, b, found)
+
+
+def heard(
+    votes: Sequence[Vote], images: Collection[str], question: Question, repeats: bool
+) -> tuple[list[Vote], Counter[str]]:
+    """Returns people's answers to a question about these images, each once, and why how many others don't count.
+
+    `repeats`: a rater's second answer to a pair counts, too. Checks of attention are no answers; who failed them is
+    left out (`votes.RULE`).
+    """
+    failed, found, left = records.failed_raters(votes), dict[str, Vote](), Counter[str]()
+    for vote in votes:
+        if vote.kind in records.CHECKS or vote.question != question:
+            continue
+        reasons = {
+            "skipped": vote.answer == "skip",
+            "of raters who failed the checks": vote.rater_id in failed,
+            "on images that aren't there any more": not {vote.image_a, vote.image_b} <= set(images),
+            "second answers to a pair (data.repeats: first)": vote.kind == "repeat" and not repeats,
+        }
+        if why := next((why for why, holds in reasons.items() if holds), None):
+            left[why] += 1
+        else:
+            found[vote.vote_id] = vote
+    return list(found.values()), left

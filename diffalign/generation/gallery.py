@@ -97,6 +97,8 @@ class Gallery:
     about: dict[str, Any]
     """The manifest but for its images."""
     entries: tuple[Entry, ...]
+    stage: str | None = None
+    """The stage that made it; None: generate@POLICY."""
 
     @property
     def made(self) -> dict[str, Any]:
@@ -132,20 +134,20 @@ class Gallery:
     @property
     def remedy(self) -> str:
         """Returns the advice for images that are missing or damaged."""
-        return f"Run `dvc repro --force generate@{self.about['policy']}`."
+        return f"Run `dvc repro --force {self.stage or 'generate@' + str(self.about['policy'])}`."
 
 
-def read(folder: Path) -> Gallery:
+def read(folder: Path, maker: str = "generate") -> Gallery:
     """Reads a policy's gallery; UserError if its manifest is missing or not one. Images are checked when they're read.
 
-    The folder is named after the policy.
+    The folder is named after the policy, or after what else the stage MAKER@NAME made it for.
     """
-    stage = f"generate@{folder.name}"
+    stage = f"{maker}@{folder.name}"
     manifest = records.read(folder / "manifest.json", Manifest, stage)
     if any(Path(entry.file).name != entry.file for entry in manifest.images):
         raise records.damaged(folder / "manifest.json", stage, ["it names files outside its folder"])
     about = manifest.model_dump(exclude={"images"})
-    return Gallery(folder, about, tuple(sorted(manifest.images, key=lambda e: e.slot)))
+    return Gallery(folder, about, tuple(sorted(manifest.images, key=lambda e: e.slot)), stage)
 
 
 def check_made(gallery: Gallery, asked: Mapping[str, Any]) -> None:

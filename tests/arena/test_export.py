@@ -1,5 +1,6 @@
 """From galleries to votes on disk: material that can't be compared, and an export that stage people can read."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,14 +12,16 @@ from arena.plan import Settings, plan
 from arena.server import listen
 from arena.store import Store
 from diffalign.core.errors import UserError
+from diffalign.core.files import write_json
 from diffalign.data import votes
 from diffalign.evaluation import people
 from diffalign.evaluation.intervals import Interval
-from tests.helpers import scratch
+from tests.helpers import pickapic, scratch
 from tests.helpers.arena_server import POLICIES, make
 from tests.helpers.galleries import write_gallery
 from tests.helpers.prefect_server import free_port
 
+SHOWN = [pickapic.image(n, format_="PNG") for n in (1, 2, 2, 3, 4, 4)]
 OUT, COPIES, DATABASE = Path("data/votes"), Path("data/arena/images"), Path("data/arena/arena.db")
 
 
@@ -127,3 +130,28 @@ def test_what_the_command_refuses(tmp_path, arguments, said):
     done = scratch.run(folder, "pipeline.py", "arena", *arguments, "--port", str(free_port()), ok=False)
     assert done.returncode == 2
     assert said in done.stdout and "Traceback" not in done.stdout
+
+
+def test_a_round_is_put_to_a_vote_and_its_votes_lie_apart():
+    """Two prompts with three images each, of which two are equal: a prompt has 3 - 1 pairs."""
+    folder = Path("data/samples/r1")
+    write_gallery(folder, ["a disc", "a disc", "a disc", "a ring", "a ring", "a ring"], draw=lambda n: SHOWN[n])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for n, entry in enumerate(manifest["images"]):
+        entry |= {"prompt_index": n // 3, "seed": n % 3}
+    write_json(folder / "manifest.json", manifest | {"policy": "secret_dpo"})
+    pairs, noise = material.gather_round("r1", COPIES)
+    assert [pair.prompt for pair in pairs] == ["a disc"] * 2 + ["a ring"] * 2
+    assert all(one.sha256 != other.sha256 for one, other in (pair.images for pair in pairs))
+    assert len({pair.pair_id for pair in pairs}) == 4
+    store = Store(DATABASE)
+    for task in plan(pairs, noise, "anna", Settings(0, ("overall",), 60)):
+        store.vote("anna", task, "overall", task.expected or "a")
+    store.close()
+    assert export.export(DATABASE, COPIES, OUT).startswith("answers on rounds' images, 4 on r1's, are in")
+    assert votes.read(OUT) == []
+    kept = votes.read(OUT / "rounds")
+    assert {votes.round_of(vote) for vote in kept} == {"r1"}  # the checks' too, where one side is noise
+    assert len(kept) == 4 + 3
+    with pytest.raises(UserError, match=r"sample@r2"):
+        material.gather_round("r2", COPIES)

@@ -118,7 +118,7 @@ def test_nobody_elses_stage_depends_on_the_new_code(tree: Path) -> None:
     """dvc.yaml has the lines that the page puts there, and the code of the new stage; no other stage's line changed."""
     old, new = (yaml_file.read(folder / "dvc.yaml")["stages"] for folder in (REPO, tree))
     new["train"]["do"]["params"].remove("probe.winner_moved")
-    for name in {"audit", "collect", "evaluate"} & set(new):  # they may load any reward, by its name in params
+    for name in {"audit", "label", "evaluate"} & set(new):  # they may load any reward, by its name in params
         stage = new[name].get("do", new[name])
         stage["deps"] = [file for file in stage["deps"] if file != "diffalign/rewards/brightness.py"]
     assert {name: stage for name, stage in new.items() if name != "exposure"} == old

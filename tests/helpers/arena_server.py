@@ -23,7 +23,7 @@ import sys
 sys.path.insert(0, {repo!r})
 from arena.plan import Settings
 from arena.server import serve
-print(serve({names!r}, {settings!r}, "127.0.0.1", {port}, False), flush=True)
+print(serve({names!r}, {settings!r}, "127.0.0.1", {port}, False, {of_round!r}), flush=True)
 """
 
 
@@ -38,10 +38,12 @@ def make(folder: Path, prompts: int = 12) -> Path:
 class Server:
     """The arena in a folder. Use as a context manager; `kill` ends it as a power cut would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of_round: str | None = None) -> None:
+        """Starts it over POLICIES and all questions, or over a round's images and its one question."""
+        names, settings = ((), Settings(0, ("overall",), 60)) if of_round else (POLICIES, SETTINGS)
         self.folder, self.port = folder, free_port()
         self.raters: list[Rater] = []
-        code = CODE.format(repo=str(REPO), names=POLICIES, settings=SETTINGS, port=self.port)
+        code = CODE.format(repo=str(REPO), names=names, settings=settings, port=self.port, of_round=of_round)
         self.process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         said = ""
@@ -94,7 +96,7 @@ class Rater:
     """A browser of a rater, without the page: it joins, and votes in the page's words."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.origin = url.partition("/?")[0]
+        self.origin, self.name = url.partition("/?")[0], name
         limits = httpx.Limits(max_connections=4)
         self.client = httpx.Client(base_url=self.origin, timeout=120, follow_redirects=True, limits=limits)
         self.client.headers["Origin"] = self.origin

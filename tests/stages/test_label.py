@@ -1,20 +1,27 @@
-"""collect: a policy's own images for training prompts, compared by a reward; the next policy learns from them."""
+"""sample, raters, label: a policy's own images for training prompts, compared by a reward or people, to learn from."""
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo import Repo
 
+from arena.export import export
 from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
+from diffalign.core.files import sha256_bytes
+from diffalign.data import votes
+from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation.rounds import compared
-from stages import collect, train
+from diffalign.generation import round_images
+from stages import label, raters, sample, train
 from tests.helpers import pickapic
+from tests.helpers.arena_server import Rater, Server
 from tests.helpers.project import REPO
 from tests.helpers.world import CAPTIONS, make_world
 
@@ -23,18 +30,20 @@ ROUND = {
     "prompts": 5,
     "images_per_prompt": 3,
     "label": "oracle",
+    "least_votes": None,
     "temperature": 0.1,
     "rule": "all_pairs",
     "with_base": False,
     "seed": 3,
 }
+BY_PEOPLE = ROUND | {"label": "people", "temperature": None, "least_votes": 12, "images_per_prompt": 2}
 NEXT = {"method": "dpo", "init": "data/rounds/r1", "steps": 2, "batch_size": 4, "micro_batch_size": 4}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
-    """A project with captions to learn from, in which a round of the base's images was collected."""
-    folder = tmp_path_factory.mktemp("collect")
+    """A project with captions to learn from and two rounds of the base's images: the oracle's, and people's."""
+    folder = tmp_path_factory.mktemp("rounds")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         rows = [
@@ -45,9 +54,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
         held_out = [pickapic.row(300 + n, caption=f"a prompt to validate {n}") for n in range(2)]
         pickapic.write(folder / "raw" / "validation_unique-00000-of-00001.parquet", held_out)
         policies = {"base": {"method": "none"}, "next": NEXT}
-        values = make_world(folder, policies, CAPTIONS[:6], rounds={"r1": ROUND}, generate={"batch_size": 4})
+        values = make_world(
+            folder, policies, CAPTIONS[:6], rounds={"r1": ROUND, "r2": BY_PEOPLE}, generate={"batch_size": 4}
+        )
         train.run(values, "base")
-        collect.run(values, "r1")
+        sample.run(values, "r1")
+        raters.run(values)
+        label.run(values, "r1")
     return folder, values
 
 
@@ -83,6 +96,47 @@ def test_the_next_policy_starts_from_the_rounds_policy_and_learns_from_it(world:
     assert not Path("data/shards").exists()  # it took none of the raters' own
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_people_vote_in_the_arena_and_the_chain_goes_on(world: tuple[Path, Params]) -> None:
+    """Three raters in the page's words: anna has a liking, ben ties, carl takes noise for images, and is left out."""
+    values = world[1]
+    sample.run(values, "r2")
+    raters.run(values)
+    with pytest.raises(UserError, match=r"0 of 12 answers .*10 images wait in data/samples/r2.*arena --round r2"):
+        label.run(values, "r2")
+    images = {entry.sha256 for entry in round_images.read("r2").entries}
+    with Server(Path.cwd(), of_round="r2") as arena:
+        for name in ("anna", "ben", "carl"):
+            rater = arena.rater(name)
+            while not (state := rater.state())["done"]:
+                assert rater.vote(state, answer_of(rater, state, images)).status_code == 200
+    told = export(Path("data/arena/arena.db"), Path("data/arena/images"), Path("data/votes"))
+    assert told == "answers on rounds' images, 15 on r2's, are in data/votes/rounds/arena.parquet. Next: dvc repro"
+    assert votes.read(Path("data/votes")) == []  # no judge, and no source of ingest, sees them
+    raters.run(values)
+    with pytest.raises(UserError, match=r"10 of 12 answers .*left out: 5 of raters who failed the checks"):
+        label.run(values, "r2")
+    enough = values.model_copy(
+        update={"rounds": values.rounds | {"r2": values.rounds["r2"].model_copy(update={"least_votes": 10})}}
+    )
+    label.run(enough, "r2")
+    about = json.loads(Path("data/rounds/r2/round.json").read_text())
+    assert (about["labels"], about["raters"], about["simulated"], about["ties"]) == (10, 2, False, 5)
+    table = comparisons.read(Path("data/rounds/r2/comparisons"))
+    pairs = make_pairs(table, "train", "majority", ties=True)
+    assert [pair.strength for pair in pairs] == [0.75] * 5
+
+
+def answer_of(rater: Rater, state: dict[str, Any], images: Collection[str]) -> str:
+    """What a rater answers who takes the image with the lower SHA-256, ben a tie, and never noise, but for carl."""
+    shown = [sha256_bytes(rater.client.get(f"/image/{image}").content) for image in state["images"]]
+    noise = [name not in images for name in shown]
+    if any(noise):
+        return "ab"[noise.index(True) if rater.name == "carl" else noise.index(False)]
+    return "tie" if rater.name == "ben" else "ab"[shown.index(min(shown))]
+
+
 @pytest.mark.filterwarnings("ignore:_NoneStep.value")  # of a library of DVC
 def test_dvc_sees_the_chain_without_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml_file.read(REPO / "params.yaml")
@@ -95,9 +149,11 @@ def test_dvc_sees_the_chain_without_a_loop(tmp_path: Path, monkeypatch: pytest.M
     with Repo() as dvc:
         graph = dvc.index.graph
         needs = {node.addressing: {need.addressing for need in graph.successors(node)} for node in graph}
-    assert "train@dpo" in needs["collect@r1"]
-    assert "collect@r1" in needs["train@next"]
-    assert not any(name.startswith("collect") for name in needs["train@dpo"])
+    assert "train@dpo" in needs["sample@r1"]
+    assert needs["label@r1"] == {"ingest", "raters", "sample@r1"}
+    assert "label@r1" in needs["train@next"]
+    assert needs["raters"] == {"check", "reward@learned"}  # no training: the next one needs it
+    assert not any(name.startswith("label") for name in needs["train@dpo"])
 
 
 def test_params_refuse_rounds_that_cannot_be() -> None:
@@ -110,9 +166,22 @@ def test_params_refuse_rounds_that_cannot_be() -> None:
         parse(raw)
     text = str(error.value)
     assert "rounds.r1.policy: expected a policy before this round, next learns from it" in text
-    assert "rounds.r1.label: expected one of rewards, oracle" in text
+    assert "rounds.r1.label: expected one of rewards or people, oracle" in text
     assert "policies.other.init: expected one of rounds, r1, got 'data/rounds/r9'" in text
     assert "policies.given.round: expected no such key" in text
+
+
+def test_params_refuse_values_that_do_not_suit_people() -> None:
+    raw = yaml_file.read(REPO / "params.yaml")
+    raw["rounds"] = {"r1": ROUND | {"policy": "dpo", "label": "people", "rule": "best_worst"}}
+    raw["rounds"]["r2"] = ROUND | {"policy": "dpo", "least_votes": 10}
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    text = str(error.value)
+    assert "rounds.r1.rule: expected all_pairs, since nothing is known before people vote" in text
+    assert "rounds.r1.temperature: expected null" in text
+    assert "rounds.r1.least_votes: expected the number of people's answers" in text
+    assert "rounds.r2.least_votes: expected null, since oracle is a reward" in text
 
 
 def test_params_refuse_pairs_that_would_leave_a_rounds_answers_out() -> None:
@@ -123,23 +192,3 @@ def test_params_refuse_pairs_that_would_leave_a_rounds_answers_out() -> None:
     raw["pairs"]["raters"] = ["101"]
     with pytest.raises(UserError, match=r"pairs.raters: expected none, since policies.next learns from a round"):
         parse(raw)
-
-
-def test_best_is_compared_with_worst_whichever_is_shown_first() -> None:
-    nan = float("nan")
-    sides = Counter[int]()
-    for key in range(40):
-        (found,) = compared([0.2, nan, 0.9, 0.5], "best_worst", None, (key,))
-        assert (found.a, found.b, found.answer) in {(2, 0, "a"), (0, 2, "b")}
-        sides[found.a] += 1
-    assert min(sides.values()) > 8
-    assert [f.answer for f in compared([0.5, 0.5], "best_worst", None, (0,))] == ["tie"]
-    assert list(compared([nan, 0.5], "best_worst", None, (0,))) == []
-    assert len(list(compared([0.1, 0.2, 0.3, 0.4], "all_pairs", None, (0,)))) == 6
-
-
-def test_simulated_raters_prefer_by_bradley_terry() -> None:
-    """A lead of ln 3 temperatures is preferred by 3 of 4 raters: 1 / (1 + exp(-ln 3)) = 0.75."""
-    answers = [next(iter(compared([0.0, 1.0986123 * 0.2], "best_worst", 0.2, (key,)))) for key in range(1500)]
-    better = sum((a.answer == "a") == (a.a == 1) for a in answers) / len(answers)
-    assert better == pytest.approx(0.75, abs=0.04)
