@@ -103,7 +103,8 @@ def judged_images(params: "Params", shown: Mapping[str, Gallery], scored: Mappin
         bands={name: one.tie_band for name, one in scored.items()},
         families={name: (name, *one.reward.families) for name, one in scored.items()},
         policies={
-            name: learnt(policy, families, deciding(params, name, scored)) for name, policy in params.policies.items()
+            name: learnt(policy, families, deciding(params, name, scored), params.generate.override(name).rater)
+            for name, policy in params.policies.items()
         },
     )
 
@@ -132,12 +133,16 @@ def deciding(params: "Params", policy: str, scored: Mapping[str, Scored]) -> lis
     return [rule.reward, *scored[rule.reward].reward.families] if rule else []
 
 
-def learnt(policy: "Policy", families: list[str], decided: list[str]) -> Learnt:
-    """Returns what a policy's images learnt from: the pairs' families where it was trained, and what `decided`."""
+def learnt(policy: "Policy", families: list[str], decided: list[str], rater: str | None) -> Learnt:
+    """Returns what a policy's images learnt from: the pairs' families where it was trained, and what `decided`.
+
+    `rater` is whom its images are made for, if anyone.
+    """
+    own = (rater,) if rater else ()
     if policy.method == "none":
-        return Learnt(method="none", seed=None, families=tuple(decided))
-    found = dict.fromkeys([OWN, *families, *decided])
-    return Learnt(method=policy.method, seed=policy.seed, families=tuple(found), raters=tuple(policy.raters or ()))
+        return Learnt(method="none", seed=None, families=tuple(decided), raters=own)
+    found = tuple(dict.fromkeys([OWN, *families, *decided]))
+    return Learnt(method=policy.method, seed=policy.seed, families=found, raters=own or tuple(policy.raters or ()))
 
 
 def judging(params: "Params") -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from diffalign.generation.rules import rule as rules
 from diffalign.generation.rules.rule import Rule
 from diffalign.generation.writer import Decision, entries, jobs_of, write_images
 from diffalign.models import family as families
-from diffalign.models import inits, policies
+from diffalign.models import inits, policies, rater_tokens
 from diffalign.models.family import Family
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Reward
@@ -81,7 +81,7 @@ def described(params: "Params", policy: str, reward: Reward | None) -> dict[str,
     """Returns what the manifest says of how a policy's images are made; says what a rule costs, on stderr."""
     made = params.sampling(policy)
     taken = forwards(made)
-    if made["rules"]:
+    if made["rules"].keys() - {"rater"}:
         plain = forwards(made | {"rules": {}})
         sys.stderr.write(
             f"generate {policy}: {', '.join(made['rules'])}: {taken:,} forwards of the network an image, as many as "
@@ -124,7 +124,7 @@ def mixer(params: "Params", policy: str) -> Callable[[Family], Denoise]:
         base = families.load(model.family, model.path, (), own.device)
         inits.load_denoiser(base, model.family, model.path, model.path if one.method == "none" else one.init)
         times = [t for t, _ in how.sampler.plan(own.process, how.steps).moves]
-        return mixed(own.denoise, base.denoise, times, power)
+        return mixed(own.denoise, rater_tokens.without(base.denoise), times, power)
 
     return mix
 
@@ -137,8 +137,9 @@ def with_kinds(prompts: list[Prompt]) -> list[Prompt]:
 
 def load(params: "Params", policy: str) -> Family:
     """Loads the policy's model, with the parts that making images needs."""
-    model = params.model
-    return policies.load_policy(model.family, model.path, POLICIES / policy, default_device(), ("vae", "text"))
+    model, rater = params.model, params.generate.override(policy).rater
+    found = policies.load_policy(model.family, model.path, POLICIES / policy, default_device(), ("vae", "text"))
+    return rater_tokens.drawing_for(rater, found, policy)
 
 
 def inputs(params: "Params", policy: str) -> list[Path]:

@@ -13,11 +13,12 @@ from diffalign.core.files import lock, work_folder, write_json_lines
 from diffalign.core.publishing import check_target
 from diffalign.data import odd
 from diffalign.data.batches.pairs import Pair, make_pairs
+from diffalign.data.batches.votes import select
 from diffalign.data.comparisons import table as comparisons
 from diffalign.data.filters.flags import Flagged
 from diffalign.data.shards import reader as shards
 from diffalign.models import family as families
-from diffalign.models import init_files, inits
+from diffalign.models import init_files, inits, rater_tokens
 from diffalign.models.agreement import check_init
 from diffalign.models.policies import publish_untrained
 from diffalign.reference import cache
@@ -101,6 +102,8 @@ def inputs_of(settings: Trained, model: Path) -> list[Path]:
     ]
     if settings.reference == "cached":
         files.append(REFERENCE / cache.MANIFEST)
+    if settings.rater_tokens and (known := Path(settings.init) / rater_tokens.FILE).is_file():
+        files.append(known)
     return files + needed_files(settings, model) if isinstance(settings, Rolled) else files
 
 
@@ -171,7 +174,25 @@ def make_spec(
         probe=params.probe if params.probe.every else None,
         rewards={name: params.model_dump()["rewards"][name] for name in params.probe.rewards},
         curated=curated,
+        token_rows=token_rows(settings, pairs_of(params, settings)),
     )
+
+
+def token_rows(settings: Trained, how: "Pairs") -> tuple[str, ...]:
+    """Returns the raters whose vectors a policy has: its init's, then the others whose pairs it learns from.
+
+    None without `rater_tokens`. Raises UserError where answers have no rater.
+    """
+    if settings.rater_tokens is None:
+        return ()
+    folder = data_of(settings)[0]
+    found = select(comparisons.read(folder), "train", how.raters, how.axes)["rater_id"].unique().to_pylist()
+    if None in found:
+        raise UserError(
+            f"{folder}: rater_tokens expects a rater for every answer of the train split, some have none. Name those "
+            "to learn from in the policy's `raters`."
+        )
+    return rater_tokens.rows(Path(settings.init), sorted(found))
 
 
 def check_reference(params: "Params", weights: str, precision: str, compiled: bool) -> None:

@@ -142,7 +142,23 @@ def of_trained(params: Params, policy: Trained) -> list[str]:
         lines += of_rollouts(params, policy)
     if isinstance(policy, sft.Settings) and policy.curate:
         lines += of_curated(params, policy.curate.by)
-    return lines + policy.problems(params.pairs)
+    return lines + of_rater_tokens(params, policy) + policy.problems(params.pairs)
+
+
+def of_rater_tokens(params: Params, policy: Trained) -> list[str]:
+    """Returns what rater tokens can't go with, as `key: what`."""
+    if policy.rater_tokens is None:
+        return []
+    lines = []
+    if policy.method != "dpo":
+        lines.append(f"rater_tokens: expected null but with method dpo, got method {policy.method!r}")
+    if params.pairs.rule != "each":
+        lines.append("rater_tokens: expected null with pairs.rule majority, whose pairs are of several raters")
+    if policy.optimizer != "adamw":
+        lines.append(f"optimizer: expected adamw with rater_tokens, got {policy.optimizer!r}")
+    if policy.rater_tokens.only and policy.lora:
+        lines.append("lora: expected null with rater_tokens.only true, which trains no other weight")
+    return lines
 
 
 def of_curated(params: Params, by: str) -> list[str]:

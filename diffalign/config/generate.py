@@ -44,6 +44,8 @@ class Override(Model):
     optimise: Optimise | None = None
     best_of: BestOf | None = None
     mix_base: MixBase | None = None
+    rater: str | None = None
+    """The rater whom a policy with rater tokens draws for; None: nobody."""
 
     @property
     def by_reward(self) -> Optimise | BestOf | None:
@@ -54,7 +56,8 @@ class Override(Model):
     def rules(self) -> dict[str, dict[str, Any]]:
         """Returns the rules of sampling with their settings, by name."""
         found = {"optimise": self.optimise, "best_of": self.best_of, "mix_base": self.mix_base}
-        return {name: rule.model_dump() for name, rule in found.items() if rule}
+        whose = {"rater": {"id": self.rater}} if self.rater else {}
+        return {name: rule.model_dump() for name, rule in found.items() if rule} | whose
 
 
 class Generate(Model):

@@ -17,6 +17,17 @@ class Lora(Model):
     """None: the family's attention projections."""
 
 
+class RaterTokens(Model):
+    """A vector for each rater, trained with the policy or alone."""
+
+    drop: Share
+    """Share of pairs that are trained as nobody's."""
+    lr: Positive
+    """The vectors' own learning rate, after the warm-up."""
+    only: Flag
+    """Whether only the vectors are trained."""
+
+
 class Training(Model):
     """The section `training`: values that all trained policies share."""
 
@@ -60,6 +71,8 @@ class Trained(Training):
     """The round that it learns from, which params name as its init; None: `data/comparisons`."""
     raters: Annotated[list[str], Field(min_length=1)] | None = None
     """The ids of the raters whose answers it learns from; None: those of `pairs`."""
+    rater_tokens: RaterTokens | None = None
+    """A vector for each of these raters; None: the policy doesn't know whose answer a pair is."""
 
     @property
     def adapter(self) -> Literal["full", "lora"]:

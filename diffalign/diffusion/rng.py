@@ -20,7 +20,7 @@ from diffalign.diffusion.timesteps import Times
 ORDER, TRAIN, REWARD, NOISE, IMAGE_ORDER, IMAGE, REFERENCE, CHECK, PROBE, STEP = range(10)
 ROLLOUT, ROLLOUT_STEP, ROLLOUT_PROMPT, TRAINED_MOVES = range(10, 14)
 WINDOW, RENOISE = 20, 21
-PERTURBATION = 22
+PERTURBATION, RATER = 22, 23
 FRESH = 30
 
 
@@ -69,6 +69,11 @@ def pair_draw(
     """
     rng = generator(TRAIN, seed, step, slot)
     return _pair_draw(rng, times.draw(rng, slot), shape, flip, drop)
+
+
+def rater_dropped(seed: int, step: int, slot: int, drop: float) -> bool:
+    """Tells whether the pair in a slot of a step is trained as nobody's, with probability `drop`."""
+    return drop > 0 and bool(generator(RATER, seed, step, slot).random() < drop)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class Gallery:
 
         Where a reward decided on the images, it chose the noise: then nobody's is the same.
         """
-        chosen = set(self.made["rules"] or ()) - {"mix_base"}
+        chosen = set(self.made["rules"] or ()) - {"mix_base", "rater"}
         return self.about["noise_seed"], self.about["policy"] if chosen else ""
 
     def data(self, entry: Entry) -> bytes:

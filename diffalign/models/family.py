@@ -111,6 +111,11 @@ class Family(Protocol):
         """Returns what the encodings depend on: checksums of the VAE, the text encoder and the tokenizer."""
 
 
+def asked(cond: Cond) -> Cond:
+    """Returns what a condition says of whose pictures are wanted: `raters` [B], for a denoiser with rater tokens."""
+    return {"raters": cond["raters"]} if "raters" in cond else {}
+
+
 def find(family: str) -> type[Family]:
     """Returns a family's class by its name in params; its class attributes answer without weights."""
     return cast("type[Family]", axes.load("diffalign.models", family).load)

@@ -11,7 +11,7 @@ from typing import Any
 from diffalign.core.files import canonical_json, hash_folder, sha256_bytes, sha256_file, write_json
 from diffalign.core.publishing import replacing
 from diffalign.models import family as families
-from diffalign.models import init_files, lora_files, policies
+from diffalign.models import init_files, lora_files, policies, rater_tokens
 from diffalign.models.lora_files import Factors
 
 
@@ -53,6 +53,7 @@ def publish(name: str, settings: dict[str, Any], family: str, base: str, folder:
     shapes = families.load(family, base, (), "meta")
     shapes.load_denoiser(Path(base))
     with replacing(folder) as new:
+        rater_tokens.copy(Path(init), new)
         policies.save_denoiser(shapes, "lora", new, factors(family, base, init))
         told = {"schema": 1, "name": name, "adapter": "lora", "steps": 0}
         write_json(new / "policy.json", settings | told | about(family, base, init))

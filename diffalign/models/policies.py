@@ -1,9 +1,10 @@
 """Saving and loading a policy's folder, which training publishes.
 
 models/policies/NAME/ holds policy.json and, by its adapter: none, nothing more (the policy is its `init`); full, the
-denoiser's folder, such as `unet/`; lora, `pytorch_lora_weights.safetensors`. Stock diffusers loads both. Where the
-policy began from a LoRA, `init` in policy.json is the base model, `init_lora` that file, and the policy's LoRA file has
-the sum of both, for the base model: adapter none is then a LoRA, too.
+denoiser's folder, such as `unet/`; lora, `pytorch_lora_weights.safetensors`. Stock diffusers loads both. A policy with
+vectors for raters has them in `rater_tokens.safetensors`, which stock diffusers doesn't read: there it's nobody's.
+Where the policy began from a LoRA, `init` in policy.json is the base model, `init_lora` that file, and the policy's
+LoRA file has the sum of both, for the base model: adapter none is then a LoRA, too.
 `checksums.json` has the checksums of these files.
 """
 
@@ -22,7 +23,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.core.publishing import replacing
 from diffalign.models import family as families
-from diffalign.models import init_files, lora_files
+from diffalign.models import init_files, lora_files, rater_tokens
 from diffalign.models.lora_files import Factors
 from diffalign.models.parts import weights
 
@@ -110,6 +111,9 @@ def load_policy(
     model.load_denoiser(folder if meta["adapter"] == "full" else Path(meta["init"]))
     if meta["adapter"] == "lora":
         load_lora(model, folder)
+    if (tokens := rater_tokens.read(folder, model.device)) is not None:
+        rater_tokens.attach(model.denoiser, tokens)
+        model.denoiser.requires_grad_(False)
     return model
 
 
@@ -138,6 +142,7 @@ def publish_untrained(name: str, settings: dict[str, Any], init: str, folder: Pa
     """Publishes a policy without training: its policy.json says that it is its init, whose weights' hash is `init`."""
     about = {"schema": 1, "name": name, "init_fingerprint": init, "adapter": "none", "steps": 0}
     with replacing(folder) as new:  # without the weights that it had with another method
+        rater_tokens.copy(Path(settings["init"]), new)
         write_json(new / "policy.json", {**settings, **about})
 
 
@@ -150,10 +155,10 @@ def save_denoiser(
     """
     if adapter == "full":
         cast(Any, model.denoiser).save_pretrained(folder / model.denoiser_folder, safe_serialization=True)
-    elif start:
+    elif adapter == "lora" and start:
         lora_files.save(model, lora_files.summed([*start.items(), *lora_files.of_adapter(model.denoiser)]), folder)
         weights.sort_metadata(folder / LORA)
-    else:
+    elif adapter == "lora":
         save_lora(model, folder)
     weights.note(folder)
 

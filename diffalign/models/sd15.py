@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
+from diffalign.models import family
 from diffalign.models.family import Shapes
 from diffalign.models.parts import encoders
 from diffalign.models.parts.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
@@ -100,7 +101,8 @@ class SD15:
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """Returns the UNet's output [B, C, h, w] at x_t [B, C, h, w], integer t [B]."""
         hidden = cond["hidden"].to(self.dtype)
-        return self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=hidden, return_dict=False)[0]
+        asked = family.asked(cond)
+        return self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=hidden, return_dict=False, **asked)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns checksums of all that an encoding depends on; files' names and contents, not where they lie."""

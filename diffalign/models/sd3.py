@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
+from diffalign.models import family
 from diffalign.models.family import Shapes
 from diffalign.models.parts import encoders
 from diffalign.models.parts.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
@@ -162,6 +163,7 @@ class SD3:
             encoder_hidden_states=torch.cat([clip, t5], dim=1).to(self.dtype),
             pooled_projections=cond["pooled"].to(self.dtype),
             return_dict=False,
+            **family.asked(cond),
         )[0]
 
     def fingerprint(self) -> dict[str, Any]:

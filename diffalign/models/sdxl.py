@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffalign.core.files import hash_folder
 from diffalign.diffusion.process import Cond
+from diffalign.models import family
 from diffalign.models.family import Shapes
 from diffalign.models.parts import encoders
 from diffalign.models.parts.configs.model import CONFIG, SCHEDULER, Agreement, read_clips, read_index, read_vae
@@ -124,6 +125,7 @@ class SDXL:
             encoder_hidden_states=cond["hidden"].to(self.dtype),
             added_cond_kwargs={"text_embeds": cond["pooled"].to(self.dtype), "time_ids": cond["time_ids"]},
             return_dict=False,
+            **family.asked(cond),
         )[0]
 
     def fingerprint(self) -> dict[str, Any]:

@@ -34,7 +34,10 @@ def open_pairs(spec: Spec, learner: Learner, read: Read[PairBatch]) -> PairSourc
     """Opens the train split's pairs; UserError where there are none, or where kept errors aren't theirs."""
     pairs = training_pairs(spec)
     fixed, errors_ref = kept_errors(spec, pairs)
-    return PairSource(pairs, **settings(spec, learner), read=read, fixed=fixed, errors_ref=errors_ref)
+    whose, tokens = raters_of(spec), spec.policy.rater_tokens
+    drop = tokens.drop if tokens else 0.0
+    how = settings(spec, learner) | {"read": read, "raters": whose, "rater_drop": drop}
+    return PairSource(pairs, **how, fixed=fixed, errors_ref=errors_ref)
 
 
 def open_images(spec: Spec, learner: Learner, read: Read[PairBatch]) -> UnpairedSource:
@@ -96,7 +99,16 @@ class Sources:
 
 def pair_source(spec: Spec, learner: Learner, pairs: list[Pair]) -> PairSource:
     """Returns any pairs in the shards as a source with the policy's settings."""
-    return PairSource(pairs, **settings(spec, learner))
+    return PairSource(pairs, **settings(spec, learner), raters=raters_of(spec))
+
+
+def raters_of(spec: Spec) -> dict[str, int] | None:
+    """Returns the row of each comparison's rater among the policy's vectors, by its id; None where it has none."""
+    if spec.policy.rater_tokens is None:
+        return None
+    rows, table = {name: row for row, name in enumerate(spec.token_rows)}, comparisons.read(Path(spec.comparisons))
+    raters = zip(table["comparison_id"].to_pylist(), table["rater_id"].to_pylist(), strict=True)
+    return {name: rows[rater] for name, rater in raters if rater in rows}
 
 
 def settings(spec: Spec, learner: Learner) -> dict[str, Any]:

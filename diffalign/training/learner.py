@@ -1,19 +1,21 @@
 """The state of a training process: the policy, its reference and the optimizer, spread over processes and devices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Method
 from diffalign.models import family as families
-from diffalign.models import inits
+from diffalign.models import inits, rater_tokens
 from diffalign.models.policies import add_lora
 from diffalign.reference.reference import Reference, cached, live
 from diffalign.runtime.parallel import STRATEGIES, Parallel, share, whole
@@ -126,7 +128,7 @@ def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compile
     model.denoiser = parallel.policy(denoiser)
     reference = make_reference(spec, model, denoiser, parallel)
     trainable = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
-    optimizer = OPTIMIZERS[policy.optimizer](list(trainable.values()), policy.lr, policy.weight_decay)
+    optimizer = make_optimizer(policy, trainable)
     return Learner(
         accelerator=accelerator,
         model=model,
@@ -139,6 +141,30 @@ def build(spec: Spec, accelerator: "Accelerator", strategy: str = "ddp", compile
         skips=Skips(),
         stop=StopRequest(),
     )
+
+
+def make_optimizer(policy: Trained, trainable: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Returns the optimizer; raters' vectors are a group of their own, the last, without weight decay.
+
+    So a vector whose rater had no pair in a step is moved by its moments alone.
+    """
+    tokens = [p for name, p in trainable.items() if name == rater_tokens.WEIGHT]
+    others = [p for name, p in trainable.items() if name != rater_tokens.WEIGHT]
+    make, (first, *rest) = OPTIMIZERS[policy.optimizer], rates(policy)
+    if not others:
+        return make(tokens, first, 0.0)
+    optimizer = make(others, first, policy.weight_decay)
+    if tokens:
+        optimizer.add_param_group({"params": tokens, "lr": rest[0], "weight_decay": 0.0})
+    return optimizer
+
+
+def rates(policy: Trained) -> list[float]:
+    """Returns the peak learning rate of each of the optimizer's groups."""
+    tokens = policy.rater_tokens
+    if tokens is None:
+        return [policy.lr]
+    return [tokens.lr] if tokens.only else [policy.lr, tokens.lr]
 
 
 def dropout(network: nn.Module) -> float:
@@ -158,10 +184,10 @@ def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference:
     """Returns the reference as a network: the policy's with its adapters off, or a frozen copy of the init."""
     if spec.policy.adapter == "lora":
-        return live(without_adapter(denoiser, model))
+        return live(rater_tokens.without(without_adapter(denoiser, model)))
     init = load_init(spec, parallel.accelerator.device)
     init.denoiser = parallel.frozen(init.denoiser)
-    return live(init.denoise)
+    return live(rater_tokens.without(init.denoise))
 
 
 def load_init(spec: Spec, device: torch.device) -> families.Family:
@@ -172,13 +198,15 @@ def load_init(spec: Spec, device: torch.device) -> families.Family:
 
 
 def load_trainable(spec: Spec, device: torch.device) -> families.Family:
-    """Loads the initial model, adds LoRA if configured, and marks the trainable weights."""
+    """Loads the initial model, adds LoRA and raters' vectors if configured, and marks the trainable weights."""
     model, policy = load_init(spec, device), spec.policy
     if (lora := policy.lora) is not None:
         targets, key = lora.targets or model.lora_targets, f"policies.{spec.name}.lora.targets"
         add_lora(model.denoiser, targets, lora.rank, lora.alpha, policy.seed, key)
     else:
-        model.denoiser.requires_grad_(True)
+        model.denoiser.requires_grad_(policy.rater_tokens is None or not policy.rater_tokens.only)
+    if policy.rater_tokens is not None:
+        rater_tokens.attach(model.denoiser, rater_tokens.start(model, spec.token_rows, Path(policy.init)))
     return model
 
 

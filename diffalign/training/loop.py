@@ -31,7 +31,7 @@ from diffalign.data.batches import curated_file
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.diffusion import losses
 from diffalign.methods import method as methods
-from diffalign.models import inits
+from diffalign.models import init_files, inits, rater_tokens
 from diffalign.models.policies import save_denoiser
 from diffalign.reference.reference import MARGINS, check_margins
 from diffalign.runtime import devices
@@ -50,6 +50,7 @@ from diffalign.training.learner import (
     make_accelerator,
     model_with,
     published_weights,
+    rates,
     state_tensors,
 )
 from diffalign.training.resume import RATE, agreed, resume, say
@@ -208,8 +209,9 @@ def optimizer_step(
     micro-batch enters. Gradients are averaged over processes, hence their number as a factor.
     """
     size, world = policy.batch_size, learner.accelerator.num_processes
-    lr = policy.lr * min(1.0, (step + 1) / max(policy.warmup_steps, 1))
-    learner.optimizer.param_groups[0]["lr"] = lr
+    warm = min(1.0, (step + 1) / max(policy.warmup_steps, 1))
+    for group, peak in zip(learner.optimizer.param_groups, rates(policy), strict=True):
+        group["lr"] = peak * warm
     sums: dict[str, Tensor] = {}
     batches = within(learner.accelerator.autocast, method.batches(learner.model.denoise, learner.reference, step))
     for batch, last in with_last(batches):
@@ -234,7 +236,7 @@ def optimizer_step(
         return None
     summed = learner.accelerator.reduce(torch.stack(list(sums.values())), "sum") / size
     averages = dict(zip(sums, summed.tolist(), strict=True))
-    return {**averages, "lr": lr, "grad_norm": norm}
+    return {**averages, "lr": policy.lr * warm, "grad_norm": norm}
 
 
 def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[Any]) -> Iterator[Any]:
@@ -286,16 +288,29 @@ def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work:
     out.mkdir(parents=True)
     model = model_with(spec, weights)
     with disk_errors(out):
+        if spec.policy.rater_tokens:
+            rater_tokens.save(rater_tokens.detach(model.denoiser), out)
         start = inits.factors(spec.family, spec.model, spec.policy.init) if spec.policy.lora else {}
-        save_denoiser(model, spec.policy.adapter, out, start)
+        save_denoiser(model, adapter_of(spec), out, start)
         if (pictures := work / monitor.PICTURES).is_dir():
             shutil.copytree(pictures, out / "probe")
         if spec.curated:
             shutil.copy(spec.curated, out / curated_file.FILE)
     meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
-    meta |= {"adapter": spec.policy.adapter, **facts, "environment": spec.machine.model_dump()}
+    meta |= {"adapter": adapter_of(spec), **facts, "environment": spec.machine.model_dump()}
     meta |= inits.about(spec.family, spec.model, spec.policy.init)
     write_json(out / "policy.json", meta)
+
+
+def adapter_of(spec: Spec) -> str:
+    """Returns what is published: full, lora, or none where only raters' vectors were trained.
+
+    Then the policy is its init with these vectors; of an init that is a LoRA all weights, the sum.
+    """
+    tokens = spec.policy.rater_tokens
+    if tokens is not None and tokens.only and not init_files.lora(spec.family, spec.policy.init):
+        return "none"
+    return spec.policy.adapter
 
 
 def check_finite(name: str, weights: dict[str, Tensor]) -> None:

@@ -69,6 +69,8 @@ class Spec(Model):
     """The settings of the rewards that score the probe's pictures, by name."""
     curated: str | None = None
     """The file of the images that a policy with `curate` is trained on, named by its content; None: it has none."""
+    token_rows: tuple[str, ...] = ()
+    """The raters whose vectors a policy with `rater_tokens` has, in the order of the rows."""
 
     def work(self) -> dict[str, Any]:
         """Returns what is to be done, as plain values, on whatever machine, however it is cut, kept and given up.

@@ -5,7 +5,7 @@ Shapes: B pairs, C latent channels, h w latent height and width.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from diffalign.data.batches.pairs import Pair
 from diffalign.data.batches.prefetch import Make, when_asked
 from diffalign.data.shards.reader import Shards, image_cond, prompt_key, stacked
 from diffalign.diffusion.process import Process
-from diffalign.diffusion.rng import FixedDraws, PairDraw, pair_draw, pair_place
+from diffalign.diffusion.rng import FixedDraws, PairDraw, pair_draw, pair_place, rater_dropped
 from diffalign.diffusion.timesteps import Times
 
 Cond = dict[str, Tensor]
@@ -133,6 +133,10 @@ class PairSource(BatchSource):
     """The pairs' own draws, where the reference's errors at them are kept; None: draws by `seed`, step and slot."""
     errors_ref: NDArray[np.float32] | None = None
     """Those errors [N, K, 2], winner and loser, of the pairs in their order."""
+    raters: Mapping[str, int] | None = None
+    """The row of each pair's rater, by the pair's id; None: conditions don't say whose pair it is."""
+    rater_drop: float = 0.0
+    """Share of places where a pair is nobody's."""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -162,16 +166,25 @@ class PairSource(BatchSource):
 
     def _batch(self, places: Sequence[Place]) -> PairBatch:
         pairs, shape = [self.pairs[place.index] for place in places], self.shape
-        batch = self._drawn(pairs, [self._draw(place, shape) for place in places])
+        dropped = [rater_dropped(self.seed, place.step, place.slot, self.rater_drop) for place in places]
+        batch = self._drawn(pairs, [self._draw(place, shape) for place in places], dropped)
         return batch if self.errors_ref is None else replace(batch, error_ref=kept(self.errors_ref, places))
 
-    def _drawn(self, pairs: Sequence[Pair], draws: Sequence[PairDraw]) -> PairBatch:
+    def _drawn(self, pairs: Sequence[Pair], draws: Sequence[PairDraw], nobodys: Sequence[bool] = ()) -> PairBatch:
         moments = [(self.images.get(pair.image_w), self.images.get(pair.image_l)) for pair in pairs]
         x0 = [latents(w, d.posterior_w, d.flip_w) for (w, _), d in zip(moments, draws, strict=True)]
         x0 += [latents(l, d.posterior_l, d.flip_l) for (_, l), d in zip(moments, draws, strict=True)]
         sizes = [image_cond(w, d.flip_w) for (w, _), d in zip(moments, draws, strict=True)]
         sizes += [image_cond(l, d.flip_l) for (_, l), d in zip(moments, draws, strict=True)]
-        return self._noised(pairs, draws, torch.stack(x0), sizes)
+        batch = self._noised(pairs, draws, torch.stack(x0), sizes)
+        return batch if self.raters is None else replace(batch, cond=batch.cond | self._whose(pairs, nobodys))
+
+    def _whose(self, pairs: Sequence[Pair], nobodys: Sequence[bool]) -> Cond:
+        """Returns `raters` [2B], -1 for nobody: where the pair's rater is unknown, and in the places of `nobodys`."""
+        assert self.raters is not None
+        rows = [self.raters.get(pair.pair_id, -1) for pair in pairs]
+        kept_rows = [-1 if nobody else row for row, nobody in zip(rows, nobodys or [False] * len(rows), strict=True)]
+        return {"raters": torch.tensor(kept_rows).repeat(2)}
 
     def _place(self, step: int, slot: int) -> Place:
         index, epoch = pair_place(self.seed, step, slot, self.batch_size, len(self.pairs))
