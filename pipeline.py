@@ -179,7 +179,7 @@ def summary() -> None:
 @app.command()
 def study(
     only: Annotated[list[str] | None, typer.Option(help="A group of runs; repeatable. --list shows them.")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of the test split, one image each.")] = 200,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Of the test split, one image each; else 200.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of every run; for a quick look.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; else one a core, on a GPU one.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print groups, runs and claims; run nothing.")] = False,

@@ -22,6 +22,8 @@ class Run:
     asked: Asked = "all"
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """How its images are made otherwise than the others', as in `generate.overrides`."""
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    """How it's looked at while it trains otherwise than the others, as in the section `probe`."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,6 @@ def group_row(group: Group, found: Found, labels: Labels) -> dict[str, Any]:
 def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's figures: against the base, its score, its implicit reward, the end of its curve, its alarms."""
     result, run = results[name], RUNS[name]
-    implicit = statistics.rate(result["implicit"]["outcomes"], result["implicit"]["prompts"], **how)
     return {
         "label": run.label,
         "of": run.of,
@@ -68,16 +67,21 @@ def run_row(name: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> di
         **head_to_head(result, results[BASE], how),
         "score": mean(result["scores"]),
         "moved": result["moved"],
-        "accuracy": {
-            "win_rate": implicit.rate,
-            "ci_low": implicit.low,
-            "ci_high": implicit.high,
-            "pairs": len(result["implicit"]["outcomes"]),
-        },
-        "end": result["curve"],
+        "kl": result["kl"],
+        "accuracy": accuracy(result["implicit"], how) if result["implicit"] else None,
+        "end": result["end"],
+        "course": result["course"],
+        "training_seconds": result["training_seconds"],
         "alarms": result["alarms"],
         "chosen": result["chosen"],
+        "commit": result["commit"],
     }
+
+
+def accuracy(implicit: Row, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how often an implicit reward ranks held-out pairs as their raters did, with its interval."""
+    found = statistics.rate(implicit["outcomes"], implicit["prompts"], **how)
+    return {"win_rate": found.rate, "ci_low": found.low, "ci_high": found.high, "pairs": len(implicit["outcomes"])}
 
 
 def members(name: str) -> tuple[str, ...]:
@@ -126,11 +130,11 @@ def text(found: Row) -> str:
     width = max((len(row["label"]) for row in found["runs"].values()), default=0)
     lines = [f"Over the base, whose mean score is {number(found['base']['score'])}:"]
     for row in found["runs"].values():
-        accuracy = row["accuracy"]
+        ranks = row["accuracy"]
+        implicit = f"implicit accuracy {percent(ranks['win_rate'])} ({interval(ranks)}), " if ranks else ""
         lines.append(
             f"  {row['label'].ljust(width)}  {percent(row['win_rate']):>6} ({interval(row)}), score "
-            f"{number(row['score'])}, implicit accuracy {percent(accuracy['win_rate'])} ({interval(accuracy)}), "
-            f"{alarm_words(row['alarms'])}"
+            f"{number(row['score'])}, {implicit}{row['kl']:.1f} nats, {alarm_words(row['alarms'])}"
         )
     judged = [claim for group in found["groups"] for claim in group["claims"]]
     for claim in judged:

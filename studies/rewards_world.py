@@ -4,6 +4,7 @@ They're made where `--only rewards` (or another of these groups) asks: together 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from studies.claims import BASE, Claim, Wins, beats
@@ -21,6 +22,8 @@ PLAIN = {"name": "ddim", "eta": 0.0, "spacing": "trailing"}
 FAST = {"name": "dpmpp_2m", "spacing": "trailing"}
 PLAIN_KL = {"weight": 0.0, "space": "output"}
 CHEAP = {"reference": "none", "warmup_steps": 5, "timesteps": [0.0, 1.0]}
+LOOKS = {"every": 10, "pairs": 20, "draws": 2, "images": 32, "image_steps": 10}
+"""All runs are looked at alike while they train: what the judge says of images for held-out prompts."""
 
 
 def rolled(sampler: Mapping[str, Any], steps: int, per_prompt: int, guidance: float = 4.0) -> dict[str, Any]:
@@ -39,7 +42,7 @@ MOVES: dict[str, Any] = {
     **CHEAP,
     "method": "grpo",
     "lr": 1.0e-4,
-    "steps": 100,
+    "steps": 50,
     "batch_size": 32,
     "reward": ORACLE,
     "rollout": rolled(NOISY, 10, 4) | {"updates": 2},
@@ -55,7 +58,7 @@ GRADIENT: dict[str, Any] = {
     **CHEAP,
     "method": "draft",
     "lr": 1.0e-4,
-    "steps": 100,
+    "steps": 50,
     "batch_size": 16,
     "micro_batch_size": 16,
     "reward": PROXY,
@@ -71,9 +74,8 @@ NFT: dict[str, Any] = {
     "method": "nft",
     "reference": "live",
     "lr": 1.0e-4,
-    "steps": 80,
-    "batch_size": 64,
-    "micro_batch_size": 64,
+    "steps": 60,
+    "batch_size": 32,
     "reward": ORACLE,
     "rollout": rolled(FAST, 10, 8, guidance=1.0),
     "advantage": {"kind": "group_mean", "clip": 5.0},
@@ -82,12 +84,12 @@ NFT: dict[str, Any] = {
     "kl": {"weight": 0.05, "space": "output"},
     "timesteps": [0.5, 1.0],  # with all of them it collapses after 65 steps (docs/methods/nft.md)
     "stratified": True,
-    "draws": 4,
+    "draws": 2,
 }
 COMPARED: dict[str, Any] = {
     **CHEAP,
-    "lr": 4.0e-5,
-    "steps": 100,
+    "lr": 1.0e-4,
+    "steps": 60,
     "batch_size": 32,
     "reward": ORACLE,
     "rollout": rolled(FAST, 10, 4),
@@ -97,7 +99,7 @@ COMPARED: dict[str, Any] = {
 
 def on_rewards(label: str, values: Mapping[str, Any], **changes: Any) -> Run:
     """Returns a run on own pictures: `values` with changes."""
-    return Run(label, "dpo", {**values, **changes}, NO_PAIRS)
+    return Run(label, "dpo", {**values, **changes}, NO_PAIRS, probe=LOOKS)
 
 
 def last_steps(count: int, through: str = "exact") -> dict[str, Any]:
@@ -123,7 +125,9 @@ SEEDED: dict[str, Run] = {
     "ddpo": on_rewards("DDPO, oracle", MOVES, method="ddpo", advantage={"kind": "batch", "clip": 5.0}),
     "grpo": on_rewards("GRPO, oracle", MOVES),
     "dpok": on_rewards("DPOK, oracle", MOVES | with_kl(1.0), method="dpok", value=VALUE),
-    "nft": Run("NFT, oracle, no guidance", "dpo", NFT, NO_PAIRS, sampling={"guidance": 1.0}),
+    "nft": replace(
+        on_rewards("NFT, oracle, no guidance", NFT), sampling={"guidance": 1.0}, probe={**LOOKS, "guidance": 1.0}
+    ),
     "online_dpo": on_rewards(
         "Online DPO, oracle", COMPARED, method="online_dpo", reference="live", beta=1000, link="sigmoid"
     ),
@@ -138,9 +142,7 @@ SEEDED: dict[str, Run] = {
 REWARD_RUNS: dict[str, Run] = {
     **SEEDED,
     **{
-        f"{name}_seed_{seed}": Run(
-            f"{run.label}, seed {seed}", run.of, {**run.changes, "seed": seed}, run.without, sampling=run.sampling
-        )
+        f"{name}_seed_{seed}": replace(run, label=f"{run.label}, seed {seed}", changes={**run.changes, "seed": seed})
         for name, run in SEEDED.items()
         for seed in (1, 2)
     },

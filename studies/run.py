@@ -2,8 +2,7 @@
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffalign.config.load import parse
 from diffalign.config.params import Params
+from diffalign.config.rollout import Rolled
 from diffalign.core import files, records, yaml_file
 from diffalign.core.code import code_hash
 from diffalign.core.errors import UserError
@@ -25,18 +25,22 @@ from diffalign.evaluation.policy_rewards import Reference, Setting
 from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
 from diffalign.models import policies
-from diffalign.monitoring import curve
+from diffalign.reporting.made_by import git_commit
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.reward import Reward
 from diffalign.runtime.environment import default_device
 from stages import generate, train
-from studies import relabel
+from studies import chain_kl, courses, relabel
 from studies.claims import BASE
 from studies.groups import Asked, Run
 from studies.rewards_world import REWARD_MODEL
 from studies.shapes_world import MAKERS, RUNS
 
 FOLDER = Path("runs/study")
+KEPT = Path("studies/results")
+"""Results of runs with the usual prompts and steps: committed, so that no other clone has to make them again."""
+PROMPTS = 200
+"""Prompts of the test split that each run makes an image for."""
 INPUTS = ("data/comparisons", "data/shards")
 JUDGE = "oracle"
 """The reward that judges, and that answers in the runs on AI feedback."""
@@ -44,9 +48,7 @@ DRAWS = 4
 """(t, noise) draws a pair of the implicit reward: fewer than evaluate's, since there are many runs."""
 TIE_BELOW = 0.02
 """Difference of the oracle's scores below which its label is a tie."""
-END = 0.1
-"""Share of a curve's points, its last, that its end values are means of."""
-FORMAT = 2
+FORMAT = 3
 """Of a run's results; raised when what is kept of a run changes."""
 AGAIN = f"Remove it: the run is made again by `{COMMAND} study`."
 Floats = NDArray[np.float64]
@@ -117,20 +119,34 @@ class Study:
         raw |= {"rewards": {JUDGE: {}}, "reward_models": {}}
         raw["evaluate"]["alarms"]["held_out"] = [one for one in raw["evaluate"]["alarms"]["held_out"] if one == JUDGE]
         raw["gate"]["conditions"] = [{"figure": "training_alarms", "allowed": []}]  # no run of it is promoted
+        for name in names:
+            raw["probe"] |= {} if name == BASE else dict(RUNS[name].probe)
         raw["probe"]["on_alarm"] = "warn"  # a run with an alarm is a result
         return parse(raw, "the study's params")
 
-    def key(self, name: str) -> str:
-        """Returns a hash of what a run's results depend on: params, inputs, the code of the stages that make them."""
-        raw = self.params([name]).model_dump(mode="json", exclude={"data", "policies", "report", "runtime"})
-        parts = {
-            "params": raw,
-            "policy": self.policy(name),
+    def settings(self, name: str) -> str:
+        """Returns a hash of a run's settings: kept results are of a run whose settings are the same.
+
+        Keys without a value don't count, so that a new one doesn't have all runs made again.
+        """
+        parts = ("model", "pairs", "precompute", "generate", "probe")
+        run = None if name == BASE else RUNS[name]
+        learned = self.values.reward_models.get(Path(REWARD_MODEL).name) if run and needs_reward_model(run) else None
+        found = {
+            "params": self.params([name]).model_dump(mode="json", include=set(parts), exclude_none=True),
+            "policy": {key: value for key, value in self.policy(name).items() if value is not None},
             "asked": [asked_of(name), TIE_BELOW],
-            "inputs": self.inputs,
+            "judged": [JUDGE, self.judge.version, self.values.evaluate.pairs, DRAWS],
             "init": self.hash_model(self.policy(name)["init"]),
-            "reward": self.hash_model(REWARD_MODEL) if name != BASE and needs_reward_model(RUNS[name]) else None,
+            "reward": learned.model_dump(mode="json") if learned else None,
+            "format": FORMAT,
         }
+        return files.sha256_bytes(files.canonical_json(found).encode())
+
+    def key(self, name: str) -> str:
+        """Returns a hash of what a run's files in its project folder are of: settings, inputs, the stages' code."""
+        needs = name != BASE and needs_reward_model(RUNS[name])
+        parts = [self.settings(name), *self.inputs, self.hash_model(REWARD_MODEL) if needs else None]
         return files.sha256_bytes(files.canonical_json(parts).encode())
 
     def folder(self, asked: Asked) -> Path:
@@ -138,16 +154,21 @@ class Study:
         return self.root / FOLDER / asked
 
     def result_file(self, name: str) -> Path:
-        """Returns the file of a run's results."""
-        return self.root / FOLDER / "results" / f"{name}-{self.key(name)[:16]}-{FORMAT}.json"
+        """Returns the file of a run's results: a quick look's aren't kept in git."""
+        usual = self.prompts == PROMPTS and self.steps is None
+        return self.root / (KEPT if usual else FOLDER / "results") / f"{name}.json"
 
     def results(self) -> dict[str, Result]:
-        """Returns the results that are there, in the order of RUNS, the base first."""
-        paths = {}
+        """Returns the results of these settings that are there, in the order of RUNS, the base first."""
+        found = {}
         for name in (BASE, *RUNS):
+            path = self.result_file(name)
             with contextlib.suppress(UserError):  # a run that these params don't admit has no results
-                paths[name] = self.result_file(name)
-        return {name: records.plain(path, (), AGAIN) for name, path in paths.items() if path.exists()}
+                if path.exists() and (kept := records.plain(path, ("settings",), AGAIN))["settings"] == self.settings(
+                    name
+                ):
+                    found[name] = kept
+        return found
 
 
 def needs_reward_model(run: Run) -> bool:
@@ -209,16 +230,24 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def once(what: str, key: str, work: Callable[[], None]) -> float:
-    """Does some work unless it's noted as done for this key; the seconds that it took."""
+    """Does some work unless it's noted as done for this key; the CPU seconds that it took, its processes' included."""
     note = Path("done") / f"{what}.json"
     found = records.plain(note, ("key", "seconds"), AGAIN) if note.exists() else {}
     if found.get("key") != key:
         note.unlink(missing_ok=True)
-        start = time.monotonic()
+        start = cpu_seconds()
         work()
-        found = {"key": key, "seconds": round(time.monotonic() - start, 1)}
+        found = {"key": key, "seconds": round(cpu_seconds() - start, 1)}
         files.write_json(note, found)
     return float(found["seconds"])
+
+
+def cpu_seconds() -> float:
+    """Returns the CPU seconds of this process and of those that it started and that have ended.
+
+    Of a run on one thread they are what it takes on an idle core; a clock on the wall tells how busy the machine was.
+    """
+    return sum(os.times()[:4])
 
 
 def sampled(job: Study, name: str) -> bool:
@@ -231,11 +260,11 @@ def make(job: Study, name: str) -> Result:
     """Trains and samples a run in its project folder and judges it; its results, which are kept."""
     key, values = job.key(name), job.params([name])
     with inside(job.folder(asked_of(name))):
-        seconds = once(f"train@{name}", key, lambda: train.run(values, name))
-        seconds += once(f"generate@{name}", key, lambda: generate.run(values, name))
-        start = time.monotonic()
-        result = judged(job, values, name)
-        result["seconds"] = round(seconds + time.monotonic() - start, 1)
+        training = once(f"train@{name}", key, lambda: train.run(values, name))
+        sampling = once(f"generate@{name}", key, lambda: generate.run(values, name))
+        start = cpu_seconds()
+        result = {"settings": job.settings(name), "commit": git_commit(), **judged(job, values, name)}
+        result |= {"training_seconds": training, "seconds": round(training + sampling + cpu_seconds() - start, 1)}
     files.write_json(job.result_file(name), result)
     return result
 
@@ -245,20 +274,24 @@ def judged(job: Study, values: Params, name: str) -> Result:
     gallery = galleries.read(Path("images") / name)
     scores = scoring.score_gallery(gallery, job.score, JUDGE)[JUDGE]
     found: Result = {
-        "prompts": [entry.prompt for entry in gallery.entries],
+        "prompts": files.sha256_bytes(files.canonical_json([entry.prompt for entry in gallery.entries]).encode()),
         "indices": [entry.prompt_index for entry in gallery.entries],
-        "scores": [None if np.isnan(value) else float(value) for value in scores],
+        "scores": [None if np.isnan(value) else round(float(value), 5) for value in scores],
     }
     if name == BASE:
         return found
     base = galleries.read(job.folder("all") / "images" / BASE)
     galleries.check_comparable([base, gallery])
     meta = policies.read_policy(Path("models/policies") / name)
+    lines = courses.read(Path("curves") / f"{name}.jsonl")
+    policy = values.policies[name]
     return {
         **found,
-        "moved": moved(base, gallery),
-        "implicit": implicit_outcomes(job, values, name),
-        "curve": curve_end(Path("curves") / f"{name}.jsonl"),
+        "moved": round(moved(base, gallery), 5),
+        "kl": round(chain_kl.measured(values, name, sorted({entry.prompt for entry in gallery.entries})), 2),
+        "implicit": None if isinstance(policy, Rolled) else implicit_outcomes(job, values, name),
+        "end": courses.end(lines),
+        "course": courses.course(lines, policy.batch_size) if isinstance(policy, Rolled) else {},
         "alarms": meta["alarms"],
         "chosen": meta["chosen"]["step"],
     }
@@ -270,29 +303,8 @@ def moved(base: galleries.Gallery, gallery: galleries.Gallery) -> float:
     return float(np.mean([np.abs(base.pixels(a).astype(float) - gallery.pixels(b)).mean() / 255 for a, b in pairs]))
 
 
-def curve_end(path: Path) -> dict[str, float]:
-    """Returns the means of a training curve's last points."""
-    lines = curve.read(path, path.stem)
-    found = {}
-    for name in ("loss", "implicit_accuracy", "winner_change", "loser_change"):
-        points = [line[name] for line in lines if name in line]
-        if points:
-            found[name] = float(np.mean(points[-max(round(len(points) * END), 1) :]))
-    return found | rewards_of(lines)
-
-
-def rewards_of(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean rewards of own pictures at a curve's first points and at its last; empty without."""
-    found: dict[str, float] = {}
-    for name in sorted({name for line in lines for name in line if name.startswith("reward_")} - {"reward_std"}):
-        points = [line[name] for line in lines if name in line]
-        count = max(round(len(points) * END), 1)
-        found |= {f"{name}_first": float(np.mean(points[:count])), name: float(np.mean(points[-count:]))}
-    return found
-
-
 def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
-    """Returns whether a run's reward ranks each held-out pair as its rater did (1, 0.5, 0), and the pairs' prompts."""
+    """Returns whether a run's reward ranks held-out pairs as their raters did (1, 0.5, 0), and the prompts' numbers."""
     settings, policy = values.evaluate, values.policies[name]
     assert policy.method != "none"
     table = comparisons.read(Path(INPUTS[0]))
@@ -311,4 +323,6 @@ def implicit_outcomes(job: Study, values: Params, name: str) -> dict[str, Any]:
         device=default_device(),
     )
     found = policy_rewards.rewards({name: policy}, setting, job.references)[name]
-    return {"outcomes": outcomes(found[:, 0], found[:, 1]).tolist(), "prompts": [pair.prompt for pair in pairs]}
+    numbers = {text: n for n, text in enumerate(dict.fromkeys(pair.prompt for pair in pairs))}
+    ranked = outcomes(found[:, 0], found[:, 1]).tolist()
+    return {"outcomes": ranked, "prompts": [numbers[pair.prompt] for pair in pairs]}

@@ -29,7 +29,7 @@ from studies.claims import BASE
 from studies.groups import Group
 from studies.parallel import made
 from studies.rewards_world import REWARD_MODEL
-from studies.run import DRAWS, INPUTS, JUDGE, Study, asked_of, make_project, needs_reward_model, sampled
+from studies.run import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, make_project, needs_reward_model, sampled
 from studies.shapes_world import RUNS, STUDY
 
 OUT = study_file.FILE
@@ -48,18 +48,22 @@ def chosen(only: Sequence[str]) -> list[Group]:
     return [known[name] for name in only] or [group for group in STUDY if not group.extra]
 
 
-def run(values: Params, only: Sequence[str] = (), prompts: int = 200, steps: int | None = None, jobs: int = 1) -> str:
+def run(
+    values: Params, only: Sequence[str] = (), prompts: int | None = None, steps: int | None = None, jobs: int = 1
+) -> str:
     """Makes the runs of some groups that haven't been made, writes `metrics/study.json` after each; the table as text.
 
     `jobs` are made at a time, after the base, which the others are compared with. Raises UserError where the project's
     inputs or policies aren't there, or aren't the shapes world's.
     """
     groups = chosen(only)
-    job = Study(values, prompts, steps, Path.cwd())
+    job = Study(values, prompts or PROMPTS, steps, Path.cwd())
     check(job, study.needed(groups))
     names = possible(job, study.needed(groups))
     done = job.results()
-    left = [name for name in (BASE, *names) if name not in done or (name == BASE and not sampled(job, BASE))]
+    left = [name for name in names if name not in done]
+    if BASE not in done or (left and not sampled(job, BASE)):  # its images are those that the others' are held against
+        left.insert(0, BASE)
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
     jobs = max(min(jobs, len(left)), 1)
     about = clock(estimate(seconds) * len(left) / jobs)

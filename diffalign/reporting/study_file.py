@@ -12,7 +12,7 @@ from diffalign.core.records import Record
 from diffalign.evaluation.results import Count, Share
 
 FILE = Path("metrics/study.json")
-SCHEMA = 1
+SCHEMA = 2
 """Raised when what is read here changes."""
 Verdict = Literal["reproduced", "not reproduced", "can't be told", "not run yet"]
 
@@ -63,7 +63,7 @@ class Accuracy(Record):
 
 
 class Run(Record):
-    """A run's figures; `end` has the means of its curve's last points."""
+    """A run's figures; `end` has the means of its curve's last points, `course` what rewards did over pictures made."""
 
     label: str
     of: str
@@ -78,10 +78,18 @@ class Run(Record):
     ci_high: Share | None
     score: float | None
     moved: float
-    accuracy: Accuracy
+    kl: float
+    """Nats a picture from the base, of the chains that make pictures."""
+    accuracy: Accuracy | None
+    """None of policies that learn from their own pictures: they know no pairs."""
     end: dict[str, float]
+    course: dict[str, list[tuple[float, float]]]
+    """Figures by name: pictures made, and the figure there."""
+    training_seconds: float
+    """Of CPU, about those of an idle core."""
     alarms: list[Alarm] | None
     chosen: Count
+    commit: str
 
 
 class Base(Record):
@@ -94,7 +102,7 @@ class Base(Record):
 class Study(Record):
     """The whole file."""
 
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[2] = Field(alias="schema")
     judge: str
     split: str
     prompts: Count

@@ -14,12 +14,16 @@ def result(scores: list[float | None], **changes: Any) -> dict[str, Any]:
     n = len(scores)
     rest = {
         "moved": 0.1,
-        "implicit": {"outcomes": [1.0, 0.0], "prompts": ["x", "y"]},
-        "curve": {},
+        "kl": 12.5,
+        "implicit": {"outcomes": [1.0, 0.0], "prompts": [0, 1]},
+        "end": {},
+        "course": {},
+        "training_seconds": 1.0,
+        "commit": "abc",
         "alarms": None,
         "chosen": 300,
     }
-    return {"prompts": ["p"] * n, "indices": list(range(n)), "scores": scores, "seconds": 1.0, **rest, **changes}
+    return {"prompts": f"{n} prompts", "indices": list(range(n)), "scores": scores, "seconds": 1.0, **rest, **changes}
 
 
 ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "draws": 4, "commit": "abc"}
@@ -31,7 +35,7 @@ def made() -> dict[str, Any]:
     curve = {"implicit_accuracy": 0.71, "winner_change": -1.5e-3, "loser_change": 2e-3, "loss": 0.6}
     results = {
         BASE: result([0.5] * 40),
-        "dpo": result([0.6] * 40, curve=curve, alarms=[], seconds=90),
+        "dpo": result([0.6] * 40, end=curve, alarms=[], seconds=90),
         "sft": result([0.4] * 40, alarms=[alarm], seconds=90),
     }
     found: dict[str, Any] = json.loads(json.dumps(study_results.summary(results, ABOUT, HOW)))

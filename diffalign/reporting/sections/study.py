@@ -64,11 +64,13 @@ def run_row(row: Row) -> dict[str, Any]:
         "cells": [
             alarm_words(row["alarms"]),
             percent(end.get("implicit_accuracy")),
-            f"{percent(accuracy['win_rate'])} ({interval(accuracy)})",
+            f"{percent(accuracy['win_rate'])} ({interval(accuracy)})" if accuracy else "–",
             number(row["score"], ".3f"),
             number(end.get("winner_change"), "+.1e"),
             number(end.get("loser_change"), "+.1e"),
             percent(row["moved"]),
+            number(row["kl"], ".1f"),
+            number(row["training_seconds"], ",.0f"),
             f"{row['chosen']:,}",
         ],
     }
