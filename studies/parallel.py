@@ -13,7 +13,9 @@ from multiprocessing import get_context
 
 from diffalign.runtime.environment import default_device
 from diffalign.runtime.processes import die_with_parent
-from studies.run import Result, Study, make
+from studies.job import Study
+from studies.kept import Result
+from studies.run import make
 
 THREADS = "OMP_NUM_THREADS"
 

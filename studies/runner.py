@@ -27,9 +27,10 @@ from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
 from studies.groups import Group
+from studies.job import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, make_project, needs_reward_model
 from studies.parallel import made
 from studies.rewards_world import REWARD_MODEL
-from studies.run import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, make_project, needs_reward_model, sampled
+from studies.run import sampled
 from studies.shapes_world import RUNS, STUDY
 
 OUT = study_file.FILE

@@ -17,7 +17,8 @@ from diffalign.data.comparisons import table as comparisons
 from diffalign.reporting.format import alarm_words
 from diffalign.shapes.build import raters
 from stages import ingest, precompute, train
-from studies import claims
+from studies import claims, kept
+from studies import job as study_job
 from studies import results as study_results
 from studies import run as study_runs
 from studies import runner as flow
@@ -136,7 +137,7 @@ def test_families_meet_seed_by_seed_with_seeds_in_the_interval() -> None:
 
 
 def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
-    job = study_runs.Study(load(repo / "params.yaml"), 200, None, repo)
+    job = study_job.Study(load(repo / "params.yaml"), 200, None, repo)
     values = job.params(list(RUNS))
     default = job.values.policies
     assert values.policies["dpo"] == default["dpo"]
@@ -144,6 +145,19 @@ def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
     others = [name for name, run in RUNS.items() if name not in ("dpo", "sft") and run.asked == "all"]
     assert all(values.policies[name] != default[RUNS[name].of] for name in others)
     assert values.policies["beta_10"] == default["dpo"].model_copy(update={"beta": 10.0})
+
+
+def test_kept_results_count_where_the_settings_are_the_same(repo: Path, tmp_path: Path) -> None:
+    """Whatever code made them, and whichever keys without a value came since; not after a change of the run."""
+    job = study_job.Study(load(repo / "params.yaml"), study_job.PROMPTS, None, tmp_path)
+    (tmp_path / "assets").symlink_to(repo / "assets")
+    for name in ("grpo", "refl"):
+        kept.write(job.kept, name, result([0.5], settings=job.settings(name)))
+    assert job.kept == tmp_path / "studies/results" and list(job.results()) == ["grpo", "refl"]
+    other = job.values.model_copy(update={"generate": job.values.generate.model_copy(update={"steps": 11})})
+    assert study_job.Study(other, study_job.PROMPTS, None, tmp_path).results() == {}
+    quick = study_job.Study(job.values, study_job.PROMPTS, 2, tmp_path)
+    assert quick.kept == tmp_path / "runs/study/results" and quick.settings("grpo") != job.settings("grpo")
 
 
 def test_head_to_head_by_hand() -> None:
@@ -226,6 +240,7 @@ def test_a_study_end_to_end(made: tuple[Path, Params, str]) -> None:
         assert row["wins"] + row["ties"] + row["losses"] == row["prompts"] == 3, name
         assert row["moved"] > 0
         assert row["accuracy"]["pairs"] == 4
+        assert row["kl"] > 0 and row["training_seconds"] > 0
         assert row["alarms"] is not None and row["chosen"] == 2
         assert {"implicit_accuracy", "winner_change", "loser_change"} <= set(row["end"])
     feedback = next(group for group in found["groups"] if group["name"] == "feedback")
@@ -239,7 +254,7 @@ def test_runs_on_a_model_that_made_no_image_are_left_out_and_said(
 ) -> None:
     folder, values, _ = made
     monkeypatch.chdir(folder)
-    job = study_runs.Study(values, 3, 2, folder)
+    job = study_job.Study(values, 3, 2, folder)
     assert flow.possible(job, ["dpo", "dpo_weaker", "oracle_labels"]) == ["dpo", "oracle_labels"]
     assert "of tiny-sd-weaker were compared: dpo_weaker" in capsys.readouterr().err
     with pytest.raises(UserError, match="no run is possible"):
@@ -265,7 +280,7 @@ def test_a_second_time_does_nothing(made: tuple[Path, Params, str], monkeypatch:
     def never(*_: object) -> None:
         raise AssertionError("this was made already")
 
-    for module, name in ((study_runs.train, "run"), (study_runs.generate, "run"), (study_runs.relabel, "relabel")):
+    for module, name in ((study_runs.train, "run"), (study_runs.generate, "run"), (study_job.relabel, "relabel")):
         monkeypatch.setattr(module, name, never)
     before = (folder / "metrics/study.json").read_bytes()
     assert flow.run(values, ["feedback"], prompts=3, steps=2) == text
@@ -279,8 +294,8 @@ def test_a_killed_run_isnt_trained_again(made: tuple[Path, Params, str], monkeyp
     """Killed after training: the note of it is there, the results aren't."""
     folder, values, text = made
     monkeypatch.chdir(folder)
-    job = study_runs.Study(values, 3, 2, folder)
-    job.result_file("dpo").unlink()
+    job = study_job.Study(values, 3, 2, folder)
+    kept.file(job.kept, "dpo").unlink()
     monkeypatch.setattr(train, "run", lambda *_: pytest.fail("it was trained already"))
     assert flow.run(values, ["feedback"], prompts=3, steps=2) == text
 
@@ -307,13 +322,7 @@ def test_numbers_of_the_listing() -> None:
     assert all(f"  run: {RUNS[name].label}" in lines for group in STUDY for name in group.runs), "labels have commas"
 
 
-def test_a_curves_end(tmp_path: Path) -> None:
-    """Of 20 points the last two: (18 + 19) / 2."""
-    path = tmp_path / "curve.jsonl"
-    path.write_text("".join(json.dumps({"step": n, "loss": n, "lr": 1.0}) + "\n" for n in range(20)))
-    assert study_runs.curve_end(path) == {"loss": 18.5}
-    path.write_text(json.dumps({"step": 1, "loss": 3.0}) + "\n")
-    assert study_runs.curve_end(path) == {"loss": 3.0}
+def test_an_estimate_is_the_mean_of_what_ran() -> None:
     assert np.isclose(flow.estimate([100, 200]), 150)
 
 
@@ -336,9 +345,9 @@ def test_the_report_is_made_again_once_the_pipeline_has_run(tmp_path: Path, monk
 
 def test_groups_on_rewards_are_made_only_where_they_are_asked_for(repo: Path) -> None:
     """Their runs may have their own way of making images."""
-    parsed = study_runs.Study(load(repo / "params.yaml"), 10, None, repo).params(["nft", "grpo"])
+    parsed = study_job.Study(load(repo / "params.yaml"), 10, None, repo).params(["nft", "grpo"])
     assert parsed.generate.sampling("nft")["guidance"] == 1.0
     usual, asked = study.needed(flow.chosen([])), study.needed(flow.chosen(["rewards"]))
     assert "grpo" not in usual
     assert "grpo_seed_2" in asked
-    assert {name for name in asked if study_runs.needs_reward_model(RUNS[name])} >= {"refl", "draft_lv", "alignprop"}
+    assert {name for name in asked if study_job.needs_reward_model(RUNS[name])} >= {"refl", "draft_lv", "alignprop"}
