@@ -12,10 +12,10 @@ Asked = Literal["all", "oracle", "weaker", "own", "stronger"]
 
 @dataclass(frozen=True)
 class Run:
-    """A policy of params.yaml, `of`, with some of its values changed."""
+    """A policy of params.yaml, `of`, with some of its values changed; base: the model before alignment, sampled so."""
 
     label: str
-    of: Literal["dpo", "sft"]
+    of: Literal["dpo", "sft", "base"]
     changes: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     """Keys that the changed policy's method doesn't have."""

@@ -32,6 +32,10 @@ PROMPTS = 200
 INPUTS = ("data/comparisons", "data/shards")
 JUDGE = "oracle"
 """The reward that judges, and that answers in the runs on AI feedback."""
+LEARNED, PROXY_BATCH = "learned", 64
+"""The reward whose model REWARD_MODEL is, and the images in a forward of it."""
+BY_REWARD = {"best_of", "optimise"}
+"""Rules of sampling by which a reward decides."""
 DRAWS = 4
 """(t, noise) draws a pair of the implicit reward: fewer than evaluate's, since there are many runs."""
 TIE_BELOW = 0.02
@@ -58,6 +62,14 @@ class Study:
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Floats]:
         """Scores RGB images, uint8 [H, W, 3], for their prompts with the judge."""
         return rewards.score_images(self.judge, images, prompts)
+
+    @cached_property
+    def proxy(self) -> Reward | None:
+        """Returns the reward model that this project trained, by which all images are scored; None where it isn't."""
+        if not (self.root / REWARD_MODEL / "config.json").is_file():
+            return None
+        settings = {"path": str(self.root / REWARD_MODEL), "batch_size": PROXY_BATCH}
+        return rewards.load(LEARNED, settings, default_device())
 
     @cached_property
     def references(self) -> dict[Reference, Floats]:
@@ -89,9 +101,10 @@ class Study:
         if name == BASE:
             return dict(base)
         run = RUNS[name]
+        dumped[BASE] = base
         found = {key: value for key, value in dumped[run.of].items() if key not in run.without}
         found |= {**run.changes, "noise_seed": base["noise_seed"]}
-        return found | ({"steps": self.steps} if self.steps else {})
+        return found | ({"steps": self.steps} if self.steps and run.of != BASE else {})
 
     def params(self, names: Sequence[str]) -> Params:
         """Returns the project's params with some runs, and the base, for policies."""
@@ -103,6 +116,8 @@ class Study:
         raw["rollouts"] = {"rewards_from": REWARD_MODEL}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}
         raw |= {"rewards": {JUDGE: {}}, "reward_models": {}}
+        if any(name != BASE and RUNS[name].sampling.keys() & BY_REWARD for name in names):
+            raw["rewards"][LEARNED] = {"path": REWARD_MODEL, "batch_size": PROXY_BATCH}
         raw["evaluate"]["alarms"]["held_out"] = [one for one in raw["evaluate"]["alarms"]["held_out"] if one == JUDGE]
         raw["gate"]["conditions"] = [{"figure": "training_alarms", "allowed": []}]  # no run of it is promoted
         for name in names:
@@ -158,8 +173,9 @@ class Study:
 
 
 def needs_reward_model(run: Run) -> bool:
-    """Tells whether a run learns from the reward model that this project trained."""
-    return any(values.get("path") == REWARD_MODEL for values in run.changes.get("reward", {}).values())
+    """Tells whether a run follows the reward model that this project trained, in training or in sampling."""
+    followed = any(values.get("path") == REWARD_MODEL for values in run.changes.get("reward", {}).values())
+    return followed or bool(run.sampling.keys() & BY_REWARD)
 
 
 def asked_of(name: str) -> Asked:

@@ -95,6 +95,16 @@ COMPARED: dict[str, Any] = {
     "rollout": rolled(FAST, 10, 4),
     "draws": 4,
 }
+DOODL: dict[str, Any] = {
+    "reward": "learned",
+    "iterations": 5,  # (3 * 5 + 1) plain images' forwards
+    "lr": 1.0,
+    "momentum": 0.9,
+    "clip": 0.1,
+    "noise": 0.0,
+    "keep": "best",
+    "coupled": None,
+}
 
 
 def on_rewards(label: str, values: Mapping[str, Any], **changes: Any) -> Run:
@@ -120,6 +130,7 @@ def curated(share: float) -> Run:
 
 
 LIVE_DPO = {"reference": "live", "beta": 1000, "link": "sigmoid"}
+LONG_REFL: Mapping[str, Any] = {"method": "refl", "gradient": {"stop": [0.75, 1.0]}, "steps": 150}
 VALUE = {"width": 64, "lr": 1.0e-3, "steps": 5}
 SEEDED: dict[str, Run] = {
     "ddpo": on_rewards("DDPO, oracle", MOVES, method="ddpo", advantage={"kind": "batch", "clip": 5.0}),
@@ -149,7 +160,8 @@ REWARD_RUNS: dict[str, Run] = {
     "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
     "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12),
     "ddpo_proxy": on_rewards("DDPO, proxy", MOVES, method="ddpo", reward=PROXY),
-    "refl_kl": on_rewards("ReFL, proxy, KL", GRADIENT | with_kl(1.0), method="refl", gradient={"stop": [0.75, 1.0]}),
+    "refl_long": on_rewards("ReFL, proxy, long", GRADIENT, **LONG_REFL),
+    "refl_long_kl": on_rewards("ReFL, proxy, long, KL", GRADIENT | with_kl(1.0), **LONG_REFL),
     "draft_1": on_rewards("DRaFT-1, proxy", GRADIENT, gradient=last_steps(1)),
     "draft_5": on_rewards("DRaFT-5, proxy", GRADIENT, gradient=last_steps(5)),
     "draft_5_straight": on_rewards("DRaFT-5 straight, proxy", GRADIENT, gradient=last_steps(5, "straight")),
@@ -157,6 +169,8 @@ REWARD_RUNS: dict[str, Run] = {
     "drtune": on_rewards("DRTune, proxy", GRADIENT, method="drtune", gradient={"steps": 3, "stop": [0.6, 1.0]}),
     "dpok_loose": on_rewards("DPOK, KL 0.1", MOVES | with_kl(0.1), method="dpok", value=VALUE),
     "dpok_tied": on_rewards("DPOK, KL 10", MOVES | with_kl(10.0), method="dpok", value=VALUE),
+    "doodl": Run("DOODL, proxy", "base", sampling={"optimise": DOODL}),
+    "best_of_16": Run("The best of 16, proxy", "base", sampling={"best_of": {"reward": "learned", "n": 16}}),
     **{f"sft_top_{round(100 * share)}": curated(share) for share in (1.0, 0.3, 0.1, 0.03)},
 }
 
@@ -216,12 +230,17 @@ REWARD_GROUPS = (
     Group(
         "reward_hacking",
         "The proxy against the oracle, with and without a pull to the reference",
-        ("refl", "refl_kl", "ddpo_proxy"),
+        ("refl", "refl_long", "refl_long_kl", "ddpo_proxy"),
         (
             Claim(
-                "A pull to the reference keeps a learned reward from being exploited",
+                "A reward model that is followed for long is exploited: another judge's score falls",
+                "Gao et al., arXiv 2210.10760; DRaFT, arXiv 2309.17400",
+                (beats("refl", "refl_long"),),
+            ),
+            Claim(
+                "A pull to the reference keeps it from that",
                 "DPOK, arXiv 2305.16381; Flow-GRPO",
-                (beats("refl_kl", BASE), beats("refl_kl", "refl")),
+                (beats("refl_long_kl", BASE), beats("refl_long_kl", "refl_long")),
             ),
         ),
         extra=True,
@@ -245,6 +264,19 @@ REWARD_GROUPS = (
         "Reward against the distance to the reference",
         ("ddpo", "dpok_loose", "dpok", "dpok_tied", "dpo", "sft"),
         (Claim("A pull costs reward", "DPOK, arXiv 2305.16381", (beats("dpok_loose", "dpok_tied"),)),),
+        extra=True,
+    ),
+    Group(
+        "doodl",
+        "One image's noise along a reward's gradient, against the best of as many as it costs",
+        ("doodl", "best_of_16"),
+        (
+            Claim(
+                "The gradient raises the reward more than choice at equal forwards, and so it is by another judge",
+                "DOODL, arXiv 2303.13703",
+                (beats("doodl", BASE), beats("doodl", "best_of_16")),
+            ),
+        ),
         extra=True,
     ),
     Group(

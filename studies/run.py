@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
 from diffalign.models import policies
 from diffalign.reporting.made_by import git_commit
+from diffalign.rewards import reward as rewards
 from diffalign.runtime.environment import default_device
 from stages import generate, train
 from studies import chain_kl, courses, kept
 from studies.claims import BASE
-from studies.job import INPUTS, JUDGE, Study, asked_of
+from studies.job import INPUTS, JUDGE, LEARNED, Study, asked_of
 from studies.kept import AGAIN, Result
 
 
@@ -90,6 +92,9 @@ def judged(job: Study, values: Params, name: str) -> Result:
         "indices": [entry.prompt_index for entry in gallery.entries],
         "scores": [None if np.isnan(value) else round(float(value), 5) for value in scores],
     }
+    if job.proxy is not None:
+        proxy = scoring.score_gallery(gallery, partial(rewards.score_images, job.proxy), LEARNED)[LEARNED]
+        found["proxy"] = [None if np.isnan(value) else round(float(value), 5) for value in proxy]
     if name == BASE:
         return found
     base = galleries.read(job.folder("all") / "images" / BASE)
@@ -97,15 +102,16 @@ def judged(job: Study, values: Params, name: str) -> Result:
     meta = policies.read_policy(Path("models/policies") / name)
     lines = courses.read(Path("curves") / f"{name}.jsonl")
     policy = values.policies[name]
+    own = isinstance(policy, Rolled)
     return {
         **found,
         "moved": round(moved(base, gallery), 5),
         "kl": round(chain_kl.measured(values, name, sorted({entry.prompt for entry in gallery.entries})), 2),
-        "implicit": None if isinstance(policy, Rolled) else implicit_outcomes(job, values, name),
+        "implicit": implicit_outcomes(job, values, name) if policy.method != "none" and not own else None,
         "end": courses.end(lines),
         "course": courses.course(lines, policy.batch_size) if isinstance(policy, Rolled) else {},
-        "alarms": meta["alarms"],
-        "chosen": meta["chosen"]["step"],
+        "alarms": meta.get("alarms"),  # none of a policy without training
+        "chosen": meta["chosen"]["step"] if "chosen" in meta else 0,
     }
 
 
