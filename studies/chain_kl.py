@@ -18,7 +18,7 @@ from diffalign.diffusion.samplers import sampler as samplers
 from diffalign.diffusion.sampling import Output, guided
 from diffalign.generation.pipeline import initial_noise, latent_shape, repeated, step_noise
 from diffalign.models import family as families
-from diffalign.models import policies
+from diffalign.models import inits, policies
 from diffalign.models.family import Family
 from diffalign.runtime.environment import default_device
 
@@ -38,6 +38,7 @@ def measured(values: Params, name: str, prompts: Sequence[str]) -> float:
     folder = Path("models/policies")
     own = policies.load_policy(model.family, model.path, folder / name, device, ("vae", "text"))
     base = families.load(model.family, model.path, ("text",), device)
+    inits.load_denoiser(base, model.family, model.path, values.policies[values.evaluate.baseline].init)
     shape = latent_shape(own, values.precompute.resolution)
     noise = torch.stack([initial_noise(0, text, 0, shape) for text in texts]).to(device)
     outputs = [
