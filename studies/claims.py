@@ -59,9 +59,10 @@ class Wins:
         return False if row["ci_high"] < self.low or row["ci_low"] > self.high else None
 
     def seen(self, found: Found, labels: Labels) -> str:
-        """Returns the win rate with its interval."""
+        """Returns the win rate with its interval, and how many seeds that is of where some weren't run."""
         row = found.contests[self.a, self.b]
-        return f"{percent(row['win_rate'])} ({interval(row)})"
+        lacking = "" if row["seeds"] == row["meant"] else f", {row['seeds']} of {row['meant']} seeds"
+        return f"{percent(row['win_rate'])} ({interval(row)}){lacking}"
 
 
 def beats(a: str, b: str) -> Wins:

@@ -24,7 +24,7 @@ def file(folder: Path, name: str) -> Path:
 
 def write(folder: Path, name: str, result: Result) -> None:
     """Keeps a run's results, in place of earlier ones."""
-    files.write_json(file(folder, name), result)
+    files.write_text(file(folder, name), files.canonical_json(result) + "\n")
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, Result]:

@@ -33,10 +33,8 @@ def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> d
 
     `results` by run, the base's among them; `how`: resamples, confidence and seed of the intervals; `about` is kept.
     """
-    pairs = {names for group in STUDY for claim in group.claims for line in claim.lines for names in line.contests}
-    made = [names for names in sorted(pairs) if all(run in results for name in names for run in members(name))]
-    contests = {(a, b): contest(a, b, results, how) for a, b in made}
     runs = {name: run_row(name, results, how) for name in RUNS if name in results}
+    found = Found(contests(results, how), runs)
     labels = study.labels()
     return {
         **about,
@@ -46,8 +44,15 @@ def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> d
         "resamples": how["resamples"],
         "base": {"label": labels[BASE], "score": mean(results[BASE]["scores"])},
         "runs": runs,
-        "groups": [group_row(group, Found(contests, runs), labels) for group in STUDY],
+        "groups": [group_row(group, found, labels) for group in STUDY],
     }
+
+
+def contests(results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns the head to heads that claims need, as far as their runs were made, by the names of both sides."""
+    pairs = {names for group in STUDY for claim in group.claims for line in claim.lines for names in line.contests}
+    found = {names: contest(*names, results, how) for names in sorted(pairs)}
+    return {names: row for names, row in found.items() if row is not None}
 
 
 def group_row(group: Group, found: Found, labels: Labels) -> dict[str, Any]:
@@ -89,15 +94,24 @@ def members(name: str) -> tuple[str, ...]:
     return SEEDS.get(name, (name,))
 
 
-def contest(a: str, b: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a head to head of two runs, or of families of seeds: the n-th against the n-th, seeds in the interval."""
+def contest(a: str, b: str, results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns a head to head of two runs, or of families of seeds: the n-th against the n-th, seeds in the interval.
+
+    Of families the seeds that were made on both sides, and how many were meant; None where there are none.
+    """
     firsts, seconds = members(a), members(b)
-    if len(firsts) == len(seconds) == 1:
-        return head_to_head(results[a], results[b], how)
     count = max(len(firsts), len(seconds))
-    firsts, seconds = (names * count if len(names) == 1 else names for names in (firsts, seconds))
-    each = [outcomes(results[x], results[y]) for x, y in zip(firsts, seconds, strict=True)]
-    return counts(seeds.rate_over_seeds(each, results[firsts[0]]["indices"], confidence=how["confidence"]))
+    pairs = list(zip(*([*names] * (count if len(names) == 1 else 1) for names in (firsts, seconds)), strict=True))
+    made = [pair for pair in pairs if all(name in results for name in pair)]
+    return over(made, results, how) | {"seeds": len(made), "meant": count} if made else None
+
+
+def over(pairs: Sequence[tuple[str, str]], results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a head to head of pairs of runs that differ in their seed from the other pairs'."""
+    if len(pairs) == 1:
+        return head_to_head(results[pairs[0][0]], results[pairs[0][1]], how)
+    each = [outcomes(results[a], results[b]) for a, b in pairs]
+    return counts(seeds.rate_over_seeds(each, results[pairs[0][0]]["indices"], confidence=how["confidence"]))
 
 
 def head_to_head(a: Row, b: Row, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +148,7 @@ def text(found: Row) -> str:
         implicit = f"implicit accuracy {percent(ranks['win_rate'])} ({interval(ranks)}), " if ranks else ""
         lines.append(
             f"  {row['label'].ljust(width)}  {percent(row['win_rate']):>6} ({interval(row)}), score "
-            f"{number(row['score'])}, {implicit}{row['kl']:.1f} nats, {alarm_words(row['alarms'])}"
+            f"{number(row['score'])}, {implicit}{row['kl']:,.0f} nats, {alarm_words(row['alarms'])}"
         )
     judged = [claim for group in found["groups"] for claim in group["claims"]]
     for claim in judged:

@@ -14,6 +14,9 @@ def result(scores: list[float | None], **changes: Any) -> dict[str, Any]:
     n = len(scores)
     rest = {
         "moved": 0.1,
+        "settings": "abc",
+        "proxy": scores,
+        "seconds": 1.0,
         "kl": 12.5,
         "implicit": {"outcomes": [1.0, 0.0], "prompts": [0, 1]},
         "end": {},
@@ -23,7 +26,15 @@ def result(scores: list[float | None], **changes: Any) -> dict[str, Any]:
         "alarms": None,
         "chosen": 300,
     }
-    return {"prompts": f"{n} prompts", "indices": list(range(n)), "scores": scores, "seconds": 1.0, **rest, **changes}
+    return {
+        "prompts": f"{n} prompts",
+        "indices": list(range(n)),
+        "scores": scores,
+        "proxy": scores,
+        "seconds": 1.0,
+        **rest,
+        **changes,
+    }
 
 
 ABOUT = {"judge": "oracle", "split": "test", "prompts": 40, "steps": None, "draws": 4, "commit": "abc"}

@@ -32,8 +32,8 @@ from tests.helpers.tiny import make_model
 from tests.helpers.world import CAPTIONS, drawing
 
 
-def contest(low: float, high: float) -> dict[str, float]:
-    return {"win_rate": (low + high) / 2, "ci_low": low, "ci_high": high}
+def contest(low: float, high: float) -> dict[str, Any]:
+    return {"win_rate": (low + high) / 2, "ci_low": low, "ci_high": high, "seeds": 1, "meant": 1}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_verdict_is_on_all_lines(intervals: list[tuple[float, float]], verdi
 
 def test_a_contest_that_nobody_could_judge_tells_nothing() -> None:
     claim = Claim("words", "somebody", (beats("a", "c"),))
-    found = Found({("a", "c"): {"win_rate": None, "ci_low": None, "ci_high": None}}, {})
+    found = Found({("a", "c"): contest(0, 1) | {"win_rate": None, "ci_low": None, "ci_high": None}}, {})
     assert claims.verdict(claim, found, {"a": "A", "c": "C"})["verdict"] == "can't be told"
 
 
@@ -131,9 +131,17 @@ def test_families_meet_seed_by_seed_with_seeds_in_the_interval() -> None:
     results |= {sft: results[dpo] for dpo, sft in zip(study.SEEDS["dpo_seeds"], study.SEEDS["sft_seeds"], strict=True)}
     found = study_results.contest("dpo_seeds", BASE, results, HOW)
     alone = study_results.contest("dpo", BASE, results, HOW)
+    assert found and alone
     assert found["win_rate"] == pytest.approx(0.75) and alone["win_rate"] == 0.5
     assert found["ci_low"] < 0.2 and found["ci_high"] == 1  # three seeds so far apart say little
-    assert study_results.contest("dpo_seeds", "sft_seeds", results, HOW)["win_rate"] == 0.5
+    met = study_results.contest("dpo_seeds", "sft_seeds", results, HOW)
+    assert met and met["win_rate"] == 0.5
+    del results["seed_2"]
+    fewer = study_results.contest("dpo_seeds", BASE, results, HOW)
+    assert fewer and (fewer["win_rate"], fewer["seeds"], fewer["meant"]) == (pytest.approx(0.625), 2, 3)
+    line, names = beats("dpo_seeds", BASE), ("dpo_seeds", BASE)
+    assert line.seen(Found({names: fewer}, {}), {}).endswith(", 2 of 3 seeds")
+    assert study_results.contest("nft_seeds", BASE, results, HOW) is None
 
 
 def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
@@ -142,7 +150,7 @@ def test_every_run_is_a_policy_that_the_params_admit(repo: Path) -> None:
     default = job.values.policies
     assert values.policies["dpo"] == default["dpo"]
     assert values.policies["sft"] == default["sft"]
-    others = [name for name, run in RUNS.items() if name not in ("dpo", "sft") and run.asked == "all"]
+    others = [name for name, run in RUNS.items() if run.changes and run.asked == "all"]
     assert all(values.policies[name] != default[RUNS[name].of] for name in others)
     assert values.policies["beta_10"] == default["dpo"].model_copy(update={"beta": 10.0})
 

@@ -69,7 +69,7 @@ def run_row(row: Row) -> dict[str, Any]:
             number(end.get("winner_change"), "+.1e"),
             number(end.get("loser_change"), "+.1e"),
             percent(row["moved"]),
-            number(row["kl"], ".1f"),
+            number(row["kl"], ",.0f"),
             number(row["training_seconds"], ",.0f"),
             f"{row['chosen']:,}",
         ],

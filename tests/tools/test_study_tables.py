@@ -1,0 +1,37 @@
+"""The tables of docs/study.md: up to date, and by hand."""
+
+import pytest
+
+from studies import figure, kept
+from studies.claims import BASE
+from studies.shapes_world import RUNS
+from tests.helpers.study_results import result
+from tools import study_tables as tables
+
+COURSE = {"reward_oracle": [[160, 0.4], [320, 0.5]]}
+
+
+def test_the_page_is_up_to_date() -> None:
+    found = kept.read(tables.REPO / kept.FOLDER, (BASE, *RUNS))
+    page = tables.PAGE.read_text()
+    assert tables.page(page, found) == page, "mend it: python -m tools.study_tables --write"
+    assert tables.FIGURE.read_text() == figure.drawing(found), "mend it: python -m tools.study_tables --write"
+
+
+def test_seeds_are_one_line() -> None:
+    """Win rates 1 and 1/2 over the base; the proxy's mean is up by 1/4, half of the base's deviation."""
+    base = result([0.0, 1.0] * 20)
+    wins, ties = result([0.5, 1.5] * 20, course=COURSE), result([0.0, 1.0] * 20, course=COURSE)
+    found = {BASE: base, "grpo": wins, "grpo_seed_1": ties}
+    line = tables.row(["grpo", "grpo_seed_1"], found)
+    assert line.startswith("| GRPO, oracle | 2 | 75.0% [")
+    assert "| 0.750 | +0.50 sd | 12 | 320 | 1 |" in line
+    text = tables.tables(found)
+    assert line in text and "GRPO, lr 1e-12" in text.split("Not run yet")[1]
+    assert ", 2 of 3 seeds" in text and "GRPO, oracle, seed 1" not in text
+
+
+def test_without_results_nothing_is_claimed() -> None:
+    assert tables.tables({}) == "Nothing was run yet."
+    with pytest.raises(ValueError, match="unpack"):
+        tables.page("a page without marks", {})

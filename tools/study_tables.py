@@ -1,0 +1,115 @@
+"""Writes the tables and the figure of the study's runs on rewards into docs/study.md, from studies/results.
+
+`python -m tools.study_tables --write` writes them; without --write it fails where the page isn't up to date.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffalign.reporting.format import alarm_words, interval, percent
+from studies import figure, kept, results
+from studies.claims import BASE, Found, verdict
+from studies.groups import Group
+from studies.shapes_world import RUNS, SEEDS, STUDY, labels
+
+REPO = Path(__file__).resolve().parents[1]
+PAGE, FIGURE = REPO / "docs" / "study.md", REPO / "docs" / "study-rewards.svg"
+BEGIN, END = "<!-- rewards: python -m tools.study_tables --write -->", "<!-- /rewards -->"
+HEAD = (
+    "| run | seeds | wins over the base | oracle, mean | proxy | nats | pictures | seconds | alarms |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    """Writes or compares."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    found = kept.read(REPO / kept.FOLDER, (BASE, *RUNS))
+    whole, drawn = page(PAGE.read_text(), found), figure.drawing(found)
+    if parser.parse_args().write:
+        PAGE.write_text(whole)
+        FIGURE.write_text(drawn)
+    elif (PAGE.read_text(), FIGURE.read_text()) != (whole, drawn):
+        sys.exit(f"{PAGE} isn't up to date: python -m tools.study_tables --write")
+
+
+def page(text: str, found: Mapping[str, Row]) -> str:
+    """Returns the page with the tables of these results between its marks."""
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + "\n" + tables(found) + "\n" + END + rest.split(END)[1]
+
+
+def tables(found: Mapping[str, Row]) -> str:
+    """Returns a table and the claims of each group that only its name makes; what wasn't run, in a line."""
+    if BASE not in found:
+        return "Nothing was run yet."
+    extra = [group for group in STUDY if group.extra]
+    shown = [(group, rows) for group in extra if (rows := [row(names, found) for names in families(group, found)])]
+    parts = [
+        f"**{group.title}** (`{group.name}`)\n\n{HEAD}\n" + "\n".join(rows) + "\n\n" + claims(group, found)
+        for group, rows in shown
+    ]
+    known = dict.fromkeys(names for group in extra for names in together(group))
+    missing = [RUNS[names[0]].label for names in known if not any(name in found for name in names)]
+    if missing:
+        parts.append(f"Not run yet: {'; '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def together(group: Group) -> list[tuple[str, ...]]:
+    """Returns a group's runs, those that differ in their seed only together."""
+    of = {name: names for names in SEEDS.values() if set(names) <= set(group.runs) for name in names}
+    return list(dict.fromkeys(of.get(name, (name,)) for name in group.runs))
+
+
+def families(group: Group, found: Mapping[str, Row]) -> list[list[str]]:
+    """Returns a group's runs that were made, those that differ in their seed only together."""
+    return [made for names in together(group) if (made := [name for name in names if name in found])]
+
+
+def row(names: Sequence[str], found: Mapping[str, Row]) -> str:
+    """Returns a line of a table: means over the seeds, and the win rate with seeds in its interval."""
+    runs = [found[name] for name in names]
+    rate = results.over([(name, BASE) for name in names], found, figure.HOW)
+    pictures = [points[-1][0] for name, points in runs[0]["course"].items() if name.startswith("reward_")]
+    cells = [
+        RUNS[names[0]].label,
+        str(len(names)),
+        f"{percent(rate['win_rate'])} [{interval(rate)}]",
+        f"{np.mean([results.mean(run['scores']) for run in runs]):.3f}",
+        proxy(runs, found[BASE]),
+        f"{np.mean([run['kl'] for run in runs]):,.0f}",
+        f"{pictures[0]:,.0f}" if pictures else "",
+        f"{np.mean([run['training_seconds'] for run in runs]):,.0f}",
+        "; ".join(sorted({f"`{alarm_words(run['alarms'])}`" for run in runs if run["alarms"]})),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def proxy(runs: Sequence[Row], base: Row) -> str:
+    """Returns by how many of the base's standard deviations the proxy's mean is up."""
+    before = np.array(base["proxy"], float)
+    after = np.mean([np.nanmean(np.array(run["proxy"], float)) for run in runs])
+    return f"{(after - np.nanmean(before)) / np.nanstd(before):+.2f} sd"
+
+
+def claims(group: Group, found: Mapping[str, Row]) -> str:
+    """Returns a group's claims, each with its verdict and what was seen."""
+    contests = results.contests(found, figure.HOW)
+    lines = []
+    for claim in group.claims:
+        one = verdict(claim, Found(contests, {}), labels())
+        seen = "; ".join(f"{line['expected']}: {line['seen']}" for line in one["lines"])
+        lines.append(f"- **{one['verdict']}**: {claim.words} ({claim.source}). {seen}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
