@@ -50,9 +50,12 @@ class Wins:
         return f"{labels[self.a]} wins {self.low:.0%} to {self.high:.0%} over {labels[self.b]}"
 
     def holds(self, found: Found) -> bool | None:
-        """Returns True with the interval within the limits, False with it outside, None where a limit is inside it."""
+        """Returns True with the interval within the limits, False with it outside, None where a limit is inside it.
+
+        None, too, for one seed where several were meant: its interval says nothing of others.
+        """
         row = found.contests[self.a, self.b]
-        if row["win_rate"] is None:
+        if row["win_rate"] is None or row["seeds"] == 1 < row["meant"]:
             return None
         if row["ci_low"] > self.low and row["ci_high"] <= self.high:
             return True

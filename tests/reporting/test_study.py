@@ -86,5 +86,5 @@ def test_hostile_text_stays_text(project: Params) -> None:
 
 def test_another_versions_study_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", made() | {"schema": 0})
-    with pytest.raises(UserError, match=r"schema: input should be 1, found 0.*pipeline\.py study\) or remove it"):
+    with pytest.raises(UserError, match=r"schema: input should be 2, found 0.*pipeline\.py study\) or remove it"):
         study_file.read(tmp_path / "study.json")
