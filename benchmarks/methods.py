@@ -4,7 +4,9 @@
 weights of Stable Diffusion 1.5's size (`--arch sd15`), checks that the loops' first gradients have the same norm for
 the same draws, then times them in turns: a rollout, decoding, JPEG sizes as rewards, training on all its steps.
 The authors' base config has 10 steps, guidance 5 and batches of 1 (ddpo-pytorch 28d2d8c); their loop is timed with our
-micro-batch, too. With `--draft`, a DRaFT-LV step besides, by a PickScore of random weights.
+micro-batch, too. Ours is timed also with `--rows` in a forward, several moves of the same pictures; and without
+gradients of guidance's unconditional half, with twice the micro-batch: as many rows have a graph. With `--draft`, a
+DRaFT-LV step besides, by a PickScore of random weights.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,13 @@ from diffalign.planning.flops import matmul_rate, synchronize
 from diffalign.runtime import devices
 from stages import ingest, precompute
 
-FIRST, BATCHED = "authors-style", "authors-style, our micro-batch"
+FIRST, BATCHED, OURS = "authors-style", "authors-style, our micro-batch", "ours"
+SEVERAL, HALF = "ours, several moves a forward", "ours, unconditional half untrained"
 TOLERANCE = 0.01
 """Of the norm of the first step's gradient, relative, in float32: JPEG sizes follow latents' last digits."""
 PROMPTS = 16
+RATIOS = [("ratios", "rates", FIRST), ("cpu_ratios", "cpu_rates", FIRST), ("batched_cpu_ratios", "cpu_rates", BATCHED)]
+"""A row's ratios, turn by turn: their name, of which rates, over which loop's."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +46,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=list(DTYPES), help="fp32 on a CPU, bf16 on a GPU where not given")
     parser.add_argument("--samples", type=int, default=32, help="pictures an optimizer step, and a turn")
     parser.add_argument("--micro-batch", type=int, default=16, help="pictures a forward")
+    parser.add_argument("--rows", type=int, default=64, help="rows a forward of the loop whose moves share forwards")
     parser.add_argument("--steps", type=int, default=10, help="steps of a rollout, all of which train")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--draft", action="store_true", help="a DRaFT-LV step too, without a peer")
@@ -52,6 +59,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.precision = options.precision or ("bf16" if options.device == "cuda" else "fp32")
     if options.samples % 4:
         raise UserError(f"--samples: expected a multiple of 4, the pictures of a prompt, got {options.samples}")
+    if options.rows % options.samples:
+        raise UserError(f"--rows: expected a multiple of --samples {options.samples}, got {options.rows}")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: expected a CUDA GPU that PyTorch can use, found none")
     return options
@@ -78,7 +87,8 @@ def make_setting(options: argparse.Namespace) -> Setting:
     ddpo = {"method": "ddpo", "rollout": rollout, "reward": {"jpeg_compressibility": {"weight": 1.0}}}
     ddpo |= {"advantage": {"kind": "group", "clip": 5.0}, "moves": {"share": 1.0, "span": [0.0, 1.0]}}
     ddpo |= {"trust": "clip", "clip": 1e-4, "kl": {"weight": 0.0, "space": "output"}, "train_unconditional": True}
-    raw["policies"] = {"base": raw["policies"]["base"], "ddpo": {"init": "model", "noise_seed": 0, **shared, **ddpo}}
+    ddpo |= {"init": "model", "noise_seed": 0, **shared}
+    raw["policies"] = {"base": raw["policies"]["base"], "ddpo": ddpo, "half": ddpo | {"train_unconditional": False}}
     if options.draft:
         raw["policies"]["draft"] = {"init": "model", "noise_seed": 0, **shared, **draft(rollout)}
         raw["rollouts"]["rewards_from"] = "judge"
@@ -101,9 +111,10 @@ def draft(rollout: dict[str, Any]) -> dict[str, Any]:
 
 def built(setting: Setting, options: argparse.Namespace) -> dict[str, Loop]:
     """Builds the loops, which have the same prompts."""
-    ours = Ours(setting, options.micro_batch)
+    ours, several = (Ours(setting, micro_batch) for micro_batch in (options.micro_batch, options.rows))
     authors = [Authors(setting, micro_batch, ours.source) for micro_batch in (1, options.micro_batch)]
-    return {FIRST: authors[0], BATCHED: authors[1], "ours": ours}
+    half = Ours(replace(setting, policy="half"), 2 * options.micro_batch)
+    return {FIRST: authors[0], BATCHED: authors[1], OURS: ours, SEVERAL: several, HALF: half}
 
 
 def turn(loop: Loop, step: int, samples: int, device: str) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def measure(options: argparse.Namespace, loops: dict[str, Loop]) -> dict[str, An
         if isinstance(waiting, Authors):
             waiting.own_noise()
     if FIRST in norms and options.precision == "fp32":
-        apart = max(abs(norm / norms["ours"] - 1) for norm in norms.values())
+        apart = max(abs(norm / norms[OURS] - 1) for name, norm in norms.items() if name != HALF)
         assert apart <= TOLERANCE, f"gradients differ: norms {norms}, expected at most {TOLERANCE} apart"
     for number in range(options.repetitions):
         for name, waiting in loops.items():
@@ -161,8 +172,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             rate = matmul_rate(options.device, DTYPES[options.precision])
             rows = measure(options, built(setting, options))
             for row in rows.values():
-                for ratios, kind in (("ratios", "rates"), ("cpu_ratios", "cpu_rates")):
-                    row[ratios] = [a / b for a, b in zip(row[kind], rows[FIRST][kind], strict=True)]
+                for ratios, kind, than in RATIOS:
+                    row[ratios] = [a / b for a, b in zip(row[kind], rows[than][kind], strict=True)]
             if options.draft:
                 free(options.device)
                 alone = Setting(setting.params, "draft", options.device, options.precision)
@@ -178,11 +189,12 @@ def markdown(found: dict[str, Any]) -> str:
     params = found["params"]
     lines = [
         *results.heading("methods", found),
-        f"| loop | micro-batch | samples/s | times {FIRST} | by CPU time | {', s | '.join(PARTS)}, s | peak |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| loop | micro-batch | samples/s | times {FIRST} | by CPU time | times with our micro-batch, by CPU "
+        f"time | {', s | '.join(PARTS)}, s | peak |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in found["contenders"].items():
-        ratios = [results.spread(one[kind]) if kind in one else "" for kind in ("ratios", "cpu_ratios")]
+        ratios = [results.spread(one[kind]) if kind in one else "" for kind, *_ in RATIOS]
         parts = [f"{one['parts'][part]:.2f}" for part in PARTS]
         peak = f"{one['peak_bytes'] / 1e9:.1f} GB" if one["peak_bytes"] else ""
         first = [name, str(one["micro_batch"]), results.spread(one["rates"])]

@@ -132,10 +132,7 @@ def of_trained(params: Params, policy: Trained) -> list[str]:
     lines = of_draws(params, policy)
     if policy.reference == "cached":
         lines += of_cached(params, policy)
-    if policy.batch_size % policy.micro_batch_size:
-        lines.append(
-            f"batch_size: expected a multiple of micro_batch_size {policy.micro_batch_size}, got {policy.batch_size}"
-        )
+    lines += of_micro_batch(policy)
     if policy.choose == "probe" and not params.probe.every:
         lines.append("choose: expected last, since probe.every is 0, got 'probe'")
     if isinstance(policy, Rolled):
@@ -159,6 +156,15 @@ def of_rater_tokens(params: Params, policy: Trained) -> list[str]:
     if policy.rater_tokens.only and policy.lora:
         lines.append("lora: expected null with rater_tokens.only true, which trains no other weight")
     return lines
+
+
+def of_micro_batch(policy: Trained) -> list[str]:
+    """Returns a batch that isn't whole micro-batches, as `key: what`; forwards of several moves hold whole batches."""
+    size, micro = policy.batch_size, policy.micro_batch_size
+    if size % micro == 0 or (policy.rows > 1 and micro % size == 0):
+        return []
+    other = ", or a divisor of it" if policy.rows > 1 else ""
+    return [f"batch_size: expected a multiple of micro_batch_size {micro}{other}, got {size}"]
 
 
 def of_curated(params: Params, by: str) -> list[str]:

@@ -128,6 +128,11 @@ class Rolled(Trained):
         """Returns the forwards of a guided output: 2, or 1 without guidance."""
         return 1 if self.rollout.guidance == 1 else 2
 
+    @property
+    def trained_halves(self) -> int:
+        """Returns those of `halves` that have gradients: 1 where guidance's unconditional half isn't trained."""
+        return self.halves if getattr(self, "train_unconditional", True) else 1
+
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: a batch that cuts a prompt's pictures apart, a noise or reference that is lacking."""
         lines = []

@@ -79,6 +79,11 @@ class Trained(Training):
         """Returns what is trained and published: all weights, or low-rank adapters."""
         return "full" if self.lora is None else "lora"
 
+    @property
+    def rows(self) -> int:
+        """Returns how many rows of a pair or picture may share a forward: 1 where a micro-batch is whole ones."""
+        return 1
+
     def of_method(self) -> dict[str, Any]:
         """Returns the keys that the policy's method adds, with their values, in their order."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in Trained.model_fields}

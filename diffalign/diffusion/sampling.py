@@ -22,17 +22,23 @@ def guided(denoise: Denoise, cond: Cond, uncond: Cond, scale: float, train_uncon
     """Returns a network's output with classifier-free guidance (Ho & Salimans 2022).
 
     out = out_uncond + scale * (out_cond - out_uncond), both from one forward of 2B; a scale of 1 skips the
-    unconditional half, whose gradients are left out unless `train_unconditional`. Each condition's tensors have the
-    batch first.
+    unconditional half. Unless `train_unconditional` that half has no gradient: it's a forward of its own, without a
+    graph. Each condition's tensors have the batch first.
     """
     if scale == 1:
         return lambda x_t, t: denoise(x_t, t, cond)
     both = {name: torch.cat([uncond[name], cond[name]]) for name in cond}
 
+    def halves(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if train_unconditional:
+            out_uncond, out_cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+            return out_uncond, out_cond
+        with torch.no_grad():
+            out_uncond = denoise(x_t, t, uncond)
+        return out_uncond, denoise(x_t, t, cond)
+
     def output(x_t: Tensor, t: Tensor) -> Tensor:
-        out_uncond, out_cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-        if not train_unconditional:
-            out_uncond = out_uncond.detach()
+        out_uncond, out_cond = halves(x_t, t)
         return out_uncond + scale * (out_cond - out_uncond)
 
     return output

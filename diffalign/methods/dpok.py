@@ -116,7 +116,7 @@ class DPOK(MovesMethod):
     def trusted(self, log_probs: Tensor, mean: Tensor, std: Tensor, batch: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the authors' code's loss: a hard clamp, whichever way a move has gone."""
         clip = self.settings.clip
-        losses, ratios = clamped_loss(log_probs, batch.log_probs, batch.advantages, clip)
+        losses, ratios = clamped_loss(log_probs, batch.old(log_probs), batch.advantages, clip)
         return losses, ratios, (ratios.detach() - 1).abs() > clip
 
 

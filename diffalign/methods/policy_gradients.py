@@ -32,9 +32,10 @@ HISTORY, LEAST = 32, 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Moves that train: each row is one move of one picture of a piece."""
+    """Moves that train: each row is one move of one picture of a piece; a picture may have several rows."""
 
     slots: list[Slot]
+    """The picture of each row."""
     moves: Tensor
     """[s], the number of each row's move."""
     x: Tensor
@@ -43,14 +44,19 @@ class Rows:
     """[s, C, h, w], the state that it led to."""
     t: Tensor
     t_prev: Tensor
-    log_probs: Tensor
-    """[s], the move's log-probability when it was made."""
+    log_probs: Tensor | None
+    """[s], the move's log-probability when it was made; None where it trains at the weights that made it, in a forward
+    of another shape: its ratio is 1 then, whatever rounding says."""
     advantages: Tensor
     """[s]"""
     mean: Tensor | None
     """[s, C, h, w], the move's mean when it was made; None where the trust region doesn't ask."""
     share: float
     """What a row counts of its picture: 1 / its rows."""
+
+    def old(self, log_probs: Tensor) -> Tensor:
+        """Returns the log-probabilities [s] that ratios are held against, given those of the weights at hand."""
+        return log_probs if self.log_probs is None else self.log_probs
 
 
 @dataclass
@@ -102,7 +108,7 @@ class MovesMethod(RolledMethod):
             self.advantages = policy_gradient.advantages(total, played.groups, how.kind, how.clip)
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[Rows]:
-        """Yields the moves that train in a step: of each piece, one move of each of its pictures at a time."""
+        """Yields the moves that train in a step: of each piece, one or several of each of its pictures at a time."""
         played, update = self.rolled(policy, step)
         for piece in played.updates[update]:
             yield from self.rows(piece, played.number)
@@ -113,33 +119,43 @@ class MovesMethod(RolledMethod):
         count = max(1, round(self.settings.moves.share * len(moves)))
         chosen = torch.tensor([self.source.places.chosen(number, slot, moves, count) for slot in piece.slots])
         times = torch.tensor(trajectory.moves, device=self.source.device)
-        picture = torch.arange(len(piece.slots))
-        for move in chosen.unbind(1):
+        for some in chosen.split(self.together(piece), dim=1):
+            move, picture = some.T.flatten(), torch.arange(len(piece.slots)).repeat(some.shape[1])
+            slots = piece.slots * some.shape[1]
             t, t_prev = times[move.to(times.device)].unbind(1)
             yield Rows(
-                piece.slots,
+                slots,
                 move,
                 trajectory.states[move, picture],
                 trajectory.states[move + 1, picture],
                 t,
                 t_prev,
-                trajectory.log_probs[move, picture],
-                self.advantages_of(piece.slots, move).to(self.source.device).float(),
-                self.old_mean(piece, move, number) if self.settings.trust == "divergence" else None,
+                trajectory.log_probs[move, picture] if self.together(piece) == 1 else None,
+                self.advantages_of(slots, move).to(self.source.device).float(),
+                self.old_mean(piece, move, picture, number) if self.settings.trust == "divergence" else None,
                 1 / count,
             )
+
+    def together(self, piece: Piece) -> int:
+        """Returns how many moves of each picture share a forward: as many as `micro_batch_size` rows hold.
+
+        With several updates only one: a forward then has the rollout's shape, so that unchanged weights have ratio 1 to
+        the bit, whichever update it is.
+        """
+        rows = self.settings.micro_batch_size if self.settings.rollout.updates == 1 else 1
+        return max(1, rows // len(piece.slots))
 
     def advantages_of(self, slots: list[Slot], moves: Tensor) -> Tensor:
         """Returns the advantages [s] of moves [s] of some pictures: a picture's own, whichever move."""
         return self.advantages[[slot.index for slot in slots]]
 
-    def old_mean(self, piece: Piece, moves: Tensor, number: int) -> Tensor:
-        """Returns the means [s, C, h, w] that moves [s] had when they were made: where they led, less the noise."""
-        trajectory, picture = piece.trajectory, torch.arange(len(piece.slots))
-        pairs = zip(piece.slots, moves.tolist(), strict=True)
-        noise = torch.stack([self.source.places.added(number, slot, move, self.source.shape) for slot, move in pairs])
-        stds = trajectory.stds[moves, picture].view(-1, 1, 1, 1)
-        return trajectory.states[moves + 1, picture] - stds * noise.to(stds.device)
+    def old_mean(self, piece: Piece, moves: Tensor, pictures: Tensor, number: int) -> Tensor:
+        """Returns the means [s, C, h, w] that moves [s] of pictures [s] were made by: where they led, less noise."""
+        trajectory, added = piece.trajectory, self.source.places.added
+        pairs = zip(pictures.tolist(), moves.tolist(), strict=True)
+        noise = torch.stack([added(number, piece.slots[own], move, self.source.shape) for own, move in pairs])
+        stds = trajectory.stds[moves, pictures].view(-1, 1, 1, 1)
+        return trajectory.states[moves + 1, pictures] - stds * noise.to(stds.device)
 
     def trained(self, piece: Piece) -> list[int]:
         """Lists the moves that may train: in the settings' span, and with noise enough; UserError without any."""
@@ -175,7 +191,7 @@ class MovesMethod(RolledMethod):
 
     def guided(self, denoise: Denoise, batch: Rows) -> Tensor:
         """Returns a network's guided output [s, C, h, w], float32, at the rows' states."""
-        return self.source.output(denoise, batch.slots, self.settings.train_unconditional)(batch.x, batch.t).float()
+        return self.source.output(denoise, batch.slots)(batch.x, batch.t).float()
 
     def move(self, output: Tensor, batch: Rows) -> tuple[Tensor, Tensor]:
         """Returns the mean [s, C, h, w] and the standard deviation [s] of the rows' moves by a network's output."""
@@ -184,12 +200,12 @@ class MovesMethod(RolledMethod):
 
     def trusted(self, log_probs: Tensor, mean: Tensor, std: Tensor, batch: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the losses [s] within the trust region, the ratios [s], and which rows [s] have left the region."""
-        clip = self.settings.clip
+        clip, old = self.settings.clip, batch.old(log_probs)
         if batch.mean is None:
-            losses, ratios = clipped_loss(log_probs, batch.log_probs, batch.advantages, clip)
+            losses, ratios = clipped_loss(log_probs, old, batch.advantages, clip)
             return losses, ratios, (ratios.detach() - 1).abs() > clip
         gone = gaussian_kl(mean, batch.mean, std).detach() > clip
-        losses, ratios = masked_loss(log_probs, batch.log_probs, batch.advantages, gone)
+        losses, ratios = masked_loss(log_probs, old, batch.advantages, gone)
         return losses, ratios, gone
 
     def watched(self, ratios: Tensor, outside: Tensor, batch: Rows) -> Logs:

@@ -104,7 +104,7 @@ class GradientMethod(RolledMethod):
 
     def swept(self, policy: Denoise, slots: Sequence[Slot], step: int, window: Window) -> Iterator[Swept]:
         """Yields what a piece's rollout gave; noised again, what each of its endings gave."""
-        output = self.source.output(policy, slots, self.settings.train_unconditional)
+        output = self.source.output(policy, slots)
         rolled = chain_of(self.source.roll(policy, slots, step))
         with self.source.alone():
             if not self.how.renoise:
@@ -149,7 +149,7 @@ class GradientMethod(RolledMethod):
         if weight:  # first: a LoRA's adapters are off meanwhile
             frozen = predictions(reference, self.settings.method)
             output_ref = wide(self.source.output(frozen, batch.slots)(row.x_t, row.t))
-        output = self.source.output(policy, batch.slots, self.settings.train_unconditional)(row.x_t, row.t)
+        output = self.source.output(policy, batch.slots)(row.x_t, row.t)
         total, logs = pulled(output, row.pull).sum() + batch.losses, batch.logs
         if weight:
             kl = ((wide(output) - output_ref) ** 2).flatten(1).mean(1).sum() * batch.share

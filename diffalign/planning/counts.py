@@ -74,7 +74,7 @@ def of_rollouts(row: Counts, policy: Rolled) -> Counts:
     Decoding and scoring are counted, too.
     """
     flop = round(rollouts.flop(policy, row))
-    return replace(row, usual=flop, logged=flop, kept=row.kept * policy.halves)
+    return replace(row, usual=flop, logged=flop, kept=row.kept * policy.trained_halves)
 
 
 def asked_for(params: Params, name: str, policy: Trained) -> Counts:

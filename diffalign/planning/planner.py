@@ -130,7 +130,7 @@ def compiled(plan: Plan, machine: Machine) -> bool:
 
 def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machine: Machine) -> Plan:
     """Returns one policy's plan from its counts, without measurements."""
-    micro_batch = min(policy.micro_batch_size, max(policy.batch_size // machine.processes, 1))
+    micro_batch = min(policy.micro_batch_size, max(policy.rows * policy.batch_size // machine.processes, 1))
     flop = found.flop(log_every)
     memory = estimates.memory(
         found.weights,
@@ -141,7 +141,7 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
         ema=policy.ema is not None,
         precision=machine.precision,
         shares=machine.processes if machine.parallel == "fsdp" else None,
-        accumulates=micro_batch * machine.processes < policy.batch_size,
+        accumulates=micro_batch * machine.processes < policy.rows * policy.batch_size,
         activations=micro_batch * found.kept // (2 if machine.precision == "bf16" else 1),
     )
     if isinstance(policy, Rolled):

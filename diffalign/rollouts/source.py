@@ -57,6 +57,8 @@ class RolloutSource:
     summed: Callable[[Tensor], Tensor]
     """Sums a tensor over the processes, on each of them."""
     device: torch.device
+    train_unconditional: bool = True
+    """Whether guidance's unconditional half has gradients."""
     alone: Callable[[], AbstractContextManager[None]] = nullcontext
     """Wraps forwards and backwards whose gradients concern this process only: none are exchanged meanwhile."""
 
@@ -95,11 +97,11 @@ class RolloutSource:
         keys = [prompt_key("" if drop else text) for text, drop in zip(texts, dropped, strict=True)]
         return self._whole(conditions(self.prompts, keys), len(piece))
 
-    def output(self, denoise: Denoise, piece: Sequence[Slot], train_unconditional: bool = True) -> Output:
-        """Returns a network with the conditions of a piece, guided as the rollout is."""
+    def output(self, denoise: Denoise, piece: Sequence[Slot]) -> Output:
+        """Returns a network with the conditions of a piece, guided: alike, to the bit, in a rollout and in training."""
         cond = self.condition(piece, [False] * len(piece))
         uncond = self._whole(conditions(self.prompts, [UNCONDITIONAL] * len(piece)), len(piece))
-        return sampling.guided(denoise, cond, uncond, self.guidance, train_unconditional)
+        return sampling.guided(denoise, cond, uncond, self.guidance, self.train_unconditional)
 
     def roll(self, denoise: Denoise, piece: Sequence[Slot], number: int) -> Trajectory:
         """Rolls a piece out from its noise, without gradients."""

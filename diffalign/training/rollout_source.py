@@ -53,6 +53,7 @@ def open_rollouts(spec: Spec, learner: Learner) -> RolloutSource:
         weighing={name: weight for name, (weight, _) in chosen.items()},
         summed=summing(learner.accelerator),
         device=device,
+        train_unconditional=getattr(policy, "train_unconditional", True),
         alone=lambda: learner.parallel.micro_step(learner.denoiser, last=False),
     )
 

@@ -11,10 +11,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from diffalign.config import checks
 from diffalign.config.load import load, parse
-from diffalign.config.methods import dpo
+from diffalign.config.methods import ddpo, dpo
 from diffalign.config.pairs import Pairs
 from diffalign.config.params import METHODS, BaseModelParams, Data, Rewards
+from diffalign.config.rollout import Rollout
 from diffalign.config.training import Lora, Trained
 from diffalign.config.values import Density, Model
 from diffalign.core import axes, yaml_file
@@ -150,6 +152,27 @@ def test_a_wrong_value_is_named(raw: dict[str, Any], path: str, value: object, e
         node = node[int(parent)] if isinstance(node, list) else node[parent]
     node[key] = value
     assert expected in message(raw)
+
+
+@pytest.mark.parametrize(
+    ("updates", "micro_batch", "said"),
+    [
+        (1, 4, []),
+        (1, 16, []),  # two moves of eight pictures
+        (1, 12, ["batch_size: expected a multiple of micro_batch_size 12, or a divisor of it, got 8"]),
+        (2, 16, ["batch_size: expected a multiple of micro_batch_size 16, got 8"]),
+    ],
+)
+def test_several_moves_share_a_forward_where_a_rollout_has_one_update(
+    updates: int, micro_batch: int, said: list[str]
+) -> None:
+    policy = ddpo.Settings.model_construct(
+        batch_size=8,
+        micro_batch_size=micro_batch,
+        rollout=Rollout.model_construct(updates=updates, steps=10),
+        moves=ddpo.Moves(share=0.5, span=(0.0, 0.8)),
+    )
+    assert checks.of_micro_batch(policy) == said
 
 
 def test_all_contradictions_are_reported_at_once(raw: dict[str, Any]) -> None:

@@ -21,12 +21,14 @@ KL = {"kl": {"weight": 0.1, "space": "output"}}
 POLICIES: dict[str, dict[str, Any]] = {
     "ddpo": {"method": "ddpo"},
     "grpo": {"method": "grpo", "moves": {"share": 1.0, "span": [0.0, 0.75]}, **KL},
+    "grpo_half": {"method": "grpo", "train_unconditional": False, **KL},
     "dpok": {"method": "dpok"},
     "nft": {"method": "nft"},
     "nft_free": {"method": "nft", "kl": {"weight": 0.0, "space": "output"}},
     "online_dpo": {"method": "online_dpo"},
     "raft": {"method": "raft"},
     "draft": {"method": "draft", "gradient": {"steps": 3, "renoise": 0, "through": "exact", "sees": "end"}, **KL},
+    "draft_half": {"method": "draft", "train_unconditional": False, **KL},
     "draft_lv": {"method": "draft", "gradient": {"steps": 2, "renoise": 2, **EXACT}},
     "alignprop": {"method": "alignprop", "gradient": {"steps": [2, 2], **EXACT}},
     "refl": {"method": "refl"},
@@ -55,6 +57,7 @@ def test_settings_say_a_pictures_forwards(name: str, tmp_path: Path) -> None:
     how = policy.rollout
     source = memory_rollouts.source(
         guidance=how.guidance,
+        train_unconditional=getattr(policy, "train_unconditional", True),
         steps=how.steps,
         sampler=samplers.load(how.sampler.model_dump()),
         per_prompt=how.images_per_prompt,

@@ -32,8 +32,8 @@ def made(source: RolloutSource, method: str = "ddpo", **changes: Any) -> MovesMe
         "trust": "clip",
         "clip": 1e-3,
         "kl": Kl(weight=0.0, space="output"),
-        "train_unconditional": True,
         "seed": 0,
+        "micro_batch_size": source.places.micro_batch_size,
         "value": dpok.Value(width=8, lr=1e-2, steps=3),
     }
     found = methods.load(settings(method, **values | changes), Offers(source))
@@ -78,6 +78,44 @@ def test_a_learning_rate_of_0_keeps_every_ratio_1() -> None:
     """Over four updates of a rollout, and in the next one."""
     method, policy = made(memory_rollouts.source(updates=4)), Denoiser(0)
     assert all(gradient(method, policy, step=step)[1]["ratio_away"] == 0 for step in range(6))
+
+
+def test_without_the_unconditional_half_ratios_are_1_and_the_gradient_is_the_conditional_halfs() -> None:
+    """A network of one weight matrix W, guided by 2: the output's gradient in W is the conditional's alone, twice."""
+    source, policy = memory_rollouts.source(updates=2, train_unconditional=False), Denoiser(0)
+    method = made(source)
+    found, logs = gradient(method, policy)
+    assert logs["ratio_away"] == gradient(method, policy, step=1)[1]["ratio_away"] == 0
+    both, _ = gradient(made(replace(source, train_unconditional=True)), policy)
+    assert float((found - both).norm()) > 0.01 * float(both.norm())
+    slots, x = source.pieces(0, 0)[0], torch.ones(4, *source.shape)
+    t, weight = torch.full((4,), 500), policy.weight
+    (slope,) = torch.autograd.grad(source.output(policy, slots)(x, t).sum(), weight)
+    (conditional,) = torch.autograd.grad(policy(x, t, source.condition(slots, [False] * 4)).sum(), weight)
+    torch.testing.assert_close(slope, 2 * conditional)
+
+
+@pytest.mark.parametrize("method", ["ddpo", "dpok"])
+@pytest.mark.parametrize("trust", ["clip", "divergence"])
+def test_several_moves_in_a_forward_have_the_gradient_of_one_at_a_time(method: str, trust: str) -> None:
+    """12 rows hold 3 moves of a piece's 4 pictures, 4 or 5 of which train; no ratio leaves 1, whatever the shapes."""
+    source, policy, reference = memory_rollouts.source(), Denoiser(0), live(Denoiser(1))
+    changes = {"trust": trust, "kl": Kl(weight=0.3, space="transition")}
+    expected, logs = gradient(made(source, method, **changes), policy, reference)
+    several = made(source, method, micro_batch_size=12, **changes)
+    found, theirs = gradient(several, policy, reference)
+    assert float((found - expected).norm()) < 1e-4 * float(expected.norm())
+    torch.testing.assert_close(theirs, logs, rtol=1e-4, atol=1e-4)
+    assert theirs["ratio_away"] == 0
+    rows = list(several.batches(policy, reference, 0))
+    assert [len(batch.slots) for batch in rows] == [12, 8] * 2
+    assert rows[0].moves.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert [slot.index for slot in rows[2].slots] == [4, 5, 6, 7] * 3
+
+
+def test_with_several_updates_a_forward_has_the_rollouts_shape() -> None:
+    method = made(memory_rollouts.source(updates=2), micro_batch_size=12)
+    assert {len(batch.slots) for batch in method.batches(Denoiser(0), None, 0)} == {4}
 
 
 def test_a_negated_reward_has_the_opposite_gradient() -> None:

@@ -42,7 +42,7 @@ def made(
 ) -> Any:
     """A method on a source, of its default in tests but for some of `gradient`."""
     typed = axes.load("diffalign.config.methods", method).Gradient
-    values = {"gradient": typed(**METHODS[method]["gradient"] | gradient), "hinge": hinge, "train_unconditional": True}
+    values = {"gradient": typed(**METHODS[method]["gradient"] | gradient), "hinge": hinge}
     values |= {"kl": Kl(weight=kl, space="output")}
     found = methods.load(settings(method, **values), Offers(offered))
     assert isinstance(found, GradientMethod)

@@ -31,12 +31,22 @@ class PolicyGradient(Rolled):
     train_unconditional: Flag
     """Whether gradients go through guidance's unconditional half too."""
 
+    @property
+    def trained(self) -> int:
+        """Returns how many moves of a picture train, at most."""
+        low, high = (round(end * self.rollout.steps) for end in self.moves.span)
+        return max(1, round(self.moves.share * (high - low)))
+
+    @property
+    def rows(self) -> int:
+        """Returns how many moves of a picture may share a forward: with several updates, a move at a time."""
+        return self.trained if self.rollout.updates == 1 else 1
+
     def forwards(self) -> Forwards:
         """Returns a rollout, and the moves that train, with the reference's outputs at them where there's a KL."""
-        low, high = (round(end * self.rollout.steps) for end in self.moves.span)
-        rows = max(1, round(self.moves.share * (high - low)))
+        rows, trained = self.trained, self.trained * self.trained_halves
         frozen = rows if self.kl.weight else 0
-        return Forwards((self.rollout.steps + frozen) * self.halves, 0, rows * self.halves)
+        return Forwards((self.rollout.steps + frozen + rows) * self.halves - trained, 0, trained)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: groups of one picture, and what all that learn from rollouts can't do."""

@@ -30,8 +30,10 @@ class RewardGradient(Rolled):
 
     def forwards(self) -> Forwards:
         """Returns the moves of `window`, and the reference's outputs at those that train where there's a KL."""
-        rolled, swept, trained = (moves * self.halves for moves in self.window())
-        return Forwards(rolled + (trained if self.kl.weight else 0), swept, trained)
+        rolled, swept, trained = self.window()
+        plain = self.halves * (rolled + (trained if self.kl.weight else 0))
+        plain += (self.halves - self.trained_halves) * (swept + trained)
+        return Forwards(plain, swept * self.trained_halves, trained * self.trained_halves)
 
     def problems(self, pairs: Pairs) -> list[str]:
         """Returns what can't be: rewards without gradients, noise in the steps, several updates, another KL."""
