@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffalign.config.rounds import ASKED, FOLDER, Round
+from diffalign.config.rounds import ASKED, FOLDER, Round, weights
 from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.core.home import COMMAND
@@ -23,6 +23,7 @@ from diffalign.evaluation.rounds import compared, heard
 from diffalign.generation import round_images
 from diffalign.generation.gallery import Gallery
 from diffalign.judging import judge as judges
+from diffalign.models import inits
 
 if TYPE_CHECKING:
     from diffalign.config.params import Params
@@ -63,6 +64,7 @@ def run(params: "Params", name: str | None = None) -> None:
         counts = {"images": len(gallery.entries), "labels": len(labels.found)}
         ties = sum(one.answer == "tie" for one in labels.found)
         about = {"schema": 1, "round": name, **settings.model_dump(mode="json"), **counts, "ties": ties}
+        about["reference_fingerprint"] = reference_of(params, name)
         files.write_json(work / "out" / "round.json", about | labels.about | {"base_comparisons": len(along)})
         publishing.publish(work / "out", out)
         shutil.rmtree(work)
@@ -70,6 +72,15 @@ def run(params: "Params", name: str | None = None) -> None:
         f"label {name}: {len(labels.found):,} answers of {settings.label} on {len(gallery.entries):,} images of "
         f"{settings.policy}, {ties:,} ties{labels.told}; {len(along):,} comparisons of {COMPARISONS} beside. "
         f"init: {out} learns from it\n"
+    )
+
+
+def reference_of(params: "Params", name: str) -> str:
+    """Returns the hash of the weights that policies of the round are held to: with it they are trained again."""
+    model = params.model
+    raw = params.model_dump(include={"policies"})["policies"]
+    return inits.fingerprint(
+        f"rounds.{name}.reference", model.family, model.path, weights(params.rounds[name].reference, raw)
     )
 
 

@@ -165,6 +165,7 @@ def make_spec(
         model=params.model.path,
         policy=settings,
         init_fingerprint=init,
+        reference_fingerprint=reference_of(params, settings),
         pairs=pairs_of(params, settings),
         comparisons=str(data),
         shards=str(encoded),
@@ -193,6 +194,15 @@ def token_rows(settings: Trained, how: "Pairs") -> tuple[str, ...]:
             "to learn from in the policy's `raters`."
         )
     return rater_tokens.rows(Path(settings.init), sorted(found))
+
+
+def reference_of(params: "Params", settings: Trained) -> str | None:
+    """Returns the hash of the weights that a policy is held to, where its round names others than its init."""
+    if settings.reference_init is None:
+        return None
+    key, model = f"rounds.{settings.round}.reference", params.model
+    check_init(key, model.family, model.path, settings.reference_init)
+    return inits.fingerprint(key, model.family, model.path, settings.reference_init)
 
 
 def check_reference(params: "Params", weights: str, precision: str, compiled: bool) -> None:

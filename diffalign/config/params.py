@@ -215,7 +215,8 @@ class Params(Model):
         """Lists the folders that must be there before the first stage: data, models, where trainings begin, prompts."""
         began = [one.init for one in (*self.policies.values(), *self.reward_models.values())]
         sets = dict.fromkeys([*self.generate.fetched, *self.data.drop_prompts_of])
-        return [self.data.path, self.model.path, *began, *(f"data/raw/prompts/{name}" for name in sets)]
+        began += [one.reference for one in self.rounds.values()]
+        return [self.data.path, self.model.path, *dict.fromkeys(began), *(f"data/raw/prompts/{name}" for name in sets)]
 
     def sampling(self, policy: str) -> dict[str, Any]:
         """Returns how a policy's images are to be made: `sampler`, `steps`, `guidance` and `resolution`."""

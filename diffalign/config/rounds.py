@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FOLDER = "data/rounds"
 """Where `label@NAME` writes the round NAME."""
+POLICIES = "models/policies"
 PEOPLE = "people"
 """The `label` of a round that is put to a vote."""
 ASKED: Literal["overall"] = "overall"
@@ -35,6 +36,8 @@ class Round(Model):
     rule: Literal["best_worst", "all_pairs"]
     with_base: Flag
     """Whether the raters' own train comparisons are learned from beside."""
+    reference: str
+    """The model that policies of this round are held to: `models/policies/NAME`, or a model's folder."""
     seed: Whole
 
     @property
@@ -63,20 +66,31 @@ def of_init(init: object, rounds: Mapping[Any, Any]) -> str | None:
 
 
 def started(policy: Mapping[str, Any], rounds: Mapping[Any, Any], policies: Mapping[Any, Any]) -> dict[str, Any]:
-    """Returns a policy's values with the init that its round means: the weights of the policy whose images it has.
+    """Returns a policy's values with the init and reference that its round means.
 
-    A policy without training has none of its own, so that is its init. What isn't a mapping where one should be is left
-    as it is.
+    The init is the policy whose images it has. What isn't a mapping where one should be is left as it is.
     """
     name = of_init(policy.get("init"), rounds)
     found = rounds[name] if name else None
     if not isinstance(found, Mapping) or "policy" not in found:
         return dict(policy)
-    maker = policies.get(found["policy"])
-    init = f"models/policies/{found['policy']}"
-    if isinstance(maker, Mapping) and maker.get("method") == "none":
-        init = maker.get("init", init)
-    return {**policy, "init": init, "round": name}
+    init = weights(f"{POLICIES}/{found['policy']}", policies)
+    reference = weights(found.get("reference"), policies)
+    return {**policy, "init": init, "round": name, "reference_init": None if reference == init else reference}
+
+
+def weights(folder: Any, policies: Mapping[Any, Any]) -> Any:
+    """Returns where a model's weights are: of a policy without training, which has none of its own, in its init."""
+    policy = policies.get(made_by(folder))
+    if isinstance(policy, Mapping) and policy.get("method") == "none":
+        return policy.get("init", folder)
+    return folder
+
+
+def made_by(folder: Any) -> str | None:
+    """Returns the name of the policy whose folder this would be; None for another folder."""
+    path = PurePosixPath(folder) if isinstance(folder, str) else PurePosixPath()
+    return path.name if path.parent == PurePosixPath(POLICIES) else None
 
 
 def problems(params: "Params") -> list[str]:
@@ -87,8 +101,13 @@ def problems(params: "Params") -> list[str]:
         if one.policy not in params.policies:
             known = ", ".join(params.policies)
             lines.append(f"rounds.{name}.policy: expected one of the policies {known}, got {one.policy!r}")
-        elif loop(params, one.policy):
+        elif loop(params, name, one.policy):
             lines.append(f"rounds.{name}.policy: expected a policy before this round, {one.policy} learns from it")
+        held_to = made_by(one.reference)
+        if held_to is not None and held_to not in params.policies:
+            lines.append(f"rounds.{name}.reference: expected a model's folder or a policy's, got {one.reference!r}")
+        elif held_to is not None and loop(params, name, held_to):
+            lines.append(f"rounds.{name}.reference: expected a policy before this round, {held_to} learns from it")
         if one.label not in params.rewards and not one.by_people:
             known = ", ".join([*params.rewards, PEOPLE])
             lines.append(f"rounds.{name}.label: expected one of rewards or people, {known}, got {one.label!r}")
@@ -100,6 +119,11 @@ def problems(params: "Params") -> list[str]:
             lines.append(f"policies.{name}.round: expected no such key, but a round as init, such as {FOLDER}/r1")
         elif given is not None:
             lines += unheard(params, name, getattr(policy, "raters", None))
+        held_to = getattr(policy, "reference_init", None)
+        if held_to is not None and given is None:
+            lines.append(f"policies.{name}.reference_init: expected no such key, but rounds.NAME.reference")
+        elif held_to is not None and getattr(policy, "reference", None) == "none":
+            lines.append(f"policies.{name}.reference: expected live, since its round names a reference, got 'none'")
     return lines
 
 
@@ -126,13 +150,15 @@ def unheard(params: "Params", policy: str, own: list[str] | None) -> list[str]:
     ]
 
 
-def loop(params: "Params", policy: str) -> bool:
-    """Tells whether a policy's round, the policy of that round and so on come back to a policy."""
-    seen: set[str] = set()
-    while policy in params.policies and policy not in seen:
-        seen.add(policy)
-        name = getattr(params.policies[policy], "round", None)
-        if name not in params.rounds:
-            return False
-        policy = params.rounds[name].policy
-    return policy in seen
+def loop(params: "Params", name: str, policy: str) -> bool:
+    """Tells whether a policy comes after a round: learns from it, or from one whose policy or reference does."""
+    waiting, seen = [policy], set[str]()
+    while waiting:
+        found = getattr(params.policies.get(waiting.pop()), "round", None)
+        if found == name:
+            return True
+        if found in params.rounds and found not in seen:
+            seen.add(found)
+            one = params.rounds[found]
+            waiting += [one.policy, *([held_to] if (held_to := made_by(one.reference)) else [])]
+    return False

@@ -69,6 +69,8 @@ class Trained(Training):
     noise_seed: Whole
     round: str | None = None
     """The round that it learns from, which params name as its init; None: `data/comparisons`."""
+    reference_init: str | None = None
+    """The model that it's held to, which its round names; None: its init."""
     raters: Annotated[list[str], Field(min_length=1)] | None = None
     """The ids of the raters whose answers it learns from; None: those of `pairs`."""
     rater_tokens: RaterTokens | None = None
@@ -83,6 +85,11 @@ class Trained(Training):
     def rows(self) -> int:
         """Returns how many rows of a pair or picture may share a forward: 1 where a micro-batch is whole ones."""
         return 1
+
+    @property
+    def held_to(self) -> str:
+        """Returns the model that is the reference: its init, unless its round names another."""
+        return self.reference_init or self.init
 
     def of_method(self) -> dict[str, Any]:
         """Returns the keys that the policy's method adds, with their values, in their order."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from diffalign.config.training import Trained
 
 Reference = tuple[str, tuple[float, float], str]
-"""Names the errors of a reference, which policies may share: the init, and the timesteps with their density."""
+"""Names the errors of a reference, which policies may share: its weights, and the timesteps with their density."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Setting:
 
 def reference_of(policy: "Trained") -> Reference:
     """Returns what names a policy's reference errors."""
-    return policy.init, policy.timesteps, policy.timestep_density
+    return policy.held_to, policy.timesteps, policy.timestep_density
 
 
 def models(trained: "Iterable[Trained]") -> int:
@@ -89,7 +89,7 @@ def rewards(
 ) -> dict[str, Floats]:
     """Returns the implicit rewards [N, 2] (winner, loser) of policies, by name and in their order.
 
-    Policies with the same init and timesteps share their reference's errors; `references` keeps them between calls.
+    Policies with one reference and the same timesteps share its errors; `references` keeps them between calls.
     """
     known = {} if references is None else references
     found = {}
@@ -98,7 +98,7 @@ def rewards(
         if reference not in known:
             model = families.load(setting.family, setting.model, (), setting.device)
             policy = next(iter(sharing.values()))
-            inits.load_denoiser(model, setting.family, setting.model, policy.init)
+            inits.load_denoiser(model, setting.family, setting.model, policy.held_to)
             known[reference] = setting.errors(model, policy)
         for name, policy in sharing.items():
             model = policies.load_policy(setting.family, setting.model, setting.policies / name, setting.device, ())

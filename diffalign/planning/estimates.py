@@ -67,7 +67,8 @@ def memory(
 ) -> Memory:
     """Returns a training run's memory on one device, in bytes.
 
-    `network` is the number of the denoiser's weights, adapters included; `trained` holds the shapes of the trained
+    `network` is the number of the denoiser's weights, adapters included; with `lora` a live reference is the policy
+    itself with its adapters off; `trained` holds the shapes of the trained
     tensors; `reference` is live, cached or none; `activations` is the size in bytes of the tensors that a micro-batch's
     graph keeps; `shares` is the number of devices over which FSDP shards all other parts, None without FSDP;
     `accumulates` is true where a step has several micro-batches.

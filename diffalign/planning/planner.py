@@ -135,7 +135,7 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
     memory = estimates.memory(
         found.weights,
         found.shapes(),
-        lora=policy.adapter == "lora",
+        lora=policy.adapter == "lora" and policy.reference_init is None,
         reference=policy.reference,
         optimizer=policy.optimizer,
         ema=policy.ema is not None,

@@ -174,7 +174,7 @@ def dropout(network: nn.Module) -> float:
 
 
 def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference | None:
-    """Returns the reference that the policy's `reference` asks for; a LoRA policy's is itself with its adapters off."""
+    """Returns the reference that the policy's `reference` asks for."""
     kind = spec.policy.reference
     if kind == "none":
         return None
@@ -182,18 +182,18 @@ def make_reference(spec: Spec, model: families.Family, denoiser: nn.Module, para
 
 
 def live_reference(spec: Spec, model: families.Family, denoiser: nn.Module, parallel: Parallel) -> Reference:
-    """Returns the reference as a network: the policy's with its adapters off, or a frozen copy of the init."""
-    if spec.policy.adapter == "lora":
+    """Returns the reference as a network: the policy's with its adapters off, or a frozen copy of what it's held to."""
+    if spec.policy.adapter == "lora" and spec.policy.reference_init is None:
         return live(rater_tokens.without(without_adapter(denoiser, model)))
-    init = load_init(spec, parallel.accelerator.device)
-    init.denoiser = parallel.frozen(init.denoiser)
-    return live(rater_tokens.without(init.denoise))
+    frozen = load_init(spec, parallel.accelerator.device, spec.policy.held_to)
+    frozen.denoiser = parallel.frozen(frozen.denoiser)
+    return live(rater_tokens.without(frozen.denoise))
 
 
-def load_init(spec: Spec, device: torch.device) -> families.Family:
-    """Loads the denoiser of the policy's init, a LoRA merged in, and no other part of the model."""
+def load_init(spec: Spec, device: torch.device, init: str | None = None) -> families.Family:
+    """Loads an init's denoiser, the policy's if none is named, a LoRA merged in; no other part of the model."""
     model = families.load(spec.family, spec.model, (), device)
-    inits.load_denoiser(model, spec.family, spec.model, spec.policy.init)
+    inits.load_denoiser(model, spec.family, spec.model, init or spec.policy.init)
     return model
 
 

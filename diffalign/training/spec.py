@@ -55,6 +55,8 @@ class Spec(Model):
     """The settings of the policy's method: `Settings` of `diffalign/config/methods/METHOD.py`."""
     init_fingerprint: str
     """The hash of the weights that training starts from."""
+    reference_fingerprint: str | None = None
+    """The hash of the reference's weights; None where they are those."""
     pairs: Pairs
     comparisons: str
     shards: str

@@ -34,6 +34,7 @@ ROUND = {
     "temperature": 0.1,
     "rule": "all_pairs",
     "with_base": False,
+    "reference": "models/policies/base",
     "seed": 3,
 }
 BY_PEOPLE = ROUND | {"label": "people", "temperature": None, "least_votes": 12, "images_per_prompt": 2}
@@ -141,7 +142,7 @@ def answer_of(rater: Rater, state: dict[str, Any], images: Collection[str]) -> s
 def test_dvc_sees_the_chain_without_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml_file.read(REPO / "params.yaml")
     raw["policies"]["next"] = raw["policies"]["dpo"] | {"init": "data/rounds/r1"}
-    raw["rounds"] = {"r1": ROUND | {"policy": "dpo"}}
+    raw["rounds"] = {"r1": ROUND | {"policy": "dpo", "reference": "assets/tiny-sd"}}
     (tmp_path / "dvc.yaml").write_text((REPO / "dvc.yaml").read_text())
     (tmp_path / "params.yaml").write_text(yaml_file.dump(raw))
     monkeypatch.chdir(tmp_path)
@@ -182,6 +183,34 @@ def test_params_refuse_values_that_do_not_suit_people() -> None:
     assert "rounds.r1.temperature: expected null" in text
     assert "rounds.r1.least_votes: expected the number of people's answers" in text
     assert "rounds.r2.least_votes: expected null, since oracle is a reward" in text
+
+
+def test_a_round_says_what_its_policies_are_held_to() -> None:
+    raw = yaml_file.read(REPO / "params.yaml")
+    raw["rounds"] = {
+        "r1": ROUND | {"policy": "dpo", "reference": "models/policies/dpo"},
+        "r2": ROUND | {"policy": "next", "reference": "assets/tiny-sd"},
+        "r3": ROUND | {"policy": "base", "reference": "models/policies/base"},
+    }
+    for name, its_round in (("next", "r1"), ("last", "r2"), ("own", "r3")):
+        raw["policies"][name] = raw["policies"]["dpo"] | {"init": f"data/rounds/{its_round}"}
+    found = parse(raw).policies
+    inits = {name: (found[name].init, found[name].reference_init, found[name].held_to) for name in ("next", "last")}
+    assert inits["next"] == ("models/policies/dpo", None, "models/policies/dpo")
+    assert inits["last"] == ("models/policies/next", "assets/tiny-sd", "assets/tiny-sd")
+    assert (found["own"].init, found["own"].reference_init) == ("assets/tiny-sd", None)  # the base has no weights
+
+    raw["rounds"]["r1"]["reference"] = "models/policies/last"
+    raw["rounds"]["r3"]["reference"] = "models/policies/nobody"
+    raw["policies"]["last"]["reference"] = "none"
+    raw["policies"]["sft"]["reference_init"] = "assets/tiny-sd"
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    text = str(error.value)
+    assert "rounds.r1.reference: expected a policy before this round, last learns from it" in text
+    assert "rounds.r3.reference: expected a model's folder or a policy's, got 'models/policies/nobody'" in text
+    assert "policies.last.reference: expected live, since its round names a reference, got 'none'" in text
+    assert "policies.sft.reference_init: expected no such key" in text
 
 
 def test_params_refuse_pairs_that_would_leave_a_rounds_answers_out() -> None:

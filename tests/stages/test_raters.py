@@ -23,6 +23,7 @@ BY_REWARD = {
     "temperature": None,
     "rule": "all_pairs",
     "with_base": False,
+    "reference": "models/policies/base",
     "seed": 3,
 }
 BY_PEOPLE = BY_REWARD | {"label": "people", "least_votes": 1}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from diffalign.methods import method as methods
 from diffalign.reference.reference import Reference, cached, predictions
 from diffalign.runtime import devices
 from diffalign.training.dataset import Sources
-from diffalign.training.learner import Learner, build, dropout
+from diffalign.training.learner import Learner, build, dropout, load_init
 from diffalign.training.loop import optimizer_step
 from diffalign.training.spec import Spec
 from stages import ingest, precompute
 from tests.helpers import specs
 from tests.helpers.project import make_inputs, make_params
+from tests.helpers.tiny import make_model
 
 POLICIES = {
     "base": {"method": "none"},
@@ -42,7 +44,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Spec]]:
     ingest.run(values)
     precompute.run(values)
     devices.set_up(torch.device("cpu"), "fp32")
-    yield {name: specs.spec(values, name) for name in ("full", "lora")}
+    runs = {name: specs.spec(values, name) for name in ("full", "lora")}
+    shutil.copytree("model/unet", "copy/unet")
+    shutil.copytree(make_model(Path("made"), seed=1) / "unet", "other/unet")
+    for name in ("full", "lora"):
+        runs |= {f"{name}, {held}": specs.spec(values, name, reference_init=held) for held in ("copy", "other")}
+    yield runs
     os.chdir(before)
 
 
@@ -66,6 +73,25 @@ def test_policy_and_reference_are_one_function_before_the_first_step(runs: dict[
     assert learner.reference is not None
     assert torch.equal(torch.cat(learner.reference(batch)), error)
     assert torch.equal(predictions(learner.reference, "a test")(batch.x_t, batch.t, batch.cond), ours)
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_a_reference_of_its_own_is_that_model_and_stays_it(runs: dict[str, Spec], policy: str) -> None:
+    """Of equal weights, the training is that with the init; of others, its errors are that model's throughout."""
+    _, plain = trained(runs[policy])
+    _, same = trained(runs[f"{policy}, copy"])
+    assert same == plain
+    learner, logs = trained(runs[f"{policy}, other"])
+    assert logs[0] is not None and abs(logs[0]["loss"] - math.log(2)) > 1e-3
+    batch = next(iter(Sources(runs[policy], learner).source(PairSource).at(0)))
+    held_to = load_init(runs[policy], torch.device("cpu"), "other")
+    with torch.no_grad():
+        error = (held_to.denoise(batch.x_t, batch.t, batch.cond) - batch.target).square().mean(dim=(1, 2, 3))
+    assert learner.reference is not None
+    assert torch.equal(torch.cat(learner.reference(batch)), error)
+    assert runs[policy].reference_fingerprint is None
+    assert runs[f"{policy}, copy"].reference_fingerprint == runs[policy].init_fingerprint
+    assert runs[f"{policy}, other"].work() != runs[policy].work()
 
 
 @pytest.mark.parametrize("policy", ["full", "lora"])
