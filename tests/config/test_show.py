@@ -15,7 +15,8 @@ def test_a_policy_has_all_that_it_takes_from_training(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     policy, raw = yaml_file.parse(shown("policies.dpo", file), "shown"), yaml_file.read(file)
     assert "steps" not in raw["policies"]["dpo"]
-    assert policy == {**raw["training"], **raw["policies"]["dpo"], "round": None, "reference_init": None, "raters": None}
+    unset = dict.fromkeys(("round", "reference_init", "raters", "rater_tokens"))
+    assert policy == {**raw["training"], **raw["policies"]["dpo"], **unset}
     assert policy["lr"] == 0.25 != raw["training"]["lr"]
     assert shown("policies.dpo.lr", file).split() == ["0.25"]
     assert yaml_file.parse(shown("", file), "shown")["policies"]["dpo"] == policy
