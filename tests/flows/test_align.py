@@ -70,6 +70,7 @@ def logged(task: dict[str, Any]) -> list[str]:
     return [line["message"] for line in post("logs/filter", logs=query, sort="TIMESTAMP_ASC")]
 
 
+@pytest.mark.slow
 def test_the_dag_runs_as_tasks_and_a_second_time_nothing_does(project: Path) -> None:
     done = flow(project)
     assert done.returncode == 0, done.stdout
@@ -114,6 +115,7 @@ def test_the_dag_runs_as_tasks_and_a_second_time_nothing_does(project: Path) -> 
     assert len(restored) == 4
 
 
+@pytest.mark.slow
 def test_only_failures_that_may_pass_are_tried_again(project: Path) -> None:
     train = project / "stages/train.py"
     good = train.read_text()

@@ -57,6 +57,7 @@ def test_the_versions_that_schedule() -> None:
     assert Version(importlib.metadata.version("sqlalchemy")) < Version("2.1")
 
 
+@pytest.mark.slow
 def test_a_cron_deployment_is_scheduled(project: Path) -> None:
     found = wait_until(120, "scheduled runs", lambda: runs(types=["SCHEDULED"]))
     assert len({run["expected_start_time"] for run in found}) == len(found)

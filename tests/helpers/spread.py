@@ -78,14 +78,14 @@ class Exchanges(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def reductions(spec: Spec, strategy: str, micro_batch_size: int) -> int:
-    """How often tensors are reduced over the processes in an optimizer step: gradients, and its logs' sums."""
+def reductions(learner: Learner, spec: Spec, micro_batch_size: int) -> int:
+    """How often tensors are reduced over the processes in an optimizer step: gradients, and its logs' sums.
+
+    Of a learner that has made steps: after its first backward DDP puts gradients into other buckets.
+    """
     policy = spec.policy.model_copy(update={"micro_batch_size": micro_batch_size})
-    spec = spec.model_copy(update={"policy": policy})
-    learner = build(spec, accelerator(), strategy)
-    steps(learner, spec, 0, 1)  # after its first backward DDP puts gradients into other buckets
     with Exchanges() as seen:
-        steps(learner, spec, 1, 2)
+        steps(learner, spec.model_copy(update={"policy": policy}), 1, 2)
     return seen.counts["c10d::allreduce_"] + seen.counts["c10d::_reduce_scatter_base_"]
 
 
@@ -98,6 +98,12 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
         learner = build(spec, accelerator(precision), strategy)
         logs[name] = steps(learner, spec, 0, end, poisoned)
         results[name] = kept(learner)
+        if name.startswith(("dpo", "lora", "sft")):
+            look(name, learner)
+        return learner
+
+    def look(name: str, learner: Learner) -> None:
+        """Notes what is published, and whether a probe sees it and training then goes on with its own."""
         published = {key: value.detach().clone() for key, value in published_weights(learner).items()}
         with as_published(learner):
             shown = whole(dict(learner.trainable), learner.accelerator.is_main_process)
@@ -106,11 +112,12 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
         back = all(torch.equal(after[key], value) for key, value in results[name].items())
         logs.setdefault("probes see what is published", []).append(seen and back)
         results[name] |= {f"published.{key}": value for key, value in published.items()}
-        return learner
 
     for name, spec in specs.items():
         for strategy in ("ddp", "fsdp"):
-            run(f"{name}-{strategy}", spec, strategy)
+            learner = run(f"{name}-{strategy}", spec, strategy)
+            if name == "sft":
+                logs[f"reductions-{strategy}"] = [reductions(learner, spec, size) for size in (1, 4)]
     spec = specs["dpo"]
     learner = run("poisoned", spec, "fsdp", poisoned=1)
     logs["skips"] = [learner.skips.total, learner.skips.in_a_row]
@@ -121,7 +128,6 @@ def everything(specs: dict[str, Spec], out: Path) -> dict[str, Any]:
     logs["local"], logs["global"] = some.to_local().numel(), some.numel()
     for strategy in ("ddp", "fsdp"):
         run(f"bf16-{strategy}", spec, strategy, "bf16", end=1)
-        logs[f"reductions-{strategy}"] = [reductions(specs["sft"], strategy, size) for size in (1, 4)]
 
     # A step, a checkpoint, and the rest by a fresh learner of either kind.
     first = build(spec, accelerator(), "fsdp")

@@ -84,6 +84,7 @@ def node(policy: str, variables: dict[str, str], stderr: str) -> None:
     train.run(load(), policy)
 
 
+@pytest.mark.slow
 def test_two_nodes_train_what_two_processes_of_one_machine_do(project: Path) -> None:
     """Bit for bit, weights and curve; the first one's stage publishes, and nothing is left of either's work."""
     alone = Path("alone")
