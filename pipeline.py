@@ -222,10 +222,10 @@ def arena(
     if unknown := set(question or ()).difference(QUESTIONS):
         raise UserError(f"arena: --question: expected {', '.join(QUESTIONS)}, found {', '.join(sorted(unknown))}.")
     if round_:
-        from diffalign.config import rounds
+        from diffalign.config import round_checks
         from diffalign.config.load import load
 
-        rounds.check_vote(load(), round_, policies or (), question or ())
+        round_checks.check_vote(load(), round_, policies or (), question or ())
     wanted = question or (("overall",) if round_ else QUESTIONS)
     asked = tuple(one for one in QUESTIONS if one in wanted)
     typer.echo(serve_votes(policies or (), Settings(seed, asked, limit), host, port, new_token, round_))

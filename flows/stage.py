@@ -53,10 +53,11 @@ class StageFailed(Exception):
 class PipelineFailed(Exception):
     """Says that stages failed; `details` have their last lines.
 
-    `code` is 2 if the user can mend all of it, 75 if all were stopped, else 1.
+    `failed` are the errors; `code` is 2 if the user can mend all of it, 75 if all were stopped, else 1.
     """
 
     def __init__(self, failed: list[BaseException], left: list[str]) -> None:
+        self.failed = failed
         codes = {2 if isinstance(e, UserError) else e.code if isinstance(e, StageFailed) else None for e in failed}
         self.code = next((code for code in (2, STOPPED) if codes == {code}), 1)
         rest = [f"Not run, since they need it: {', '.join(left)}."] if left else []

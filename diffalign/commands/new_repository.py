@@ -123,7 +123,7 @@ def write(path: Path) -> list[str]:
 def schedules() -> str:
     """Returns prefect.yaml with the flows as modules, which are found wherever diffalign is installed."""
     text = (ROOT / "prefect.yaml").read_text("utf-8").replace("python pipeline.py", "diffalign")
-    for flow in ("align", "collect"):
+    for flow in ("align", "collect", "rounds"):
         text = text.replace(f"flows/{flow}.py:{flow}", f"diffalign.clone.flows.{flow}.{flow}")
     return text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffalign.config import alarms, gate, probe, rounds, rules, samplers
+from diffalign.config import alarms, gate, probe, round_checks, rules, samplers
 from diffalign.config.methods import sft
 from diffalign.config.rollout import Rolled
 
@@ -37,7 +37,7 @@ def problems(params: Params) -> list[str]:
     lines += of_images(params)
     lines += of_rules(params)
     lines += of_gate(params)
-    lines += rounds.problems(params)
+    lines += round_checks.problems(params)
     if params.reference.draws:
         lines += [f"reference.{line}" for line in of_draws(params, params.reference)]
     for name, model in params.reward_models.items():

@@ -75,7 +75,7 @@ def test_what_is_served_is_what_is_deployed(repo: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(repo)
     entries = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
     made = deployments.make(Path("prefect.yaml"))
-    flows = {"nightly": ("align", True), "votes": ("collect", False)}
+    flows = {"nightly": ("align", True), "votes": ("collect", False), "rounds": ("round", False)}
     assert {one.name: (one.flow_name, one.schedules[0].active) for one in made if one.schedules} == flows
     for entry, served in zip(entries, made, strict=True):
         assert (served.name, served.parameters) == (entry["name"], entry.get("parameters", {}))
