@@ -1,5 +1,6 @@
-"""Comparisons to train on instead: with a reward's answers (AI feedback), or of one model's images only."""
+"""Comparisons to train on instead: with a reward's or other raters' answers, or of one model's images only."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,13 @@ import pyarrow.parquet as pq
 from diffalign.core import files
 from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
-from diffalign.data.comparisons.table import COMPARISONS, IMAGES, Split
+from diffalign.data.comparisons.table import COMPARISONS, IMAGES, SPLITS, Split
 from diffalign.evaluation import relabel as answers
 from diffalign.evaluation import scoring
+from diffalign.evaluation.relabel import Asked
 from diffalign.evaluation.scoring import Score
+from diffalign.rewards import reward as rewards
+from diffalign.rewards.reward import Reward
 
 
 def relabel(
@@ -25,6 +29,15 @@ def relabel(
     table = comparisons.read(folder)
     found = scoring.score_images(folder, answers.asked(table, [split]), score, reward, max_pixels)
     _write(answers.relabelled(table, found, reward, tie_below, [split]), folder, out)
+
+
+def by_raters(folder: Path, out: Path, reward: Reward, how: Asked, max_pixels: int) -> None:
+    """Writes `folder`'s comparisons to `out`, of all splits, answered by the simulated raters that a reward is."""
+    table, raters = comparisons.read(folder), rewards.answering(reward)
+    wanted, score = answers.asked(table, SPLITS), partial(rewards.score_images, reward)
+    found = scoring.score_parts(folder, wanted, score, reward.name, max_pixels)
+    own = {key: {rater: row[f"{reward.name}_{rater}"] for rater in raters} for key, row in found.items()}
+    _write(answers.by_raters(table, own, raters, how, SPLITS), folder, out)
 
 
 def keep_makers(folder: Path, out: Path, maker: str, split: Split = "train") -> None:

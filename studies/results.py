@@ -9,7 +9,7 @@ from diffalign.evaluation import seeds, statistics
 from diffalign.evaluation.bootstrap import Floats
 from diffalign.reporting.format import alarm_words, interval, percent
 from diffalign.reporting.study_file import SCHEMA
-from studies import claims
+from studies import claims, personal_world
 from studies import shapes_world as study
 from studies.claims import BASE, Found, Labels
 from studies.groups import Group
@@ -25,6 +25,7 @@ def listing() -> str:
         lines.append(f"{group.name}: {group.title}")
         lines += [f"  run: {RUNS[name].label}" for name in group.runs]  # labels have commas
         lines += [f"  claim: {claim.words} ({claim.source})" for claim in group.claims]
+    lines += personal_world.listing()
     return "\n".join([*lines, f"{len(study.needed(STUDY))} runs in all"])
 
 

@@ -22,7 +22,7 @@ from diffalign.reporting.made_by import git_commit
 from diffalign.runtime.processes import run_group
 from diffalign.tracking import dag
 from diffalign.tracking.summary import EVALUATION, REPORT
-from studies import relabel
+from studies import personal, personal_world, relabel
 from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
@@ -45,7 +45,8 @@ def chosen(only: Sequence[str]) -> list[Group]:
     """
     known = {group.name: group for group in STUDY}
     if unknown := sorted(set(only) - set(known)):
-        raise UserError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+        names = ", ".join([*known, personal_world.NAME])
+        raise UserError(f"--only: expected some of {names}, got {', '.join(unknown)}")
     return [known[name] for name in only] or [group for group in STUDY if not group.extra]
 
 
@@ -57,6 +58,10 @@ def run(
     `jobs` are made at a time, after the base, which the others are compared with. Raises UserError where the project's
     inputs or policies aren't there, or aren't the shapes world's.
     """
+    if personal_world.NAME in only:
+        told = personal.run(values, prompts or PROMPTS, steps)
+        rest = [name for name in only if name != personal_world.NAME]
+        return "\n".join([told, *([run(values, rest, prompts, steps, jobs)] if rest else [])])
     groups = chosen(only)
     job = Study(values, prompts or PROMPTS, steps, Path.cwd())
     check(job, study.needed(groups))

@@ -1,8 +1,8 @@
-"""A vector for each rater, added to the last text token: one model that draws for each of them, and for nobody.
+"""A vector for each rater, added to the text's tokens: one model that draws for each of them, and for nobody.
 
-The last token of what a denoiser attends to is padding after any prompt that isn't too long; of a Stable Diffusion 3
-without T5 it's zeros. A vector of zeros, and nobody (row -1), change no bit: so a policy begins as its reference, a
-published folder is nobody's model in stock diffusers, and no attention mask is needed, which SD3 hasn't.
+Each token that a denoiser attends to is moved by the same vector. One of zeros, and nobody (row -1), change no bit: so
+a policy begins as its reference, and a published folder is nobody's model in stock diffusers. A token more wouldn't do:
+it takes attention even where it's zeros, and SD3 has no mask to take it away.
 Legend: B rows, L tokens, D text width, R raters.
 """
 
@@ -40,10 +40,10 @@ class RaterTokens(nn.Module):
         self.vectors = nn.Parameter(vectors)
 
     def forward(self, hidden: Tensor, raters: Tensor) -> Tensor:
-        """Returns the text states [B, L, D], each row's last token moved by its rater's vector; nobody's stay."""
+        """Returns the text states [B, L, D], each row's moved by its rater's vector; nobody's stay."""
         known = (raters >= 0).to(self.vectors.dtype)
         moved = self.vectors[raters.clamp(min=0)] * known[:, None]  # all rows take part: DDP waits for each gradient
-        return torch.cat([hidden[:, :-1], hidden[:, -1:] + moved[:, None].to(hidden.dtype)], dim=1)
+        return hidden + moved[:, None].to(hidden.dtype)
 
 
 def attach(denoiser: nn.Module, tokens: RaterTokens) -> None:

@@ -119,15 +119,15 @@ WORLDS: Mapping[str, World] = {
         raters=20,
     ),
     "strong": World(
-        # Spread over the pictures of one prompt there, among which the oracle's is 0.17: tastes outweigh it by half.
+        # Spread over the pictures of one prompt there, among which the oracle's is 0.17: tastes count thrice as much.
         features=(Feature(radius, 11.7, 1.2), Feature(place, 32.0, 5.3), Feature(contrast, 200.0, 31.0)),
         groups={
-            "left": (0.0, -0.25, 0.0),
-            "right": (0.0, 0.25, 0.0),
-            "large": (0.25, 0.0, 0.0),
-            "pale": (0.0, 0.0, -0.25),
+            "left": (0.0, -0.5, 0.0),
+            "right": (0.0, 0.5, 0.0),
+            "large": (0.5, 0.0, 0.0),
+            "pale": (0.0, 0.0, -0.5),
         },
-        own=(0.03, 0.03, 0.03, 0.0),
+        own=(0.05, 0.05, 0.05, 0.0),
         raters=12,
     ),
 }
