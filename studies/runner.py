@@ -64,18 +64,22 @@ def run(
         return "\n".join([told, *([run(values, rest, prompts, steps, jobs)] if rest else [])])
     groups = chosen(only)
     job = Study(values, prompts or PROMPTS, steps, Path.cwd())
-    check(job, study.needed(groups))
-    names = possible(job, study.needed(groups))
-    done = job.results()
+    check(job)
+    names, done = study.needed(groups), job.results()
     left = [name for name in names if name not in done]
+    if left:
+        check_inputs(job, left)
+        names = possible(job, names)
+        left = [name for name in names if name in left]
     if BASE not in done or (left and not sampled(job, BASE)):  # its images are those that the others' are held against
+        check_inputs(job, [])
         left.insert(0, BASE)
     seconds = [result["seconds"] for name, result in done.items() if name != BASE]
     jobs = max(min(jobs, len(left)), 1)
     about = clock(estimate(seconds) * len(left) / jobs)
     say(f"{len(names)} runs, {len(left)} to make, {jobs} at a time, about {about} (h:mm:ss or m:ss)")
-    for asked in {asked_of(name) for name in (BASE, *left)}:
-        make_project(job, asked, names)
+    for asked in {asked_of(name) for name in left}:
+        make_project(job, asked, [name for name in names if name in left])
     first, rest = [name for name in left if name == BASE], [name for name in left if name != BASE]
     results = chain(made(job, first, 1), made(job, rest, jobs))
     for number, (name, result) in enumerate(results, 1):
@@ -143,8 +147,8 @@ def say(text: str) -> None:
     sys.stderr.write(f"study: {text}\n")
 
 
-def check(job: Study, names: Sequence[str]) -> None:
-    """Raises UserError unless the project is the shapes world's, with the policies, shards and models of these runs."""
+def check(job: Study) -> None:
+    """Raises UserError unless the params are the shapes world's, with the policies that runs are made of."""
     values = job.values
     for name in ("dpo", "sft"):
         if name not in values.policies or values.policies[name].method != name:
@@ -156,6 +160,10 @@ def check(job: Study, names: Sequence[str]) -> None:
             f"rewards: expected {JUDGE} among them, got {sorted(values.rewards)}: the study is of the shapes world, "
             "the default params.yaml"
         )
+
+
+def check_inputs(job: Study, names: Sequence[str]) -> None:
+    """Raises UserError unless the comparisons, shards and models are there that these runs need."""
     reading = [name for name in names if needs_reward_model(RUNS[name])]
     if reading and not (job.root / REWARD_MODEL / "config.json").is_file():
         raise UserError(

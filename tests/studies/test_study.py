@@ -168,6 +168,24 @@ def test_kept_results_count_where_the_settings_are_the_same(repo: Path, tmp_path
     assert quick.kept == tmp_path / "runs/study/results" and quick.settings("grpo") != job.settings("grpo")
 
 
+def test_where_all_results_are_kept_nothing_else_is_needed(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No comparisons, shards or reward model: the table is made of what git brought."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets").symlink_to(repo / "assets")
+    values = load(repo / "params.yaml")
+    job = study_job.Study(values, study_job.PROMPTS, None, tmp_path)
+    for name, score in {BASE: 0.5, "doodl": 0.4, "best_of_16": 0.6}.items():
+        kept.write(job.kept, name, result([score] * 40, settings=job.settings(name)))
+    text = flow.run(values, ["doodl"])
+    assert "NOT REPRODUCED: The gradient raises the reward more" in text
+    assert set(json.loads(Path("metrics/study.json").read_text())["runs"]) == {"doodl", "best_of_16"}
+    kept.file(job.kept, "doodl").unlink()
+    with pytest.raises(UserError, match="reward@learned"):
+        flow.run(values, ["doodl"])
+
+
 def test_head_to_head_by_hand() -> None:
     """Of four images two win, one ties, one can't be scored: (2 + 1/2) / 3."""
     found = study_results.head_to_head(result([0.9, 0.8, 0.5, None]), result([0.1, 0.2, 0.5, 0.3]), HOW)
