@@ -15,8 +15,15 @@ from studies.shapes_world import RUNS, SEEDS
 BLIND = ("ddpo", "grpo", "dpok", "nft", "raft", "online_dpo")
 GRADIENTS = ("draft_lv", "alignprop", "refl")
 LONG = ("refl", "refl_long", "refl_long_kl")
-FRONTIER = (("ddpo", "dpok_loose", "dpok", "dpok_tied"), ("grpo",), ("nft",), ("dpo",), ("sft",), ("refl",))
-"""Runs that are drawn as one line, by their distance from the base."""
+FRONTIER = {
+    "DPOK": ("ddpo", "dpok_loose", "dpok", "dpok_tied"),
+    "GRPO": ("grpo",),
+    "NFT": ("nft",),
+    "ReFL": ("refl", "refl_long", "refl_long_kl"),
+    "DPO": ("dpo",),
+    "SFT": ("sft",),
+}
+"""Runs that are drawn as one line, by their distance from the base; DPOK without a pull is DDPO."""
 HOW: Mapping[str, Any] = {"resamples": 2000, "confidence": 0.95, "seed": 0}
 """Of all intervals here and in the tables."""
 JUDGED = "probe/score_oracle"
@@ -90,10 +97,10 @@ def courses(names: Sequence[str], figure: str, axis: str, found: Found) -> list[
 def frontier(found: Found) -> list[Series]:
     """Returns win rates over the base by the distance from it, with intervals over prompts, of one seed each."""
     lines = []
-    for number, names in enumerate(FRONTIER):
+    for number, (label, names) in enumerate(FRONTIER.items()):
         points = sorted(point(name, found) for name in names if name in found)
         if points:
-            lines.append(Series(short(names[0]), f"c{number}", *np.array(points, float).T))
+            lines.append(Series(label, f"c{number}", *np.array(points, float).T))
     return lines
 
 
