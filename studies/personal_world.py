@@ -79,11 +79,11 @@ def by(policy: str, group: str) -> str:
 
 
 def labels() -> dict[str, str]:
-    """Returns how sides are called: policies by the group that judges them."""
-    kinds = {own: "{}'s own policy", view: "{}'s view of the conditioned one", new: "{}'s new rater's"}
-    names = {BASE: "the base", SHARED: "the shared policy", TOKENS: "the conditioned one as nobody's"}
+    """Returns how sides are called; who judges is the group of the line's first side."""
+    kinds = {own: "{}'s own policy", view: "{}'s view", new: "{}'s new rater's vector"}
+    names = {BASE: "the base", SHARED: "the shared policy", TOKENS: "nobody's"}
     names |= {kind(group): words.format(group) for kind, words in kinds.items() for group in GROUPS}
-    return {by(name, group): f"{words}, by {group}," for name, words in names.items() for group in GROUPS}
+    return {by(name, group): words for name, words in names.items() for group in GROUPS}
 
 
 def over(kind: Any, other: str) -> tuple[Wins, ...]:

@@ -1,18 +1,24 @@
 """The study's group on personal policies: the policies and whom they learn from, the matrix and verdicts by hand."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffalign.config.load import load
 from diffalign.config.params import Params
 from diffalign.core.errors import UserError
+from diffalign.evaluation.relabel import Asked
+from diffalign.training import loop as training
+from diffalign.training.spec import read as read_spec
 from studies import personal, runner
 from studies import personal_world as world
 from studies.claims import BASE
 from studies.results import listing
+from tests.studies.test_study import make_project
 
 HOW = {"resamples": 200, "confidence": 0.95, "seed": 0}
 
@@ -77,7 +83,7 @@ def test_the_matrix_and_the_verdicts_by_hand() -> None:
     ] == "can't be told"
     assert [line["holds"] for line in second["lines"]].count(True) == 3
     told = personal.text(found)
-    assert "left's own policy, by left, beats the shared policy, by left,: 100.0%" in told
+    assert "left's own policy beats the shared policy: 100.0%" in told
     assert "can't be told: A policy that goes on" in told and "(1 of 4 lines hold)" in told
 
 
@@ -85,3 +91,29 @@ def test_it_is_listed_and_an_unknown_group_is_refused(default: Params) -> None:
     assert "personal: Personal policies" in listing() and "  policy: view_pale" in listing()
     with pytest.raises(UserError, match=r"expected some of .*, personal, got nonsense"):
         runner.run(default, ["nonsense"])
+
+
+@pytest.mark.slow
+def test_a_personal_study_end_to_end_and_again_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step each, in a tiny project whose raters answer everything; run again, nothing is trained or made."""
+    monkeypatch.setattr(world, "ANSWERS", Asked(answers=12, noise=0.15, tie_below=0.0, seed=0))
+    monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
+    monkeypatch.setattr("diffalign.training.start.launch", in_this_process)
+    before = Path.cwd()
+    try:
+        values = make_project(tmp_path)
+        first = personal.run(values, 3, 1)
+        monkeypatch.setattr(personal.train, "run", None)
+        monkeypatch.setattr(personal.generate, "run", None)
+        assert personal.run(values, 3, 1) == first
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.chdir(before)
+    found = json.loads((tmp_path / personal.OUT).read_text())
+    assert len(found["matrix"]) == 2 + 3 * len(world.GROUPS)
+    assert all(0 <= cell["win_rate"] <= 1 for row in found["matrix"].values() for cell in row.values())
+
+
+def in_this_process(module: str, arguments: list[str], *rest: object) -> None:
+    path = Path(arguments[0])
+    training.run(read_spec(path), path.parent)
