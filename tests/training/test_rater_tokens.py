@@ -18,7 +18,7 @@ from diffalign.core.files import hash_folder
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.generation import gallery
 from diffalign.methods.pairwise import PairMethod
-from diffalign.models import rater_tokens
+from diffalign.models import policies, rater_tokens
 from diffalign.runtime import devices
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build, make_accelerator, restore
@@ -34,7 +34,7 @@ LORA = {"rank": 4, "alpha": 8, "targets": None}
 POLICIES: dict[str, Any] = {
     "base": {"method": "none"},
     "full": {"method": "dpo", "raters": ["100", "201"], "rater_tokens": TOKENS},
-    "lora": {"method": "dpo", "rater_tokens": TOKENS, "lora": LORA},
+    "lora": {"method": "dpo", "rater_tokens": TOKENS, "lora": LORA, "steps": 2},
     "new": {
         "method": "dpo",
         "init": "models/policies/full",
@@ -42,8 +42,16 @@ POLICIES: dict[str, Any] = {
         "rater_tokens": TOKENS | {"only": True},
     },
     "view": {"method": "none", "init": "models/policies/full"},
+    "lora_view": {"method": "none", "init": "models/policies/lora"},
+    "lora_new": {
+        "method": "dpo",
+        "init": "models/policies/lora",
+        "raters": ["302"],
+        "rater_tokens": TOKENS | {"only": True},
+        "steps": 2,
+    },
 }
-OVERRIDES = {"view": {"rater": "201"}, "new": {"rater": "302"}}
+OVERRIDES = {"view": {"rater": "201"}, "new": {"rater": "302"}, "lora_view": {"rater": "201"}}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +162,22 @@ def test_a_new_rater_fits_its_vector_only(values: Params, monkeypatch: pytest.Mo
         pictures[name] = [found.pixels(entry).tolist() for entry in found.entries]
     assert found.made["rules"] == {"rater": {"id": "302"}} and found.noise == (0, "")
     assert pictures["full"] != pictures["view"] != pictures["new"] != pictures["full"]
+
+
+@pytest.mark.slow
+def test_a_lora_policy_has_vectors_beside_its_adapters(values: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its view is a LoRA too; where only vectors go on from it, all weights are published, the adapters merged in."""
+    found = {}
+    for name in ("lora", "lora_view", "lora_new"):
+        train_here(values, name, monkeypatch)
+        model = policies.load_policy("sd15", "model", Path("models/policies") / name)
+        found[name] = rater_tokens.of(model.denoiser).vectors
+        assert rater_tokens.of(model.denoiser).ids == ("100", "201", "302")
+    assert (Path("models/policies/lora_view") / policies.LORA).is_file()
+    assert (Path("models/policies/lora_new") / "unet").is_dir()
+    assert torch.equal(found["lora"], found["lora_view"]) and torch.equal(found["lora"][:2], found["lora_new"][:2])
+    assert not torch.equal(found["lora"][2], found["lora_new"][2])
+    generate.run(values, "lora_view")
 
 
 def test_what_cant_be_conditioned_is_refused(values: Params) -> None:
