@@ -24,6 +24,8 @@ class Run:
     """How its images are made otherwise than the others', as in `generate.overrides`."""
     probe: Mapping[str, Any] = field(default_factory=dict)
     """How it's looked at while it trains otherwise than the others, as in the section `probe`."""
+    round: Mapping[str, Any] | None = None
+    """The round that it starts from, as in the section `rounds`; its policy is another run, or the base."""
 
 
 @dataclass(frozen=True)

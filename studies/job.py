@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from diffalign.config.load import parse
 from diffalign.config.params import Params
+from diffalign.config.rounds import FOLDER as ROUNDS
+from diffalign.config.rounds import made_by
 from diffalign.core import files, yaml_file
 from diffalign.core.code import code_hash
 from diffalign.core.errors import UserError
@@ -104,12 +106,15 @@ class Study:
         dumped[BASE] = base
         found = {key: value for key, value in dumped[run.of].items() if key not in run.without}
         found |= {**run.changes, "noise_seed": base["noise_seed"]}
+        found |= {"init": f"{ROUNDS}/{name}"} if run.round else {}
         return found | ({"steps": self.steps} if self.steps and run.of != BASE else {})
 
     def params(self, names: Sequence[str]) -> Params:
-        """Returns the project's params with some runs, and the base, for policies."""
+        """Returns the project's params with some runs, those that their rounds are of, and the base, for policies."""
         raw = self.values.model_dump(mode="json")
-        raw["policies"] = {name: self.policy(name) for name in dict.fromkeys([BASE, *names])}
+        every = dict.fromkeys([BASE, *(one for name in names for one in chain_of(name))])
+        raw["policies"] = {name: self.policy(name) for name in every}
+        raw["rounds"] = {name: dict(found) for name in every if name != BASE and (found := RUNS[name].round)}
         raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1}
         sampling = {name: dict(RUNS[name].sampling) for name in names if name != BASE and RUNS[name].sampling}
         raw["generate"]["overrides"] = sampling
@@ -138,16 +143,17 @@ class Study:
             "policy": {key: value for key, value in self.policy(name).items() if value is not None},
             "asked": [asked_of(name), TIE_BELOW],
             "judged": [JUDGE, self.judge.version, self.values.evaluate.pairs, DRAWS],
-            "init": self.hash_model(self.policy(name)["init"]),
+            "init": self.settings(maker) if (maker := maker_of(name)) else self.hash_model(self.policy(name)["init"]),
             "reward": learned.model_dump(mode="json") if learned else None,
             "format": FORMAT,
-        }
+        } | ({"round": dict(run.round)} if run and run.round else {})
         return files.sha256_bytes(files.canonical_json(found).encode())
 
     def key(self, name: str) -> str:
         """Returns a hash of what a run's files in its project folder are of: settings, inputs, the stages' code."""
         needs = name != BASE and needs_reward_model(RUNS[name])
         parts = [self.settings(name), *self.inputs, self.hash_model(REWARD_MODEL) if needs else None]
+        parts += [code_hash("sample"), code_hash("label")] if maker_of(name) else []
         return files.sha256_bytes(files.canonical_json(parts).encode())
 
     def folder(self, asked: Asked) -> Path:
@@ -178,6 +184,18 @@ def needs_reward_model(run: Run) -> bool:
     return followed or bool(run.sampling.keys() & BY_REWARD)
 
 
+def maker_of(name: str) -> str | None:
+    """Returns the run, or the base, whose images the round of a run is of; None for a run without a round."""
+    found = None if name == BASE else RUNS[name].round
+    return found["policy"] if found else None
+
+
+def chain_of(name: str) -> list[str]:
+    """Returns the runs that a run comes after by rounds, the first one first, and the run itself."""
+    maker = maker_of(name)
+    return [*(chain_of(maker) if maker else ()), name]
+
+
 def asked_of(name: str) -> Asked:
     """Returns which comparisons a run trains on."""
     return "all" if name == BASE else RUNS[name].asked
@@ -188,7 +206,8 @@ def make_project(job: Study, asked: Asked, names: Sequence[str]) -> None:
     folder = job.folder(asked)
     written = job.params([name for name in names if name != BASE and asked_of(name) == asked])
     files.write_text(folder / "params.yaml", yaml_file.dump(written.model_dump(mode="json")))
-    inits = [policy.init for policy in written.policies.values()]
+    every = [held for policy in written.policies.values() for held in (policy.init, getattr(policy, "held_to", None))]
+    inits = [path for path in every if path and made_by(path) not in written.policies]
     needed = [REWARD_MODEL] if any(name != BASE and needs_reward_model(RUNS[name]) for name in names) else []
     linked = [*INPUTS, *dict.fromkeys([written.model.path, *inits]), *needed]
     if asked != "all":

@@ -23,10 +23,10 @@ from diffalign.models import policies
 from diffalign.reporting.made_by import git_commit
 from diffalign.rewards import reward as rewards
 from diffalign.runtime.environment import default_device
-from stages import generate, train
+from stages import generate, label, sample, train
 from studies import chain_kl, courses, kept
 from studies.claims import BASE
-from studies.job import INPUTS, JUDGE, LEARNED, Study, asked_of
+from studies.job import INPUTS, JUDGE, LEARNED, Study, asked_of, maker_of
 from studies.kept import AGAIN, Result
 
 
@@ -74,13 +74,35 @@ def make(job: Study, name: str) -> Result:
     """Trains and samples a run in its project folder and judges it; its results, which are kept."""
     key, values = job.key(name), job.params([name])
     with inside(job.folder(asked_of(name))):
+        rounds = labelled(job, name)
         training = once(f"train@{name}", key, lambda: train.run(values, name))
         sampling = once(f"generate@{name}", key, lambda: generate.run(values, name))
         start = cpu_seconds()
         result = {"settings": job.settings(name), "commit": git_commit(), **judged(job, values, name)}
-        result |= {"training_seconds": training, "seconds": round(training + sampling + cpu_seconds() - start, 1)}
+        result |= {
+            "training_seconds": training,
+            "seconds": round(rounds + training + sampling + cpu_seconds() - start, 1),
+        }
     kept.write(job.kept, name, result)
     return result
+
+
+def labelled(job: Study, name: str) -> float:
+    """Makes a run's round, and before it the policy whose images it has; the CPU seconds of this round alone.
+
+    Works in the project folder; 0 for a run without a round.
+    """
+    maker, values = maker_of(name), job.params([name])
+    if maker is None:
+        return 0.0
+    labelled(job, maker)
+    once(f"train@{maker}", job.key(maker), lambda: train.run(values, maker))
+
+    def work() -> None:
+        sample.run(values, name)
+        label.run(values, name)
+
+    return once(f"label@{name}", job.key(name), work)
 
 
 def judged(job: Study, values: Params, name: str) -> Result:

@@ -27,7 +27,7 @@ from studies import results as tables
 from studies import shapes_world as study
 from studies.claims import BASE
 from studies.groups import Group
-from studies.job import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, make_project, needs_reward_model
+from studies.job import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, chain_of, make_project, needs_reward_model
 from studies.parallel import made
 from studies.rewards_world import REWARD_MODEL
 from studies.run import sampled
@@ -81,7 +81,7 @@ def run(
     for asked in {asked_of(name) for name in left}:
         make_project(job, asked, [name for name in names if name in left])
     first, rest = [name for name in left if name == BASE], [name for name in left if name != BASE]
-    results = chain(made(job, first, 1), made(job, rest, jobs))
+    results = chain(made(job, first, 1), *(made(job, wave, jobs) for wave in waves(rest)))
     for number, (name, result) in enumerate(results, 1):
         seconds += [] if name == BASE else [result["seconds"]]
         say(
@@ -92,6 +92,12 @@ def run(
     found = summary(job)
     files.write_json(OUT, found)
     return tables.text(found)
+
+
+def waves(names: Sequence[str]) -> list[list[str]]:
+    """Returns runs in lists that are made one after the other: first those without a round, then rounds in turn."""
+    depths = {name: len(chain_of(name)) for name in names}
+    return [[name for name in names if depths[name] == depth] for depth in sorted(set(depths.values()))]
 
 
 def possible(job: Study, names: Sequence[str]) -> list[str]:

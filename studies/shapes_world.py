@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from studies.claims import BASE, CLOSE, AlarmsTell, Claim, Wins, beats, near
 from studies.groups import Asked, Group, Run
 from studies.rewards_world import REWARD_GROUPS, REWARD_RUNS, REWARD_SEEDS
+from studies.rounds_world import ROUND_GROUPS, ROUND_RUNS
 
 MAKERS: dict[Asked, str] = {"weaker": "tiny-sd-weaker", "own": "tiny-sd", "stronger": "tiny-sd-stronger"}
 """The model whose images are compared, as the comparisons name it."""
@@ -52,6 +53,7 @@ RUNS: dict[str, Run] = {
     "medium_tied": Run("DPO, β 5,000, lr 3e-5", "dpo", {"beta": 5000, "lr": 3e-5}),
     "sft_medium": Run("SFT, lr 3e-5", "sft", {"lr": 3e-5}),
     **REWARD_RUNS,
+    **ROUND_RUNS,
 }
 
 SEEDS: dict[str, tuple[str, ...]] = {
@@ -232,6 +234,7 @@ STUDY = (
         ),
     ),
     *REWARD_GROUPS,
+    *ROUND_GROUPS,
 )
 
 
