@@ -67,7 +67,7 @@ def stage(
     raw = read()
     values = parse(raw, str(PARAMS))
     dag.check_key(name, raw)
-    dag.check_leftovers(values.policies, values.rewards, values.reward_models)
+    dag.check_leftovers(values.policies, values.rewards, values.reward_models, values.rounds)
     place, start = external.place(), time.monotonic()
     if place and base != "train":
         raise UserError(

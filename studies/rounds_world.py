@@ -5,7 +5,7 @@ from typing import Any
 from studies.claims import BASE, Claim, beats
 from studies.groups import Group, Run
 
-PROMPTS, STEPS = 250, 100
+PROMPTS, STEPS = 125, 80
 """Of one round; asked at once there are twice as many."""
 IMAGES = 3
 """Images of a prompt, each compared with each: as many labels."""

@@ -1,24 +1,22 @@
 """The plan in words: each policy's work, time, memory and epochs, what will be on the disk, and what looks odd."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from diffalign.config.methods import sft
 from diffalign.config.params import Params
 from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.data import odd
-from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
 from diffalign.generation.gallery import forwards
 from diffalign.models import init_files
-from diffalign.planning import counts, estimates, known_models, rollouts
+from diffalign.planning import counts, estimates, known_models, rollouts, rounds
+from diffalign.planning.pairs import COMPARISONS, Pairs, known_pairs, pairs_of
 from diffalign.planning.planner import Machine, Plan, plans
 
-COMPARISONS = Path("data/comparisons")
 FULL = 0.85
 """Share of a GPU's memory that the counted parts may take: buffers, fragments and the driver take the rest."""
 PARTS = {
@@ -50,11 +48,12 @@ def text(params: Params, machine: Machine) -> str:
     pairs = known_pairs(params)
     lines = [f"For {title(machine)}. {rates(machine)}", ""]
     for item in found:
-        lines += [*block(params, item, machine, pairs), ""]
-    if told := list(rules(params, found[0].counts.forward, machine)):
+        lines += [*block(params, item, machine, pairs_of(params, item.policy, pairs)), ""]
+    forward = found[0].counts.forward
+    if told := [*of_rounds(params, forward, machine), *rules(params, forward, machine)]:
         lines += [*told, ""]
     lines += [disk(params, found), "", ASSUMED]
-    strange = [line for item in found for line in oddities(item, pairs, params)]
+    strange = [line for item in found for line in oddities(item, pairs_of(params, item.policy, pairs), params)]
     return "\n".join([*lines, *([""] if strange else []), *strange])
 
 
@@ -83,7 +82,7 @@ def rates(machine: Machine) -> str:
     )
 
 
-def block(params: Params, item: Plan, machine: Machine, pairs: "Pairs | None") -> Iterator[str]:
+def block(params: Params, item: Plan, machine: Machine, pairs: Pairs | None) -> Iterator[str]:
     """Yields a policy's lines."""
     policy, hours = item.policy, item.seconds / 3600
     kind = "all weights" if policy.lora is None else f"LoRA of rank {policy.lora.rank}"
@@ -102,7 +101,7 @@ def block(params: Params, item: Plan, machine: Machine, pairs: "Pairs | None") -
     yield f"          {', '.join(f'{name} {si(size)}B' for name, size in parts)}"
 
 
-def seen(item: Plan, pairs: "Pairs | None") -> str:
+def seen(item: Plan, pairs: Pairs | None) -> str:
     """Returns how often training sees each pair; of a policy that makes its pictures, how often it rolls out."""
     if isinstance(item.policy, Rolled):
         number = math.ceil(item.policy.steps / item.policy.rollout.updates)
@@ -152,12 +151,24 @@ def probes(params: Params, item: Plan, machine: Machine) -> str:
 def images(params: Params, policy: str, forward: float | None, machine: Machine) -> str:
     """Returns how many images are made of a policy and how long that takes, at so many FLOPs a forward, if known."""
     number = sum(count or 0 for count in params.generate.prompts.values()) * params.generate.seeds
+    hours = making(number, params.sampling(policy), forward, machine)
+    return f"{number:,} images in float32, {hours}" if hours else f"{number:,} images"
+
+
+def making(number: int, made: Mapping[str, Any], forward: float | None, machine: Machine) -> str:
+    """Returns how long it takes to make images in a way, at so many FLOPs a forward; empty where it isn't known."""
     plain = plain_rate(machine)
     if not plain or not forward:
-        return f"{number:,} images"
-    work = number * forwards(params.sampling(policy)) * forward
-    hours = duration(work / plain / estimates.UTILISATION / machine.processes / 3600)
-    return f"{number:,} images in float32, {hours}"
+        return ""
+    return duration(number * forwards(made) * forward / plain / estimates.UTILISATION / machine.processes / 3600)
+
+
+def of_rounds(params: Params, forward: float | None, machine: Machine) -> Iterator[str]:
+    """Yields a line for each round: its images with the time that they take, and its labels, the reward left out."""
+    for name, one in params.rounds.items():
+        made = params.sampling(one.policy) | {"rules": {}}
+        hours = making(rounds.images(one), made, forward, machine)
+        yield f"{rounds.told(name, one)}{f'; sampling {hours}' if hours else ''}"
 
 
 def rules(params: Params, forward: float | None, machine: Machine) -> Iterator[str]:
@@ -178,31 +189,6 @@ def plain_rate(machine: Machine) -> float | None:
     if machine.precision == "fp32":
         return machine.rate
     return machine.card.plain if machine.card else None
-
-
-class Pairs:
-    """How many pairs there are to learn from; `exact` is false before ingest, when rows are counted."""
-
-    def __init__(self, number: float, exact: bool) -> None:
-        self.number, self.exact = number, exact
-
-    def epochs(self, seen: int) -> str:
-        """Returns how often training sees each pair."""
-        about = "" if self.exact else "about "
-        return f"{seen / max(self.number, 1):.3g} epochs of {about}{self.number:,.0f}"
-
-
-def known_pairs(params: Params) -> Pairs | None:
-    """Returns the train split's pairs after ingest, before it about as many as the data have rows; None without."""
-    data, how = Path(params.data.path), params.pairs
-    if not data.exists():
-        return None  # what was made of other data says nothing of these
-    if (COMPARISONS / "comparisons.parquet").exists():
-        table = comparisons.read(COMPARISONS)
-        found = make_pairs(table, "train", how.rule, how.raters, flagged=how.flagged, axes=how.axes, ties=how.ties)
-        return Pairs(len(found), True)
-    rows = sum(pq.read_metadata(file).num_rows for file in data.glob("**/*.parquet"))
-    return Pairs(rows * (1 - params.data.validation - params.data.test), False) if rows else None
 
 
 def oddities(item: Plan, pairs: Pairs | None, params: Params) -> Iterator[str]:
@@ -270,6 +256,7 @@ def missing(params: Params) -> list[str]:
         f"policies.{name}.init": init_files.lora(family, policy.init) or Path(policy.init)
         for name, policy in params.policies.items()
     }
+    places |= rounds.inits(params)
     return [
         f"{key}: expected a model's folder or a LoRA file at {path}, found nothing. Models that can be planned before "
         f"they are there: {', '.join(str(known_models.FOLDER / name) for name in known_models.KNOWN)}"

@@ -113,14 +113,20 @@ def lock() -> dict[str, dict[str, Any]]:
     return _yaml(path)["stages"] if path.exists() else {}
 
 
-def check_leftovers(policies: Collection[str], rewards: Collection[str], reward_models: Collection[str] = ()) -> None:
-    """Raises UserError where outs of policies, rewards or reward models that params.yaml no longer has are left.
+def check_leftovers(
+    policies: Collection[str],
+    rewards: Collection[str],
+    reward_models: Collection[str] = (),
+    rounds: Collection[str] = (),
+) -> None:
+    """Raises UserError where outs of policies, rewards, reward models or rounds that left params.yaml are still there.
 
-    Evaluate and report would depend on them, and have other inputs in another clone. DVC itself doesn't delete what
-    left its graph.
+    Evaluate and report would depend on them, and have other inputs in another clone; a round would be taken for one of
+    now. DVC itself doesn't delete what left its graph.
     """
     folders = {"models/policies": policies, "images": policies, "curves": [*policies, "rewards"]}
     folders |= {"metrics/scores": rewards, "curves/rewards": reward_models, "metrics/rewards": reward_models}
+    folders |= {"data/rounds": rounds, "data/samples": rounds}
     left = [
         path
         for folder, names in folders.items()
@@ -129,8 +135,8 @@ def check_leftovers(policies: Collection[str], rewards: Collection[str], reward_
     ]
     if left:
         raise UserError(
-            "Outs of policies, rewards or reward models that aren't in params.yaml (any more): score, evaluate and "
-            "report read whole folders. Remove them; DVC's cache keeps them:\n"
+            "Outs of policies, rewards, reward models or rounds that aren't in params.yaml (any more): score, evaluate "
+            "and report read whole folders. Remove them; DVC's cache keeps them:\n"
             f"  rm -r {' '.join(shlex.quote(str(p)) for p in left)}"
         )
 

@@ -28,6 +28,7 @@ from diffalign.models.policies import add_lora
 from diffalign.planning import cards, counts, estimates, known_models, plan_text, planner, work
 from diffalign.planning.flops import counted
 from diffalign.planning.meta_models import skeleton
+from diffalign.planning.pairs import COMPARISONS, known_pairs, pairs_of
 from diffalign.planning.planner import Machine
 from diffalign.planning.work import PlannedSource
 from diffalign.reference.reference import live
@@ -200,7 +201,7 @@ def test_fused_attention_counts_as_its_products_do() -> None:
 
 def test_shards_on_disk(project: Params, found: dict[str, planner.Plan]) -> None:
     """The formula's bytes within 5% of the real files', from the comparisons' own counts."""
-    images, prompts, text = plan_text.sizes(plan_text.COMPARISONS) or (0, 0, 0.0)
+    images, prompts, text = plan_text.sizes(COMPARISONS) or (0, 0, 0.0)
     assert images == 80  # 40 rows of two images of their own, ties too
     real = sum(path.stat().st_size for path in Path("data/shards").iterdir() if path.suffix != ".json")
     assert estimates.shard_bytes(images, prompts + 1, (4, 8, 8), [(12, 16)], False, round(text)) == pytest.approx(
@@ -372,7 +373,7 @@ def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = plan_text.text(project, MACHINE)
     assert [line.split(":")[0] for line in said.splitlines() if line.startswith(tuple(POLICIES))] == list(POLICIES)
     assert "speeds are 35% of that" in said and "measured now" in said and "odd:" not in said
-    pairs = plan_text.known_pairs(project)
+    pairs = known_pairs(project)
     assert pairs and pairs.exact and f"{64 / pairs.number:.3g} epochs of {pairs.number}" in said  # 8 steps of 8
     policies = {"dpo": project.policies["dpo"].model_copy(update={"warmup_steps": 9, "batch_size": 1000})}
     said = plan_text.text(project.model_copy(update={"policies": policies}), MACHINE)
@@ -383,11 +384,11 @@ def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / name).symlink_to(Path(name).resolve())
     compared = Path("data").resolve()
     monkeypatch.chdir(tmp_path)
-    rows = plan_text.known_pairs(project)
+    rows = known_pairs(project)
     assert rows and not rows.exact and rows.number == pytest.approx(40 * (1 - 0.05 - 0.05))
     (tmp_path / "data").symlink_to(compared)
     (tmp_path / "raw").unlink()  # comparisons of other data say nothing of these
-    assert plan_text.known_pairs(project) is None
+    assert known_pairs(project) is None
     (tmp_path / "model").unlink()
     lacking = plan_text.missing(project)
     assert len(lacking) == 1 + len(project.policies) and "model.path: expected a model's folder" in lacking[0]
@@ -488,6 +489,51 @@ def test_rules_of_sampling_are_planned(tmp_path: Path) -> None:
     )
     assert plan_text.text(params, MACHINE).startswith("No policy is trained.\nbase: images by best_of, 20 forwards")
     assert not list(plan_text.rules(make_params(tmp_path, BASE), 5e12, MACHINE))
+
+
+ROUND = {
+    "policy": "base",
+    "prompts": 10,
+    "images_per_prompt": 4,
+    "label": "oracle",
+    "least_votes": None,
+    "temperature": 0.1,
+    "rule": "all_pairs",
+    "with_base": True,
+    "reference": "model",
+    "seed": 0,
+}
+
+
+def test_rounds_are_planned(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 prompts of 4 images: 6 labels each by a reward, 1 of best and worst; 2 steps under guidance, 4 forwards."""
+    votes = ROUND | {"label": "people", "temperature": None, "least_votes": 25, "with_base": False}
+    rounds = {"r1": ROUND, "r2": ROUND | {"rule": "best_worst", "temperature": None}, "r3": votes}
+    policies = BASE | {name: {"method": "dpo", "init": f"data/rounds/{name}"} for name in rounds}
+    params = make_params(tmp_path, policies, rounds=rounds)
+    hours = plan_text.duration(40 * 4 * 5e12 / 1e12 / estimates.UTILISATION / 3600)
+    assert list(plan_text.of_rounds(params, 5e12, MACHINE)) == [
+        f"round r1: 40 images of base for 10 training prompts, 60 labels by raters who follow oracle; sampling {hours}",
+        f"round r2: 40 images of base for 10 training prompts, 10 labels by oracle; sampling {hours}",
+        "round r3: 40 images of base for 10 training prompts, 60 questions for people, of whom 25 answers are waited "
+        f"for; sampling {hours}",
+    ]
+    raters = known_pairs(project)
+    assert raters is not None
+    found = {name: pairs_of(params, params.policies[name], raters) for name in rounds}
+    assert [(one.number, one.exact) for one in found.values()] == [
+        (60 + raters.number, False),
+        (10 + raters.number, False),
+        (25, False),
+    ]
+    compared = Path("data/comparisons").resolve()
+    monkeypatch.chdir(tmp_path)
+    Path("data/rounds/r3").mkdir(parents=True)
+    Path("data/rounds/r3/comparisons").symlink_to(compared)
+    there = pairs_of(params, params.policies["r3"], None)
+    assert there is not None and (there.number, there.exact) == (raters.number, True)
+    lacking = "\n".join(plan_text.missing(params))
+    assert "rounds.r1.reference: expected a model's folder or a LoRA file at model" in lacking
 
 
 def test_a_policys_own_pictures_are_counted(project: Params) -> None:

@@ -79,14 +79,18 @@ def test_outs_of_policies_that_left_are_pointed_out(tmp_path, monkeypatch):
         "curves/rewards/mine.jsonl",
         "metrics/rewards/mine.json",
         "metrics/rewards/gone.json",
+        "data/rounds/r1/round.json",
+        "data/rounds/r0/round.json",
+        "data/samples/r0/manifest.json",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     with pytest.raises(
         UserError,
-        match=r"rm -r 'images/old one' curves/gone\.jsonl metrics/scores/other\.json metrics/rewards/gone\.json$",
+        match=r"rm -r 'images/old one' curves/gone\.jsonl metrics/scores/other\.json metrics/rewards/gone\.json "
+        r"data/rounds/r0 data/samples/r0$",
     ):
-        dag.check_leftovers(["base"], ["oracle"], ["mine"])
+        dag.check_leftovers(["base"], ["oracle"], ["mine"], ["r1"])
 
 
 def test_dvc_reads_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
