@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,39 @@ def test_groups_on_rewards_are_made_only_where_they_are_asked_for(repo: Path) ->
     assert "grpo" not in usual
     assert "grpo_seed_2" in asked
     assert {name for name in asked if study_job.needs_reward_model(RUNS[name])} >= {"refl", "draft_lv", "alignprop"}
+
+
+def test_a_run_of_a_round_comes_after_the_run_whose_images_it_learns_from(repo: Path, tmp_path: Path) -> None:
+    (tmp_path / "assets").symlink_to(repo / "assets")
+    job = study_job.Study(load(repo / "params.yaml"), study_job.PROMPTS, None, tmp_path)
+    assert flow.waves(["round_2", "dpo", "at_once", "round_1"]) == [["dpo"], ["at_once", "round_1"], ["round_2"]]
+    values = job.params(["round_2"])
+    assert list(values.policies) == [BASE, "round_1", "round_2"]
+    assert (values.policies["round_1"].init, values.policies["round_2"].init) == (
+        "assets/tiny-sd",
+        "models/policies/round_1",
+    )
+    assert values.rounds["round_2"].policy == "round_1"
+    at_once, rounds = values.model_copy(update={"rounds": job.params(["at_once"]).rounds}), values.rounds
+    budget = 2 * rounds["round_2"].prompts, 2 * (values.policies["round_2"].steps)
+    assert (at_once.rounds["at_once"].prompts, job.policy("at_once")["steps"]) == budget
+    kept.write(job.kept, "round_2", result([0.5], settings=job.settings("round_2")))
+    assert list(job.results()) == ["round_2"]
+    other = RUNS["round_1"].changes | {"steps": 7}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RUNS, "round_1", replace(RUNS["round_1"], changes=other))
+        assert job.results() == {}  # what it learned from would be another policy's
+
+
+@pytest.mark.slow
+def test_rounds_end_to_end(made: tuple[Path, Params, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, values, _ = made
+    monkeypatch.chdir(folder)
+    assert "DPO, two rounds" in flow.run(values, ["rounds"], prompts=3, steps=2, jobs=2)
+    rounds = folder / "runs/study/all/data/rounds"
+    found = {path.name: json.loads((path / "round.json").read_text()) for path in sorted(rounds.iterdir())}
+    assert {name: (one["policy"], one["images"]) for name, one in found.items()} == {
+        "at_once": (BASE, 18),  # there are 6 training prompts
+        "round_1": (BASE, 18),
+        "round_2": ("round_1", 18),
+    }
