@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from diffalign.config.params import Params
 
 COMPARISONS, SHARDS, REFERENCE = Path("data/comparisons"), Path("data/shards"), Path("data/reference")
+FEEDBACK = Path("data/feedback")
+"""What each policy's training reads of rewards, and their code: another reward begins an unfinished training afresh."""
 
 
 def run(params: "Params", policy: str | None = None) -> None:
@@ -62,6 +64,8 @@ def run(params: "Params", policy: str | None = None) -> None:
             spec, undecided = spec.with_compiled(cache.made_compiled(REFERENCE)), False
         check_reference(params, init, spec.machine.precision, spec.machine.compiled)
     inputs = inputs_of(settings, Path(params.model.path))
+    if (feedback := FEEDBACK / f"{policy}.json").is_file():  # made by DVC; a stage that runs by itself has none
+        inputs.append(feedback)
     named = {"item.method": settings.method, "model.family": params.model.family}
     work = work_folder(f"train-{policy}", spec.work(), inputs, named)  # not the machine: another one goes on with it
     if (place := external.place()) and place.rank:

@@ -23,14 +23,10 @@ from typing import Any
 import yaml
 
 from diffalign.core.axes import is_entry
-from diffalign.core.code import without_words
+from diffalign.core.code import PACKAGES, at_runtime, file_of, imports, without_words
 from diffalign.core.files import sha256_bytes
 
 REPO = Path(__file__).resolve().parents[1]
-PACKAGES = ("diffalign", "stages")
-MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-"""A string that is a module's name is an import too: workers and axes are named by strings."""
-
 AXES = {
     "diffalign.data.prompts": None,
     "diffalign.data.sources": "${data.source}",
@@ -52,10 +48,10 @@ FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 NOT_FOLLOWED = {
     ("ingest", "diffalign.rewards"): "a filter's reward; after an edit of one: dvc repro --force --single-item ingest",
     ("generate", "diffalign.rewards"): "a rule's reward; after an edit of one: dvc repro --force generate@POLICY",
-    ("train", "diffalign.rewards"): "rewards score the pictures of probes: shown beside the curve, never learnt from",
-    ("train", "diffalign.diffusion.samplers"): "samplers make the pictures of probes: likewise",
+    ("train", "diffalign.rewards"): "data/feedback/POLICY.json has the code of those that a policy's training reads",
+    ("train", "diffalign.diffusion.samplers"): "likewise; of its probes' pictures they are shown beside the curve only",
     ("train", "diffalign.evaluation.scoring"): "scores images for `curate` by a reward only: likewise",
-    ("train", "diffalign.judging.judge"): "loads that reward: likewise; after an edit: dvc repro --force train@NAME",
+    ("train", "diffalign.judging.judge"): "loads that reward: likewise",
 }
 """Axes that a stage loads from, and modules that it imports, and doesn't depend on, with the reason."""
 NO_RESULT = {
@@ -150,12 +146,6 @@ def named(axis: str, foreach: str | None) -> bool:
     return name is not None and FOREACH.get(name, foreach) == foreach
 
 
-def file_of(name: str, root: Path) -> str | None:
-    """Returns the file of a module of this project; None if it's none."""
-    path = name.replace(".", "/")
-    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()), None)
-
-
 def entries_of(axis: str, root: Path) -> list[str]:
     """Lists the entries of an axis, sorted, by its files."""
     folder = root / axis.replace(".", "/")
@@ -167,40 +157,10 @@ def says_nothing(source: str) -> bool:
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(source).body)
 
 
-def imports(name: str, source: str, package: bool) -> list[str]:
-    """Lists the modules that a module imports wherever it does so, but not for type checkers, and their packages."""
-    found: set[str] = set()
-    for node in at_runtime(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = name.split(".")
-                above = parts[: len(parts) - node.level + package]
-                base = ".".join([*above, base] if base else above)
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE.fullmatch(node.value):
-            found.add(node.value)
-    ours = {module for module in found if module.split(".")[0] in PACKAGES}
-    return sorted({".".join(m.split(".")[:depth]) for m in ours for depth in range(1, m.count(".") + 2)})
-
-
 def loaded(source: str) -> list[str]:
     """Lists the axes that a module loads from by name: their names stand in it as strings."""
     strings = {n.value for n in at_runtime(ast.parse(source)) if isinstance(n, ast.Constant)}
     return [axis for axis in AXES if axis in strings]
-
-
-def at_runtime(tree: ast.AST) -> list[ast.AST]:
-    """Lists all nodes but those under `if TYPE_CHECKING:`."""
-    nodes = [tree]
-    for node in nodes:
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            nodes += node.orelse
-        else:
-            nodes += ast.iter_child_nodes(node)
-    return nodes
 
 
 def folded(files: set[str], root: Path) -> set[str]:

@@ -22,7 +22,7 @@ class Rollouts(Model):
     """What policies share that learn from their own pictures: the section `rollouts` of params.yaml."""
 
     rewards_from: str
-    """The file or folder that their rewards read: a dependency of DVC's, which can't take one from a policy's keys."""
+    """The file or folder that their rewards read: a dependency of the stage `feedback`."""
 
     def problems(self, policy: "Rolled") -> list[str]:
         """Returns the reward models of a policy that DVC wouldn't see change, as `key: what`."""

@@ -95,5 +95,20 @@ def test_files_folders_and_templates_of_dvc_yaml_enter(project: Path) -> None:
     assert not changes(project, "stages/train.py", "# a comment\nx = 2\n")
 
 
+def test_modules_reach_what_they_import_of_a_stages_code(project: Path) -> None:
+    """dpo imports files, which names a worker; kto isn't reached, nor what the stage doesn't depend on."""
+    (project / "diffalign/methods/dpo.py").write_text("from diffalign.core import files, errors\n")
+    (project / "diffalign/core/files.py").write_text('WORKER = "stages.train"\n')
+
+    def reached() -> str:
+        return code.reached_hash(["diffalign.methods.dpo"], code.files_of("train", {"item.method": "*"}) or set())
+
+    hashes = [reached()]
+    for file in ("diffalign/methods/kto.py", "model/x.py", "stages/train.py", "diffalign/core/files.py"):
+        (project / file).write_text('WORKER = "stages.train"\nx = 2\n')
+        hashes.append(reached())
+    assert [a != b for a, b in zip(hashes, hashes[1:], strict=False)] == [False, False, True, True]
+
+
 def test_what_is_no_stage_is_all_that_is_loaded() -> None:
     assert code.code_hash("pretrain") == code.code_hash("pretrain") != code.code_hash("ingest")

@@ -17,7 +17,7 @@ from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
-ONCE = {"check", "ingest", "card", "precompute", "reference", "rules", "score@oracle"} | {
+ONCE = {"check", "ingest", "card", "precompute", "reference", "feedback", "rules", "score@oracle"} | {
     *("people", "evaluate", "audit", "gate", "report")
 }
 STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES}
@@ -69,7 +69,7 @@ def test_an_edit_of_a_reward_runs_its_own_scoring_only(project: Path) -> None:
     """What comes out is the same, so that what reads it isn't run either; an audit's filters may be of any reward."""
     file = project / "diffalign/rewards/oracle.py"
     file.write_text(file.read_text() + "\n# changed\n")
-    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle", "audit"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle", "audit", "feedback"}
 
 
 def test_without_rewards_the_rest_runs(project: Path) -> None:
@@ -82,7 +82,9 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     params.write_text(yaml.safe_dump(values))
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
-    assert ran(run("dvc", "repro", cwd=project)) == {"check", "rules", "evaluate", "audit", "gate", "report"}
+    assert ran(run("dvc", "repro", cwd=project)) == {
+        *("check", "feedback", "rules", "evaluate", "audit", "gate", "report")
+    }
     params.write_text(before)
     run("dvc", "repro", cwd=project)
 

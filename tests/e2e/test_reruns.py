@@ -45,6 +45,7 @@ class Project:
             self.write("data/shards/manifest.json", "stand-in")  # the report reads it alone
             for policy in yaml.safe_load((folder / "params.yaml").read_text())["policies"]:
                 self.write(f"data/rules/{policy}.json", "stand-in")
+                self.write(f"data/feedback/{policy}.json", "stand-in")
             dvc.commit(force=True)
         assert self.changed() == set()
 
@@ -99,11 +100,11 @@ def project(prepared: Project, tmp_path: Path) -> Iterator[Project]:
 
 
 def stages(changed: set[str]) -> set[str]:
-    """The names of stages, each once where it's repeated over policies or rewards; but for `check` and `rules`.
+    """The names of stages, each once where it's repeated over policies or rewards; but for three.
 
-    These two read params in a second, and their outs differ only where it matters.
+    These read params and code in a second, and their outs differ only where it matters.
     """
-    return {name.partition("@")[0] for name in changed} - {"check", "rules"}
+    return {name.partition("@")[0] for name in changed} - {"check", "feedback", "rules"}
 
 
 ENTRIES = [
@@ -127,7 +128,7 @@ REPORT = [
 @pytest.mark.parametrize("file", ENTRIES)
 def test_a_new_entry_of_an_axis_runs_nothing_again(project: Project, file: str) -> None:
     project.write(file, "def load():\n    pass\n")
-    assert project.changed() == set()
+    assert stages(project.changed()) == set()
 
 
 def test_prompts_of_ones_own_are_watched_where_params_say_that_they_are(project: Project) -> None:
@@ -217,6 +218,14 @@ def test_images_follow_the_reward_of_their_own_rule(project: Project) -> None:
     project.write("data/rules/dpo.json", "its rule's reward is another")
     assert {name for name in project.changed() if name.startswith("generate")} == {"generate@dpo"}
     project.write("data/rules/dpo.json", "stand-in")
+
+
+def test_a_training_follows_the_rewards_that_it_reads(project: Project) -> None:
+    """An edit of a reward's code runs `feedback`, whose files say which policies learn from it; and the audit."""
+    project.add("diffalign/rewards/jpeg_compressibility.py", "\nX = 1\n")
+    project.write("data/feedback/dpo.json", "its reward is another")
+    assert project.changed() == {"feedback", "train@dpo", "audit"}
+    project.write("data/feedback/dpo.json", "stand-in")
 
 
 def test_a_docstring_runs_its_stage_again_unless_dvc_is_told_that_nothing_changed(project: Project) -> None:
