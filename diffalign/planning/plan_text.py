@@ -36,7 +36,7 @@ PARTS = {
 ASSUMED = (
     "Activations are counted from the network's graph. In no figure are temporary buffers; the VAE and the text "
     "encoders, which make a probe's pictures (0.8 GB for SD 1.5, 3.6 GB for XL); the graph of a reward "
-    "that is differentiated; encoding, judging, launching."
+    "that is differentiated and isn't a CLIP; encoding, judging, launching."
 )
 
 

@@ -145,7 +145,10 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
         activations=micro_batch * found.kept // (2 if machine.precision == "bf16" else 1),
     )
     if isinstance(policy, Rolled):
-        memory = rollouts.memory(memory, policy, found, micro_batch, machine.processes)
+        precision = (
+            estimates.BF16 if machine.device == "cuda" else estimates.FP32
+        )  # the rewards', whatever the policy's
+        memory = rollouts.memory(memory, policy, found, micro_batch, machine.processes, precision)
     return Plan(
         name=name,
         policy=policy,

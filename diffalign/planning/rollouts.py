@@ -4,10 +4,11 @@ Estimated from a policy's settings (`Rolled.forwards`) and the counts of one row
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffalign.config.rollout import Rolled
 from diffalign.planning.estimates import FP32, Memory
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 SIDE, PATCH = 224, 14
 """Pixels of an image and of a patch in a reward model whose config says neither: CLIP's."""
+TOWER = ("hidden_size", "intermediate_size", "num_hidden_layers", "image_size", "patch_size", "hidden_act")
+"""The keys of a CLIP's vision_config that decide what its graph keeps."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class RewardModel:
     """Bytes of its weights' files; 0 where there are none, or none yet."""
     tokens: int
     """Places that a picture takes in it."""
+    kept: int | None
+    """Numbers that its graph keeps of a picture where a gradient goes through it; None: it's no CLIP."""
 
     @property
     def flop(self) -> float:
@@ -44,6 +49,11 @@ class RewardModel:
             return f"{self.name} (nothing in {self.folder} yet: its memory and work aren't counted)"
         return f"{self.name} ({self.size / 1e9:.3g} GB)"
 
+    def told_graded(self) -> str:
+        """Returns the reward in words, and whether its graph isn't counted."""
+        lacking = self.size and self.kept is None
+        return self.told() + (" without its graph's memory, which isn't known" if lacking else "")
+
 
 def models(policy: Rolled) -> list[RewardModel]:
     """Returns the rewards that a policy learns from."""
@@ -52,16 +62,35 @@ def models(policy: Rolled) -> list[RewardModel]:
         folder = Path(str(values["path"])) if values.get("path") else None
         files = [*folder.rglob("*.safetensors")] if folder else []
         size = sum(file.stat().st_size for file in files)
-        found.append(RewardModel(name, folder, size, tokens(folder / "config.json") if folder else 0))
+        tower = vision(folder / "config.json") if folder else {}
+        found.append(RewardModel(name, folder, size, tokens(tower) if folder else 0, kept(tower)))
     return found
 
 
-def tokens(config: Path) -> int:
-    """Returns how many places a picture takes in a vision transformer, by its config file; CLIP's without one."""
-    read = json.loads(config.read_text()) if config.is_file() else {}
-    vision = read.get("vision_config", read)
-    side, patch = vision.get("image_size", SIDE), vision.get("patch_size", PATCH)
-    return int(side // patch) ** 2 + 1
+def vision(config: Path) -> Mapping[str, Any]:
+    """Returns what a reward model's config file says of its image tower; nothing where there is none."""
+    read: dict[str, Any] = json.loads(config.read_text()) if config.is_file() else {}
+    tower: Mapping[str, Any] = read.get("vision_config", read)
+    return tower
+
+
+def tokens(tower: Mapping[str, Any]) -> int:
+    """Returns how many places a picture takes in an image tower; CLIP's where its config says nothing of it."""
+    return int(tower.get("image_size", SIDE) // tower.get("patch_size", PATCH)) ** 2 + 1
+
+
+def kept(tower: Mapping[str, Any]) -> int | None:
+    """Returns how many numbers the graph of a frozen CLIP's image tower keeps of a picture; None where it's another.
+
+    Its weights being frozen, linear maps keep nothing. A layer keeps its two norms' inputs, query, key, value and
+    output of attention, each tokens x width, and its activation's input, tokens x inner width, twice with quick_gelu,
+    whose sigmoid is another; then the first and the last norm's input, and the resized picture.
+    """
+    if not all(key in tower for key in TOWER):
+        return None
+    width, inner, layers, side = (tower[key] for key in TOWER[:4])
+    inner *= 2 if tower["hidden_act"] == "quick_gelu" else 1
+    return int(tokens(tower) * (layers * (6 * width + inner) + 2 * width) + 3 * side**2)
 
 
 def flop(policy: Rolled, row: "Counts") -> float:
@@ -85,14 +114,18 @@ def making(policy: Rolled, found: "Counts") -> dict[str, float]:
     }
 
 
-def memory(plain: Memory, policy: Rolled, found: "Counts", micro_batch: int, processes: int) -> Memory:
+def memory(
+    plain: Memory, policy: Rolled, found: "Counts", micro_batch: int, processes: int, precision: int = FP32
+) -> Memory:
     """Returns a training's memory on one device with what rollouts hold beside a `plain` training's.
 
-    Of two graphs the larger counts: a micro-batch's rows, or its pictures' decoder; the rewards' own isn't known. A
-    reward's gradient needs the states of a micro-batch's pictures, other methods those of a whole rollout.
+    Of two graphs the larger counts: a micro-batch's rows, or its pictures' decoder with the rewards behind it, whose
+    numbers have `precision` bytes. A reward's gradient needs the states of a micro-batch's pictures, other methods
+    those of a whole rollout.
     """
     pictures = micro_batch if policy.graded else policy.batch_size * policy.rollout.updates // processes
-    graph = micro_batch * found.decode_kept if policy.graded else 0
+    behind = precision * sum(model.kept or 0 for model in models(policy))
+    graph = micro_batch * (found.decode_kept + behind) if policy.graded else 0
     return replace(
         plain,
         activations=max(plain.activations, graph),
@@ -107,5 +140,6 @@ def told(policy: Rolled, found: "Counts") -> str:
     """Returns in words, from the counts of one picture, what takes its work, and the rewards."""
     parts = making(policy, found)
     parts["training"] = found.usual - sum(parts.values())
+    words = [model.told_graded() if policy.graded else model.told() for model in models(policy)]
     shares = ", ".join(f"{name} {part / found.usual:.0%}" for name, part in parts.items() if part)
-    return f"{shares}; rewards: {', '.join(model.told() for model in models(policy))}"
+    return f"{shares}; rewards: {', '.join(words)}"
