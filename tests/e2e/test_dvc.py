@@ -17,7 +17,7 @@ from tests.helpers.project import unjudged
 
 pytestmark = pytest.mark.slow
 
-ONCE = {"check", "ingest", "card", "precompute", "reference", "feedback", "rules", "score@oracle"} | {
+ONCE = {"check", "ingest", "card", "precompute", "reference", "feedback", "raters", "rules", "score@oracle"} | {
     *("people", "evaluate", "audit", "gate", "report")
 }
 STAGES = ONCE | {f"{stage}@{policy}" for stage in ("train", "generate") for policy in POLICIES}
@@ -83,7 +83,7 @@ def test_without_rewards_the_rest_runs(project: Path) -> None:
     for path in (project / "metrics/scores").glob("oracle.*"):
         path.unlink()
     assert ran(run("dvc", "repro", cwd=project)) == {
-        *("check", "feedback", "rules", "evaluate", "audit", "gate", "report")
+        *("check", "feedback", "raters", "rules", "evaluate", "audit", "gate", "report")
     }
     params.write_text(before)
     run("dvc", "repro", cwd=project)
