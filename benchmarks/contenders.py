@@ -30,10 +30,10 @@ from diffalign.methods import method as methods
 from diffalign.models import family as families
 from diffalign.models.policies import add_lora
 from diffalign.runtime import devices
-from diffalign.training import loop as training
 from diffalign.training import start
 from diffalign.training.dataset import Sources, make_times
 from diffalign.training.learner import build, live_reference, make_accelerator
+from diffalign.training.step import optimizer_step
 from stages import train
 from stages.train import COMPARISONS, SHARDS
 
@@ -115,7 +115,7 @@ class Ours:
 
     def step(self, step: int) -> float:
         """Takes an optimizer step; returns the mean loss."""
-        logs = training.optimizer_step(self.learner, self.method, self.policy, step, logging=True)
+        logs = optimizer_step(self.learner, self.method, self.policy, step, logging=True)
         assert logs is not None
         return logs["loss"]
 

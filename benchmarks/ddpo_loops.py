@@ -29,10 +29,10 @@ from diffalign.planning.flops import synchronize
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
 from diffalign.runtime import devices
-from diffalign.training import loop as training
 from diffalign.training import start
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build, make_accelerator
+from diffalign.training.step import optimizer_step
 from stages import train
 
 PARTS = ("rollout", "decode", "reward", "training")
@@ -123,7 +123,7 @@ class Ours:
     def step(self, step: int) -> float:
         """Takes an optimizer step; returns the gradient's norm."""
         devices.set_up(self.learner.accelerator.device, self.learner.accelerator.mixed_precision)
-        logs = training.optimizer_step(self.learner, self.method, self.policy, step, logging=True)
+        logs = optimizer_step(self.learner, self.method, self.policy, step, logging=True)
         assert logs is not None
         return logs["grad_norm"]
 

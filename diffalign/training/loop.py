@@ -9,33 +9,21 @@ On a SIGTERM or Ctrl-C it finishes its step, saves, and exits with 75; while it 
 import json
 import math
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-
 from diffalign.config.rollout import Rolled
-from diffalign.config.training import Trained
 from diffalign.core import collector
 from diffalign.core.errors import STOPPED, Stopped, UserError
 from diffalign.core.files import disk_errors, write_json, write_text
 from diffalign.core.progress import Progress
-from diffalign.data.batches import curated_file
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.diffusion import losses
 from diffalign.methods import method as methods
-from diffalign.models import init_files, inits, rater_tokens
-from diffalign.models.policies import save_denoiser
 from diffalign.reference.reference import MARGINS, check_margins
 from diffalign.runtime import devices
-from diffalign.runtime.parallel import clip_gradients
 from diffalign.runtime.processes import die_with_parent
 from diffalign.training import checkpoints, monitor
 from diffalign.training.checkpoints import Checkpoint
@@ -43,19 +31,18 @@ from diffalign.training.curve_file import LOGGED_STEPS
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import (
     Learner,
-    Skips,
     build,
     dropout,
     live_reference,
     make_accelerator,
-    model_with,
     published_weights,
-    rates,
     state_tensors,
 )
+from diffalign.training.publishing import publish
 from diffalign.training.resume import RATE, agreed, resume, say
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
+from diffalign.training.step import check_skips, optimizer_step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -200,70 +187,6 @@ def check_reference(spec: Spec, learner: Learner, source: PairSource) -> None:
     devices.release()
 
 
-def optimizer_step(
-    learner: Learner, method: methods.Method, policy: Trained, step: int, logging: bool
-) -> dict[str, float] | None:
-    """Takes one step on the global batch; returns the averages over it that are logged, None unless `logging`.
-
-    The loss is the sum over the global batch divided by its size, so that neither the number of processes nor the
-    micro-batch enters. Gradients are averaged over processes, hence their number as a factor.
-    """
-    size, world = policy.batch_size, learner.accelerator.num_processes
-    warm = min(1.0, (step + 1) / max(policy.warmup_steps, 1))
-    for group, peak in zip(learner.optimizer.param_groups, rates(policy), strict=True):
-        group["lr"] = peak * warm
-    sums: dict[str, Tensor] = {}
-    batches = within(learner.accelerator.autocast, method.batches(learner.model.denoise, learner.reference, step))
-    for batch, last in with_last(batches):
-        with learner.parallel.micro_step(learner.denoiser, last), learner.accelerator.autocast():
-            total, logs = method.loss(learner.model.denoise, learner.reference, batch, logging)
-            learner.accelerator.backward(total * world / size)
-        for name, value in {"loss": total.detach(), **logs}.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    clipped = clip_gradients(learner.trainable.values(), policy.max_grad_norm)
-    norm = learner.stop.agree(learner.accelerator, clipped)  # here the host waits for the device, once a step
-    if norm <= policy.skip_grad_norm:  # not so for NaN; the gradients are averages over all ranks, so all agree
-        learner.optimizer.step()
-        if learner.average:
-            learner.average.update(dict(learner.trainable))
-        learner.skips.in_a_row = 0
-    else:
-        learner.skips.total += 1
-        learner.skips.in_a_row += 1
-    buckets = isinstance(learner.denoiser, DistributedDataParallel)  # DDP's are the gradients: none beside them
-    learner.optimizer.zero_grad(set_to_none=not buckets)
-    if not logging:
-        return None
-    summed = learner.accelerator.reduce(torch.stack(list(sums.values())), "sum") / size
-    averages = dict(zip(sums, summed.tolist(), strict=True))
-    return {**averages, "lr": policy.lr * warm, "grad_norm": norm}
-
-
-def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[Any]) -> Iterator[Any]:
-    """Yields the items, each made within a context of its own, and used outside of it.
-
-    A method may need forwards to make its batches, in the loss's precision.
-    """
-    ahead = iter(items)
-    while True:
-        with context():
-            try:
-                item = next(ahead)
-            except StopIteration:
-                return
-        yield item
-
-
-def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """Yields each item, and whether it is the last one."""
-    ahead = iter(items)
-    item = next(ahead)
-    for following in ahead:
-        yield item, False
-        item = following
-    yield item, True
-
-
 def save_checkpoint(job: Job, step: int) -> None:
     """Writes a checkpoint from the first process, which has the state in full; old ones go, as `runtime` says."""
     accelerator, folder = job.learner.accelerator, job.work / "checkpoints"
@@ -275,62 +198,6 @@ def save_checkpoint(job: Job, step: int) -> None:
     accelerator.wait_for_everyone()
     if job.watching:
         job.watching.prune(checkpoints.steps(folder))
-
-
-def publish(spec: Spec, weights: dict[str, Tensor], facts: dict[str, Any], work: Path) -> None:
-    """Writes to WORK/out the denoiser with trained weights, the probes' pictures, the curated list, and policy.json.
-
-    That has the params, `facts` and the environment. Raises UserError for weights that aren't finite.
-    """
-    check_finite(spec.name, weights)
-    out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)  # what a killed attempt half wrote
-    out.mkdir(parents=True)
-    model = model_with(spec, weights)
-    with disk_errors(out):
-        if spec.policy.rater_tokens:
-            rater_tokens.save(rater_tokens.detach(model.denoiser), out)
-        start = inits.factors(spec.family, spec.model, spec.policy.init) if spec.policy.lora else {}
-        save_denoiser(model, adapter_of(spec), out, start)
-        if (pictures := work / monitor.PICTURES).is_dir():
-            shutil.copytree(pictures, out / "probe")
-        if spec.curated:
-            shutil.copy(spec.curated, out / curated_file.FILE)
-    meta = {**spec.policy.model_dump(), "schema": 1, "name": spec.name, "init_fingerprint": spec.init_fingerprint}
-    meta |= {"adapter": adapter_of(spec), **facts, "environment": spec.machine.model_dump()}
-    meta |= inits.about(spec.family, spec.model, spec.policy.init)
-    write_json(out / "policy.json", meta)
-
-
-def adapter_of(spec: Spec) -> str:
-    """Returns what is published: full, lora, or none where only raters' vectors were trained.
-
-    Then the policy is its init with these vectors; of an init that is a LoRA all weights, the sum.
-    """
-    tokens = spec.policy.rater_tokens
-    if tokens is not None and tokens.only and not init_files.lora(spec.family, spec.policy.init):
-        return "none"
-    return spec.policy.adapter
-
-
-def check_finite(name: str, weights: dict[str, Tensor]) -> None:
-    """Raises UserError for trained weights that aren't finite: they aren't published."""
-    if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
-        raise UserError(
-            f"training of {name}: expected finite weights, found NaN or infinity in {len(broken)} of "
-            f"{len(weights)} tensors, {broken[0]} for one: nothing is published. Lower policies.{name}.lr or "
-            "skip_grad_norm."
-        )
-
-
-def check_skips(spec: Spec, skips: Skips, step: int) -> None:
-    """Raises UserError where as many steps in a row were skipped as the policy's `max_skips` says."""
-    if skips.in_a_row >= spec.policy.max_skips:
-        raise UserError(
-            f"training of {spec.name} diverged: {skips.in_a_row} steps in a row, the last of them step {step}, had a "
-            f"gradient that was no number or of a norm beyond skip_grad_norm {spec.policy.skip_grad_norm:g}. Lower "
-            f"policies.{spec.name}.lr, or raise warmup_steps."
-        )
 
 
 def append(accelerator: "Accelerator", path: Path, line: dict[str, float]) -> None:

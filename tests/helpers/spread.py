@@ -30,8 +30,8 @@ from diffalign.training.learner import (
     restore,
     state_tensors,
 )
-from diffalign.training.loop import optimizer_step
 from diffalign.training.spec import Spec, read
+from diffalign.training.step import optimizer_step
 
 Logs = list[dict[str, float]]
 NO_SOURCE: Any = None

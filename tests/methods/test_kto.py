@@ -16,7 +16,7 @@ from diffalign.methods.kto import KTO
 from diffalign.methods.method import load
 from diffalign.methods.sft import SFT
 from diffalign.reference.reference import live, pair_errors
-from diffalign.training.loop import within
+from diffalign.training.step import within
 from tests.helpers.memory_batches import SHAPE, Denoiser, source, unpaired
 from tests.helpers.methods import Offers, settings
 

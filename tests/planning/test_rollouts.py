@@ -24,9 +24,9 @@ from diffalign.planning import plan_text, planner, rollouts
 from diffalign.planning.planner import Machine, Plan
 from diffalign.rewards.parts import clip
 from diffalign.rewards.parts.pixels import clip_square
-from diffalign.training import loop as training
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build, make_accelerator
+from diffalign.training.step import optimizer_step
 from stages import ingest, precompute
 from tests.helpers import specs
 from tests.helpers.project import make_inputs, make_params
@@ -83,7 +83,7 @@ def test_counted_flops_are_those_of_real_steps(name: str, project: Params, found
     steps = run.policy.rollout.updates
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         for step in range(steps):
-            training.optimizer_step(learner, method, run.policy, step, True)
+            optimizer_step(learner, method, run.policy, step, True)
     real = counter.get_total_flops() / (steps * run.policy.batch_size)
     assert found[name].flop_per_pair == pytest.approx(real, rel=1e-9)
 

@@ -17,8 +17,8 @@ from diffalign.reference.reference import Reference, cached, predictions
 from diffalign.runtime import devices
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import Learner, build, dropout, load_init
-from diffalign.training.loop import optimizer_step
 from diffalign.training.spec import Spec
+from diffalign.training.step import optimizer_step
 from stages import ingest, precompute
 from tests.helpers import specs
 from tests.helpers.project import make_inputs, make_params

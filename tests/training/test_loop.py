@@ -22,7 +22,7 @@ from diffalign.data.batches.pair_batches import PairSource
 from diffalign.models import family as families
 from diffalign.models.policies import load_policy
 from diffalign.runtime import launch as launching
-from diffalign.training import loop as training
+from diffalign.training import publishing
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build
 from stages import ingest, precompute, train
@@ -244,9 +244,9 @@ def test_divergence_is_a_users_error(project: Path) -> None:
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 def test_weights_that_are_not_finite_are_not_published(value: float) -> None:
     sound = {"a": torch.ones(3), "b": torch.zeros(2)}
-    training.check_finite("dpo", sound)
+    publishing.check_finite("dpo", sound)
     with pytest.raises(UserError, match=r"training of dpo: .* in 1 of 2 tensors, b for one: nothing is published"):
-        training.check_finite("dpo", sound | {"b": torch.tensor([0.0, value])})
+        publishing.check_finite("dpo", sound | {"b": torch.tensor([0.0, value])})
 
 
 def test_an_unknown_policy(project: Path) -> None:

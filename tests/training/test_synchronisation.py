@@ -10,7 +10,7 @@ import torch
 from diffalign.methods import method as methods
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build, make_accelerator
-from diffalign.training.loop import optimizer_step
+from diffalign.training.step import optimizer_step
 from stages import ingest, precompute
 from tests.helpers import specs
 from tests.helpers.project import REPO, make_inputs, make_params
@@ -72,4 +72,4 @@ def test_a_step_waits_once_for_the_device(name: str, tmp_path: Path, monkeypatch
         optimizer_step(learner, method, spec.policy, 1 + logging, logging)
         counts.append([each for each in found if "optimizer's counter" not in each])
     assert counts[0] == ["tolist in signals.agree"]
-    assert counts[1] == ["tolist in signals.agree", "tolist in loop.optimizer_step"]
+    assert counts[1] == ["tolist in signals.agree", "tolist in step.optimizer_step"]
