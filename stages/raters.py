@@ -24,6 +24,7 @@ def run(params: "Params") -> None:
     found = votes.read(VOTES)
     rewards = params.model_dump(mode="json")["rewards"]
     with replacing(OUT) as folder:
+        files.write_json(folder / "rounds.json", list(params.rounds))  # of an empty folder DVC warns
         for name, settings in params.rounds.items():
             own = folder / name
             if settings.by_people:
