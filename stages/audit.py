@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from diffalign.evaluation.accuracies import pair_outcomes
 from diffalign.evaluation.audits import attributes, findings, raters, safety, shapes, words
 from diffalign.evaluation.audits.attributes import Labelled
 from diffalign.evaluation.audits.findings import Audit, Composition, Flagged
+from diffalign.evaluation.audits.raters import Answers
 from diffalign.evaluation.intervals import Interval
 from diffalign.evaluation.statistics import outcomes
 from diffalign.generation import gallery as galleries
@@ -23,7 +25,7 @@ from diffalign.judging import judge as judges
 if TYPE_CHECKING:
     from diffalign.config.audit import ByReward, ByShapes
     from diffalign.config.filters import Filter
-    from diffalign.config.params import Params
+    from diffalign.config.params import Params, Policy
 
 COMPARISONS, IMAGES = Path("data/comparisons"), Path("images")
 Galleries = Mapping[str, Gallery]
@@ -98,10 +100,18 @@ def composed(params: "Params", how: Interval) -> tuple[list[Composition], list[s
         [pair.prompt for pair in pairs], [rater_of[pair.pair_id] for pair in pairs], answered, patterns
     )
     found = [
-        raters.compose(name, "policy", outcomes(values[:, 0], values[:, 1])[chosen], answers, how)
+        raters.compose(
+            name, "policy", outcomes(values[:, 0], values[:, 1])[chosen], asked_by(params.policies[name], answers), how
+        )
         for name, values in subjects.items()
     ]
     found += [
         raters.compose(name, "judge", pair_outcomes(scored)[chosen], answers, how) for name, scored in judges.items()
     ]
     return found, ungrouped
+
+
+def asked_by(policy: "Policy", answers: Answers) -> Answers:
+    """Returns the answers with the training pairs that a policy learned from: only its own raters', if it has some."""
+    own = policy.raters if policy.method != "none" else []
+    return replace(answers, trained={name: n for name, n in answers.trained.items() if name in own}) if own else answers
