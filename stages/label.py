@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,9 +52,11 @@ def run(params: "Params", name: str | None = None) -> None:
     publishing.check_target(out)
     gallery = round_images.read(name)
     labels = by_people(params, name, settings, gallery) if settings.by_people else by_reward(params, name, gallery)
-    along = list(kept(settings.with_base))
-    how = [settings.model_dump(mode="json"), labels.about, len(along)]
-    inputs = [gallery.folder / "manifest.json", COMPARISONS / comparisons.COMPARISONS]
+    along = {COMPARISONS: list(kept(settings.with_base))}
+    along |= {Path(FOLDER) / other / COMPARISONS.name: list(of_round(other)) for other in settings.with_rounds}
+    beside = {str(folder): len(rows) for folder, rows in along.items()}
+    how = [settings.model_dump(mode="json"), labels.about, beside]
+    inputs = [gallery.folder / "manifest.json", *(folder / comparisons.COMPARISONS for folder in along)]
     work = files.work_folder(f"label-{name}", how, inputs, {"model.family": model.family})
     with files.lock(work):
         write(params, labels.found, along, gallery, work / "out" / "comparisons")
@@ -65,12 +67,13 @@ def run(params: "Params", name: str | None = None) -> None:
         ties = sum(one.answer == "tie" for one in labels.found)
         about = {"schema": 1, "round": name, **settings.model_dump(mode="json"), **counts, "ties": ties}
         about["reference_fingerprint"] = reference_of(params, name)
-        files.write_json(work / "out" / "round.json", about | labels.about | {"base_comparisons": len(along)})
+        files.write_json(work / "out" / "round.json", about | labels.about | {"beside": beside})
         publishing.publish(work / "out", out)
         shutil.rmtree(work)
     sys.stderr.write(
         f"label {name}: {len(labels.found):,} answers of {settings.label} on {len(gallery.entries):,} images of "
-        f"{settings.policy}, {ties:,} ties{labels.told}; {len(along):,} comparisons of {COMPARISONS} beside. "
+        f"{settings.policy}, {ties:,} ties{labels.told}; "
+        f"{', '.join(f'{count:,} comparisons of {folder}' for folder, count in beside.items())} beside. "
         f"init: {out} learns from it\n"
     )
 
@@ -157,24 +160,44 @@ def by_reward(params: "Params", name: str, gallery: Gallery) -> Labels:
 
 
 def write(
-    params: "Params", found: Sequence[Comparison], along: Sequence[Comparison], gallery: Gallery, out: Path
+    params: "Params",
+    found: Sequence[Comparison],
+    along: Mapping[Path, Sequence[Comparison]],
+    gallery: Gallery,
+    out: Path,
 ) -> None:
-    """Writes a round's comparisons, and those of `data/comparisons` that go along, with the images that they show."""
-    own, theirs = ({key for one in some for key in (one.image_a, one.image_b)} for some in (found, along))
+    """Writes a round's comparisons, and those of other folders that go along, each with the images that they show."""
     limits = params.data.max_image_pixels, params.data.max_image_bytes
     entry_of = {entry.sha256: entry for entry in gallery.entries}
+    written = shown(found)
     with Writer(out) as writer:
-        for digest in sorted(own):
+        for digest in sorted(written):
             data = gallery.data(entry_of[digest])
             writer.add_image(digest, data, *pictures.probe(data, *limits))
-        for digest, data in comparisons.iter_images(COMPARISONS, theirs - own):
-            writer.add_image(digest, data, *pictures.probe(data, *limits))
-        for one in (*found, *along):
+        for folder, rows in along.items():
+            for digest, data in comparisons.iter_images(folder, shown(rows) - written):
+                writer.add_image(digest, data, *pictures.probe(data, *limits))
+            written |= shown(rows)
+        for one in (*found, *(row for rows in along.values() for row in rows)):
             writer.add(one)
+
+
+def shown(some: Sequence[Comparison]) -> set[str]:
+    """Returns the images that comparisons show, by SHA-256."""
+    return {key for one in some for key in (one.image_a, one.image_b)}
 
 
 def kept(train: bool) -> Iterator[Comparison]:
     """Yields the comparisons of `data/comparisons` in the validation split, and in the train split if asked."""
-    for row in comparisons.read(COMPARISONS).to_pylist():
-        if row["split"] == "validation" or (train and row["split"] == "train"):
-            yield Comparison(**row | {"flags": tuple(row["flags"] or ())})
+    yield from (one for one in read(COMPARISONS) if one.split == "validation" or (train and one.split == "train"))
+
+
+def of_round(name: str) -> Iterator[Comparison]:
+    """Yields the comparisons of an earlier round's own images."""
+    yield from (one for one in read(Path(FOLDER) / name / COMPARISONS.name) if one.source == name)
+
+
+def read(folder: Path) -> Iterator[Comparison]:
+    """Yields a folder's comparisons."""
+    for row in comparisons.read(folder).to_pylist():
+        yield Comparison(**row | {"flags": tuple(row["flags"] or ())})

@@ -146,7 +146,7 @@ class Study:
             "init": self.settings(maker) if (maker := maker_of(name)) else self.hash_model(self.policy(name)["init"]),
             "reward": learned.model_dump(mode="json") if learned else None,
             "format": FORMAT,
-        } | ({"round": dict(run.round)} if run and run.round else {})
+        } | ({"round": {key: value for key, value in run.round.items() if value}} if run and run.round else {})
         return files.sha256_bytes(files.canonical_json(found).encode())
 
     def key(self, name: str) -> str:

@@ -24,6 +24,7 @@ def round_of(maker: str, prompts: int, seed: int) -> dict[str, Any]:
         "temperature": TEMPERATURE,
         "rule": "all_pairs",
         "with_base": False,
+        "with_rounds": [],
         "reference": f"models/policies/{maker}",
         "seed": seed,
     }

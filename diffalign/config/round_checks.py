@@ -21,6 +21,10 @@ def problems(params: "Params") -> list[str]:
             lines.append(f"rounds.{name}.policy: expected one of the policies {known}, got {one.policy!r}")
         elif loop(params, name, one.policy):
             lines.append(f"rounds.{name}.policy: expected a policy before this round, {one.policy} learns from it")
+        earlier = before(params, name)
+        if unknown := [other for other in one.with_rounds if other not in earlier]:
+            known = ", ".join(earlier) or "none, since it's the first"
+            lines.append(f"rounds.{name}.with_rounds: expected rounds before it, {known}, got {', '.join(unknown)}")
         held_to = made_by(one.reference)
         if held_to is not None and held_to not in params.policies:
             lines.append(f"rounds.{name}.reference: expected a model's folder or a policy's, got {one.reference!r}")
@@ -66,6 +70,15 @@ def unheard(params: "Params", policy: str, own: list[str] | None) -> list[str]:
         for key, values in named.items()
         if values
     ]
+
+
+def before(params: "Params", name: str) -> list[str]:
+    """Returns the rounds that the policy of a round comes from, the latest first: DVC makes it after all of them."""
+    found: list[str] = []
+    while name in params.rounds and name not in found:
+        found.append(name)
+        name = getattr(params.policies.get(params.rounds[name].policy), "round", None) or ""
+    return found[1:]
 
 
 def loop(params: "Params", name: str, policy: str) -> bool:

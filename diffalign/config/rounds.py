@@ -32,6 +32,8 @@ class Round(Model):
     rule: Literal["best_worst", "all_pairs"]
     with_base: Flag
     """Whether the raters' own train comparisons are learned from beside."""
+    with_rounds: list[Name]
+    """Earlier rounds of its chain whose comparisons are learned from beside."""
     reference: str
     """The model that policies of this round are held to: `models/policies/NAME`, or a model's folder."""
     seed: Whole

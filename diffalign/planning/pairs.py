@@ -56,4 +56,5 @@ def of_round(params: "Params", name: str, base: Pairs | None) -> Pairs:
     if (folder / comparisons.COMPARISONS).exists():
         found = make_pairs(comparisons.read(folder), "train", how.rule, flagged=how.flagged, ties=how.ties)
         return Pairs(len(found), True)
-    return Pairs(rounds.labels(one) + (base.number if one.with_base and base else 0), False)
+    own = sum(rounds.labels(params.rounds[other]) for other in (name, *one.with_rounds))
+    return Pairs(own + (base.number if one.with_base and base else 0), False)

@@ -23,6 +23,7 @@ SETTINGS = {
     "temperature": None,
     "rule": "best_worst",
     "with_base": False,
+    "with_rounds": [],
 }
 MORE = """
   label:

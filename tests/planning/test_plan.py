@@ -500,6 +500,7 @@ ROUND = {
     "temperature": 0.1,
     "rule": "all_pairs",
     "with_base": True,
+    "with_rounds": [],
     "reference": "model",
     "seed": 0,
 }
@@ -507,15 +508,16 @@ ROUND = {
 
 def test_rounds_are_planned(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """10 prompts of 4 images: 6 labels each by a reward, 1 of best and worst; 2 steps under guidance, 4 forwards."""
-    votes = ROUND | {"label": "people", "temperature": None, "least_votes": 25, "with_base": False}
-    rounds = {"r1": ROUND, "r2": ROUND | {"rule": "best_worst", "temperature": None}, "r3": votes}
+    votes = {"label": "people", "temperature": None, "least_votes": 25, "with_base": False}
+    later = ROUND | votes | {"policy": "r2", "with_rounds": ["r2"]}
+    rounds = {"r1": ROUND, "r2": ROUND | {"rule": "best_worst", "temperature": None}, "r3": later}
     policies = BASE | {name: {"method": "dpo", "init": f"data/rounds/{name}"} for name in rounds}
     params = make_params(tmp_path, policies, rounds=rounds)
     hours = plan_text.duration(40 * 4 * 5e12 / 1e12 / estimates.UTILISATION / 3600)
     assert list(plan_text.of_rounds(params, 5e12, MACHINE)) == [
         f"round r1: 40 images of base for 10 training prompts, 60 labels by raters who follow oracle; sampling {hours}",
         f"round r2: 40 images of base for 10 training prompts, 10 labels by oracle; sampling {hours}",
-        "round r3: 40 images of base for 10 training prompts, 60 questions for people, of whom 25 answers are waited "
+        "round r3: 40 images of r2 for 10 training prompts, 60 questions for people, of whom 25 answers are waited "
         f"for; sampling {hours}",
     ]
     raters = known_pairs(project)
@@ -524,7 +526,7 @@ def test_rounds_are_planned(project: Params, tmp_path: Path, monkeypatch: pytest
     assert [(one.number, one.exact) for one in found.values()] == [
         (60 + raters.number, False),
         (10 + raters.number, False),
-        (25, False),
+        (25 + 10, False),
     ]
     compared = Path("data/comparisons").resolve()
     monkeypatch.chdir(tmp_path)

@@ -34,10 +34,12 @@ ROUND = {
     "temperature": 0.1,
     "rule": "all_pairs",
     "with_base": False,
+    "with_rounds": [],
     "reference": "models/policies/base",
     "seed": 3,
 }
 BY_PEOPLE = ROUND | {"label": "people", "temperature": None, "least_votes": 12, "images_per_prompt": 2}
+LATER = {"policy": "next", "with_rounds": ["r1"], "seed": 4}
 NEXT = {"method": "dpo", "init": "data/rounds/r1", "steps": 2, "batch_size": 4, "micro_batch_size": 4}
 
 
@@ -56,7 +58,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
         pickapic.write(folder / "raw" / "validation_unique-00000-of-00001.parquet", held_out)
         policies = {"base": {"method": "none"}, "next": NEXT}
         values = make_world(
-            folder, policies, CAPTIONS[:6], rounds={"r1": ROUND, "r2": BY_PEOPLE}, generate={"batch_size": 4}
+            folder,
+            policies,
+            CAPTIONS[:6],
+            rounds={"r1": ROUND, "r2": BY_PEOPLE, "r3": ROUND | LATER},
+            generate={"batch_size": 4},
         )
         train.run(values, "base")
         sample.run(values, "r1")
@@ -95,6 +101,17 @@ def test_the_next_policy_starts_from_the_rounds_policy_and_learns_from_it(world:
     train.run(world[1], "next")
     assert json.loads(Path("models/policies/next/policy.json").read_text())["round"] == "r1"
     assert not Path("data/shards").exists()  # it took none of the raters' own
+
+    sample.run(world[1], "r3")
+    label.run(world[1], "r3")
+    tables = {name: comparisons.read(Path("data/rounds") / name / "comparisons") for name in ("r1", "r3")}
+    first, both = ([row for row in table.to_pylist() if row["split"] == "train"] for table in tables.values())
+    assert [row for row in both if row["source"] == "r1"] == first
+    assert {row["model_a"] for row in both if row["source"] == "r3"} == {"next"}
+    shown = {row[side] for row in both for side in ("image_a", "image_b")}
+    assert {key for key, _ in comparisons.iter_images(Path("data/rounds/r3/comparisons"), shown)} == shown
+    about = json.loads(Path("data/rounds/r3/round.json").read_text())
+    assert about["beside"] == {"data/comparisons": 2, "data/rounds/r1/comparisons": len(first)}
 
 
 @pytest.mark.slow
@@ -202,12 +219,16 @@ def test_a_round_says_what_its_policies_are_held_to() -> None:
 
     raw["rounds"]["r1"]["reference"] = "models/policies/last"
     raw["rounds"]["r3"]["reference"] = "models/policies/nobody"
+    raw["rounds"]["r2"]["with_rounds"] = ["r1"]
+    raw["rounds"]["r3"]["with_rounds"] = ["r1"]
     raw["policies"]["last"]["reference"] = "none"
     raw["policies"]["sft"]["reference_init"] = "assets/tiny-sd"
     with pytest.raises(UserError) as error:
         parse(raw)
     text = str(error.value)
     assert "rounds.r1.reference: expected a policy before this round, last learns from it" in text
+    assert "rounds.r2.with_rounds" not in text
+    assert "rounds.r3.with_rounds: expected rounds before it, none, since it's the first, got r1" in text
     assert "rounds.r3.reference: expected a model's folder or a policy's, got 'models/policies/nobody'" in text
     assert "policies.last.reference: expected live, since its round names a reference, got 'none'" in text
     assert "policies.sft.reference_init: expected no such key" in text

@@ -23,6 +23,7 @@ BY_REWARD = {
     "temperature": None,
     "rule": "all_pairs",
     "with_base": False,
+    "with_rounds": [],
     "reference": "models/policies/base",
     "seed": 3,
 }
