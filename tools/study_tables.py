@@ -53,13 +53,13 @@ def tables(found: Mapping[str, Row]) -> str:
     extra = [group for group in STUDY if group.extra]
     shown = [(group, rows) for group in extra if (rows := [row(names, found) for names in families(group, found)])]
     parts = [
-        f"**{group.title}** (`{group.name}`)\n\n{HEAD}\n" + "\n".join(rows) + "\n\n" + claims(group, found)
+        "\n".join([f"**{group.title}** (`{group.name}`)", "", HEAD, *rows, *claims(group, found)])
         for group, rows in shown
     ]
     known = dict.fromkeys(names for group in extra for names in together(group))
     missing = [RUNS[names[0]].label for names in known if not any(name in found for name in names)]
     if missing:
-        parts.append(f"Not run yet: {'; '.join(missing)}.")
+        parts.append(f"Not run yet: {'; '.join(dict.fromkeys(missing))}.")
     return "\n\n".join(parts)
 
 
@@ -100,15 +100,17 @@ def proxy(runs: Sequence[Row], base: Row) -> str:
     return f"{(after - np.nanmean(before)) / np.nanstd(before):+.2f} sd"
 
 
-def claims(group: Group, found: Mapping[str, Row]) -> str:
-    """Returns a group's claims, each with its verdict and what was seen."""
+def claims(group: Group, found: Mapping[str, Row]) -> list[str]:
+    """Returns a group's claims of which something was seen, each with its verdict."""
     contests = results.contests(found, figure.HOW)
-    lines = []
+    lines: list[str] = []
     for claim in group.claims:
+        if not any(names in contests for line in claim.lines for names in line.contests):
+            continue
         one = verdict(claim, Found(contests, {}), labels())
         seen = "; ".join(f"{line['expected']}: {line['seen']}" for line in one["lines"])
         lines.append(f"- **{one['verdict']}**: {claim.words} ({claim.source}). {seen}")
-    return "\n".join(lines)
+    return ["", *lines] if lines else []
 
 
 if __name__ == "__main__":
