@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from diffalign.methods.method import Context, Method
-from diffalign.methods.policy_gradients import MovesMethod, opened
+from diffalign.methods.policy_gradients import MovesMethod
+from diffalign.methods.rolled import opened
 
 if TYPE_CHECKING:
     from diffalign.config.methods.ddpo import Settings

@@ -13,8 +13,8 @@ from diffalign.data.batches.pair_batches import conditions
 from diffalign.data.shards.reader import prompt_key
 from diffalign.diffusion.policy_gradient import EPSILON, clamped_loss
 from diffalign.methods.method import Context, Method
-from diffalign.methods.policy_gradients import MovesMethod, Rows, opened
-from diffalign.methods.rolled import Piece, Played, spread, weighted
+from diffalign.methods.policy_gradients import MovesMethod, Rows
+from diffalign.methods.rolled import Piece, Played, opened, weighted
 from diffalign.rollouts.slots import Slot
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ class DPOK(MovesMethod):
     def began(self, played: Played) -> None:
         """Takes the network's values as the rollout's baseline, then teaches it the rollout's rewards."""
         self.begun = self.snapshot()
-        self.spread = spread(self.source, played.rewards, played.groups)
         total = weighted(played.rewards, self.source.weights)
         known = ~total.isnan()
         features = self.features(played)

@@ -15,7 +15,7 @@ from diffalign.data.batches.unpaired_batches import UnpairedSource
 from diffalign.diffusion.losses import diffusion_kto, implicit_margin, reference_point
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Method
-from diffalign.methods.pairwise import changes
+from diffalign.methods.pairwise import Stateless, changes
 from diffalign.reference.reference import Reference, pair_errors
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def over_processes(value: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class KTO:
+class KTO(Stateless):
     """Trains on labelled images. `beta` is as in DPO (the authors' code takes no half), `desirable_share` their gamma.
 
     The paper draws a desirable image with probability gamma, an undesirable one otherwise. Here both come in equal
@@ -59,18 +59,6 @@ class KTO:
         """Returns `beta`, and what it is for summed errors and in the authors' code."""
         half = self.beta / 2
         return {"beta": self.beta, "summed": half / self.source.elements, "diffusion_kto": half}
-
-    @property
-    def pull(self) -> Callable[[Tensor], Tensor] | None:
-        """Returns None: there are no pairs."""
-        return None
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns nothing: a step's batches and loss are functions of its number and the weights."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Does nothing, as there is no state."""
 
     def batches(self, policy: Denoise, reference: Reference | None, step: int) -> Iterator[KTOBatch]:
         """Yields the images of a step, after a first pass over all of them, without gradients, for z.

@@ -16,7 +16,7 @@ from diffalign.diffusion.policy_gradient import advantages
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Logs, Method, Old
 from diffalign.methods.renoised import RenoisedMethod
-from diffalign.methods.rolled import Piece, Played, play
+from diffalign.methods.rolled import Piece, Played
 from diffalign.reference.reference import Reference, predictions
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
@@ -60,9 +60,7 @@ class NFT(RenoisedMethod):
             how = self.settings.old
             if step:
                 self.old.keep(old_share(step, how.start, how.rate, how.most))
-            with self.old.put_back():
-                self.played = play(self.source, policy, step)
-            self.began(self.played)
+            return self.roll(policy, step, self.old.put_back()), 0
         return self.played, 0
 
     def began(self, played: Played) -> None:

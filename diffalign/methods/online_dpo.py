@@ -12,7 +12,7 @@ from diffalign.diffusion.losses import conventions
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Logs, Method
 from diffalign.methods.pairwise import preference_losses
-from diffalign.methods.renoised import RenoisedMethod, opened
+from diffalign.methods.renoised import RenoisedMethod, opened_whole
 from diffalign.reference.reference import Reference
 
 if TYPE_CHECKING:
@@ -45,4 +45,4 @@ class OnlineDPO(RenoisedMethod):
 
 def build(settings: "Settings", context: Context) -> Method:
     """Builds online DPO on a run's prompts and rewards."""
-    return OnlineDPO(*opened(settings, context), settings)
+    return OnlineDPO(*opened_whole(settings, context), settings)

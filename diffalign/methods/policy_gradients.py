@@ -15,11 +15,10 @@ from diffalign.core.errors import UserError
 from diffalign.diffusion import policy_gradient
 from diffalign.diffusion.policy_gradient import clipped_loss, gaussian_kl, log_prob, masked_loss
 from diffalign.diffusion.process import Denoise, transition
-from diffalign.methods.method import Context, Logs, Old
-from diffalign.methods.rolled import Piece, Played, RolledMethod, Spread, logged, spread, weighted
+from diffalign.methods.method import Logs
+from diffalign.methods.rolled import Piece, Played, RolledMethod, weighted
 from diffalign.reference.reference import Reference, predictions
 from diffalign.rollouts.slots import Slot
-from diffalign.rollouts.source import RolloutSource
 
 if TYPE_CHECKING:
     from diffalign.config.methods.ddpo import PolicyGradient
@@ -66,7 +65,6 @@ class MovesMethod(RolledMethod):
     settings: "PolicyGradient"
     advantages: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
     """[S], of the rollout at hand."""
-    spread: Spread | None = field(default=None, init=False)
     values: Tensor = field(init=False)
     """[P, N], the latest rewards of each prompt, where advantages are by `history`."""
     known: Tensor = field(init=False)
@@ -98,7 +96,6 @@ class MovesMethod(RolledMethod):
     def began(self, played: Played) -> None:
         """Turns the rewards of a new rollout into advantages."""
         how, total = self.settings.advantage, weighted(played.rewards, self.source.weights)
-        self.spread = spread(self.source, played.rewards, played.groups)
         if how.kind == "history":
             self.before = (self.values, self.known)
             self.advantages, self.values, self.known = policy_gradient.history_advantages(
@@ -184,9 +181,8 @@ class MovesMethod(RolledMethod):
                 pull = gaussian_kl(mean, self.move(theirs, batch)[0], std)
             losses = losses + kl.weight * pull
             logs["kl"] = pull.detach().sum() * batch.share
-        if log and self.spread is not None:
-            logs |= self.watched(ratios.detach(), outside, batch)
-            logs |= logged(self.spread, len(losses) * batch.share, self.source.device)
+        if log:
+            logs |= self.watched(ratios.detach(), outside, batch) | self.pictures(len(losses) * batch.share, log)
         return losses.sum() * batch.share, logs
 
     def guided(self, denoise: Denoise, batch: Rows) -> Tensor:
@@ -214,9 +210,3 @@ class MovesMethod(RolledMethod):
             "clip_share": outside.float().sum() * batch.share,
             "ratio_away": (ratios - 1).abs().sum() * batch.share,
         }
-
-
-def opened(settings: "PolicyGradient", context: Context) -> tuple[RolloutSource, Old | None]:
-    """Returns the source of rollouts, and the old weights where a rollout is trained on more than once."""
-    source = context.source(RolloutSource)
-    return source, context.old() if settings.rollout.updates > 1 else None

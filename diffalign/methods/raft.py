@@ -11,7 +11,7 @@ from diffalign.diffusion.losses import sft
 from diffalign.diffusion.process import Denoise
 from diffalign.methods.method import Context, Logs, Method
 from diffalign.methods.pairwise import prediction_errors
-from diffalign.methods.renoised import RenoisedMethod, opened
+from diffalign.methods.renoised import RenoisedMethod, opened_whole
 from diffalign.reference.reference import Reference
 
 if TYPE_CHECKING:
@@ -37,4 +37,4 @@ class RAFT(RenoisedMethod):
 
 def build(settings: "Settings", context: Context) -> Method:
     """Builds RAFT on a run's prompts and rewards."""
-    return RAFT(*opened(settings, context), settings)
+    return RAFT(*opened_whole(settings, context), settings)

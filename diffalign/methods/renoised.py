@@ -16,8 +16,8 @@ from diffalign.diffusion.forward_losses import extremes
 from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rng import FRESH, generator, normal
 from diffalign.diffusion.timesteps import Times
-from diffalign.methods.method import Context, Logs, Old
-from diffalign.methods.rolled import Played, RolledMethod, Spread, logged, spread, weighted
+from diffalign.methods.method import Context, Old
+from diffalign.methods.rolled import Played, RolledMethod, opened, weighted
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
 
@@ -45,11 +45,9 @@ class RenoisedMethod(RolledMethod):
     settings: "Renoised"
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
     """[S], float64, the weighted rewards of the rollout at hand; NaN without."""
-    spread: Spread | None = field(default=None, init=False)
 
     def began(self, played: Played) -> None:
         """Weighs the rewards of a new rollout."""
-        self.spread = spread(self.source, played.rewards, played.groups)
         self.rewards = weighted(played.rewards, self.source.weights)
 
     def finished(self, played: Played, update: int) -> dict[int, Tensor]:
@@ -109,10 +107,6 @@ class RenoisedMethod(RolledMethod):
             )
             yield from ((found, played.number, draw) for draw in range(self.settings.draws))
 
-    def pictures(self, count: float, log: bool) -> Logs:
-        """Returns what is logged of the rollout's rewards, for a micro-batch that stands for so many pictures."""
-        return logged(self.spread, count, self.source.device) if log and self.spread is not None else {}
-
 
 def whole_groups(source: RolloutSource, method: str) -> None:
     """Raises UserError where a group's pictures are on several processes: the method compares their latents."""
@@ -125,8 +119,8 @@ def whole_groups(source: RolloutSource, method: str) -> None:
         )
 
 
-def opened(settings: "Renoised", context: Context) -> tuple[RolloutSource, Old | None]:
+def opened_whole(settings: "Renoised", context: Context) -> tuple[RolloutSource, Old | None]:
     """Returns the source of rollouts, whose groups lie whole on a process, and old weights where they're needed."""
-    source = context.source(RolloutSource)
+    source, old = opened(settings, context)
     whole_groups(source, settings.method)
-    return source, context.old() if settings.rollout.updates > 1 else None
+    return source, old

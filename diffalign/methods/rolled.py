@@ -4,7 +4,9 @@ Shapes: s pictures of a piece, S of a rollout over all ranks, R rewards, C laten
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,10 +14,13 @@ from torch import Tensor
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rollouts import Trajectory
-from diffalign.methods.method import Old
+from diffalign.methods.method import Context, Logs, Old
 from diffalign.methods.pairwise import Stateless
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
+
+if TYPE_CHECKING:
+    from diffalign.config.rollout import Rolled
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class RolledMethod(Stateless):
     source: RolloutSource
     old: Old | None
     played: Played | None = field(default=None, init=False)
+    spread: Spread | None = field(default=None, init=False)
+    """Of the rewards of the rollout at hand."""
     amid: bool = field(default=False, init=False)
     """Whether the rollout at hand has updates to come."""
 
@@ -74,19 +81,36 @@ class RolledMethod(Stateless):
         """Returns the rollout that an optimizer step trains on, made anew where it must be, and the step's update."""
         number, update = divmod(step, self.source.places.updates)
         self.amid = update + 1 < self.source.places.updates
-        if self.played is None or self.played.number != number:
-            if self.old is None or update == 0:
-                if self.old is not None:
-                    self.old.keep()
-                self.played = play(self.source, policy, number)
-            else:  # a training that goes on amid a rollout's updates
-                with self.old.put_back():
-                    self.played = play(self.source, policy, number)
-            self.began(self.played)
-        return self.played, update
+        played = self.played
+        if played is None or played.number != number:
+            weights: AbstractContextManager[None] = nullcontext()
+            if self.old is not None and update == 0:
+                self.old.keep()
+            elif self.old is not None:  # a training that goes on amid a rollout's updates
+                weights = self.old.put_back()
+            played = self.roll(policy, number, weights)
+        return played, update
+
+    def roll(self, policy: Denoise, number: int, weights: AbstractContextManager[None]) -> Played:
+        """Rolls out anew with some weights of the policy, and computes what is to be known of it."""
+        with weights:
+            self.played = play(self.source, policy, number)
+        self.spread = spread(self.source, self.played.rewards, self.played.groups)
+        self.began(self.played)
+        return self.played
 
     def began(self, played: Played) -> None:
         """Computes what is to be known of a new rollout."""
+
+    def pictures(self, count: float, log: bool) -> Logs:
+        """Returns what is logged of the rollout's rewards, for a micro-batch that stands for so many pictures."""
+        return logged(self.spread, count, self.source.device) if log and self.spread is not None else {}
+
+
+def opened(settings: "Rolled", context: Context) -> tuple[RolloutSource, Old | None]:
+    """Returns the source of rollouts, and the old weights where a rollout is trained on more than once."""
+    source = context.source(RolloutSource)
+    return source, context.old() if settings.rollout.updates > 1 else None
 
 
 def play(source: RolloutSource, policy: Denoise, number: int) -> Played:

@@ -113,6 +113,20 @@ def test_several_moves_in_a_forward_have_the_gradient_of_one_at_a_time(method: s
     assert [slot.index for slot in rows[2].slots] == [4, 5, 6, 7] * 3
 
 
+def test_two_ranks_fill_their_forwards_with_moves() -> None:
+    """Pieces of 4 on each of two ranks, 8 rows a forward: as many forwards on both, and one rank's gradient."""
+    whole, policy = memory_rollouts.source(), Denoiser(0)
+    expected, _ = gradient(made(whole, micro_batch_size=8), policy)
+    total, forwards = torch.zeros_like(expected), set()
+    for rank in (0, 1):
+        mine, other = (replace(whole, places=replace(whole.places, world=2, rank=r)) for r in (rank, 1 - rank))
+        method = made(joined(mine, other, policy, "ddpo"), micro_batch_size=8)
+        forwards.add(tuple(len(batch.slots) for batch in method.batches(policy, None, 0)))
+        total = total + gradient(method, policy)[0]
+    assert forwards == {(8, 8, 4)}
+    assert float((total - expected).norm()) < 1e-4 * float(expected.norm())
+
+
 def test_with_several_updates_a_forward_has_the_rollouts_shape() -> None:
     method = made(memory_rollouts.source(updates=2), micro_batch_size=12)
     assert {len(batch.slots) for batch in method.batches(Denoiser(0), None, 0)} == {4}
@@ -167,7 +181,7 @@ def test_two_ranks_have_one_ranks_gradient(kind: str, method: str) -> None:
     torch.testing.assert_close(figures, logs["reward_brightness"])
 
 
-def joined(mine: RolloutSource, other: RolloutSource, policy: Denoiser) -> RolloutSource:
+def joined(mine: RolloutSource, other: RolloutSource, policy: Denoiser, method: str = "dpok") -> RolloutSource:
     """A rank's source whose sums have the other rank's part, computed here in the same order."""
     parts: list[Tensor] = []
 
@@ -175,7 +189,7 @@ def joined(mine: RolloutSource, other: RolloutSource, policy: Denoiser) -> Rollo
         parts.append(tensor)
         return tensor
 
-    theirs = made(replace(other, summed=keep), "dpok")
+    theirs = made(replace(other, summed=keep), method)
     list(theirs.batches(policy, None, 0))
     ahead: Iterator[Tensor] = iter(parts)
     return replace(mine, summed=lambda tensor: tensor + next(ahead))
