@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.diffusion.process import Denoise
-from diffalign.methods.method import Method
 from diffalign.models import family as families
 from diffalign.models import inits, rater_tokens
 from diffalign.models.policies import add_lora
 from diffalign.reference.reference import Reference, cached, live
-from diffalign.runtime.parallel import STRATEGIES, Parallel, share, whole
+from diffalign.runtime.parallel import STRATEGIES, Parallel, whole
 from diffalign.runtime.signals import StopRequest
-from diffalign.training import checkpoints, ema
+from diffalign.training import ema
 from diffalign.training.ema import EMA
 from diffalign.training.optimizers import OPTIMIZERS
 from diffalign.training.spec import Spec
@@ -223,39 +222,6 @@ def without_adapter(denoiser: Any, model: families.Family) -> Denoise:
             model.denoiser = wrapped
 
     return reference
-
-
-def state_tensors(learner: Learner, method: Method) -> dict[str, Tensor]:
-    """Returns all that changes in training, by name: weights, their average, the optimizer's moments, skips, the
-    method's own state.
-
-    They are in full on the first process, which is to save them, however the learner is spread: all must call this.
-    """
-    own = {f"method.{name}": tensor for name, tensor in method.state().items()}
-    skips = {"skips": torch.tensor([learner.skips.total, learner.skips.in_a_row])}
-    tensors = shared_tensors(learner) | skips | own | checkpoints.optimizer_tensors(learner.optimizer)
-    return whole(tensors, learner.accelerator.is_main_process)
-
-
-def shared_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Returns the weights, their average and old ones by name, as in a checkpoint; this process's shares of them."""
-    averages = learner.average.averages if learner.average else {}
-    old = learner.old.copies if learner.old else {}
-    weights: dict[str, Tensor] = {f"weights.{name}": p for name, p in learner.trainable.items()}
-    weights |= {f"average.{name}": average for name, average in averages.items()}
-    return weights | {f"old.{name}": copy for name, copy in old.items()}
-
-
-@torch.no_grad()
-def restore(learner: Learner, method: Method, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `state_tensors` gave. Raises UserError where the weights aren't this model's."""
-    there = shared_tensors(learner)
-    checkpoints.check_shapes(tensors, there)
-    for name, tensor in there.items():
-        tensor.copy_(share(tensors[name], tensor))
-    checkpoints.load_optimizer(learner.optimizer, tensors)
-    learner.skips = Skips(*tensors["skips"].tolist())
-    method.restore({n.removeprefix("method."): tensor for n, tensor in tensors.items() if n.startswith("method.")})
 
 
 def published(learner: Learner) -> dict[str, Tensor]:

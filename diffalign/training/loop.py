@@ -36,10 +36,9 @@ from diffalign.training.learner import (
     live_reference,
     make_accelerator,
     published_weights,
-    state_tensors,
 )
 from diffalign.training.publishing import publish
-from diffalign.training.resume import RATE, agreed, resume, say
+from diffalign.training.resume import RATE, agreed, resume, say, state_tensors
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
 from diffalign.training.step import check_skips, optimizer_step

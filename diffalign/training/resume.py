@@ -1,16 +1,18 @@
-"""Begins or resumes a training: the run that all processes agree on, the newest checkpoint, the environments."""
+"""Begins or resumes a training: the run that all processes agree on, what a checkpoint holds, the environments."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from diffalign.core.errors import UserError
 from diffalign.methods import method as methods
+from diffalign.runtime.parallel import share, whole
 from diffalign.training import checkpoints
 from diffalign.training.curve_file import LOGGED_STEPS, cut
-from diffalign.training.learner import Learner, restore
+from diffalign.training.learner import Learner, Skips
 from diffalign.training.spec import Spec
 from diffalign.training.spec import read as read_spec
 
@@ -89,3 +91,36 @@ def say(accelerator: "Accelerator", text: str) -> None:
     """Writes a line on stderr, from the first process."""
     if accelerator.is_main_process:
         sys.stderr.write(text + "\n")
+
+
+def state_tensors(learner: Learner, method: methods.Method) -> dict[str, Tensor]:
+    """Returns all that changes in training, by name: weights, their average, the optimizer's moments, skips, the
+    method's own state.
+
+    They are in full on the first process, which is to save them, however the learner is spread: all must call this.
+    """
+    own = {f"method.{name}": tensor for name, tensor in method.state().items()}
+    skips = {"skips": torch.tensor([learner.skips.total, learner.skips.in_a_row])}
+    tensors = shared_tensors(learner) | skips | own | checkpoints.optimizer_tensors(learner.optimizer)
+    return whole(tensors, learner.accelerator.is_main_process)
+
+
+def shared_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Returns the weights, their average and old ones by name, as in a checkpoint; this process's shares of them."""
+    averages = learner.average.averages if learner.average else {}
+    old = learner.old.copies if learner.old else {}
+    weights: dict[str, Tensor] = {f"weights.{name}": p for name, p in learner.trainable.items()}
+    weights |= {f"average.{name}": average for name, average in averages.items()}
+    return weights | {f"old.{name}": copy for name, copy in old.items()}
+
+
+@torch.no_grad()
+def restore(learner: Learner, method: methods.Method, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `state_tensors` gave. Raises UserError where the weights aren't this model's."""
+    there = shared_tensors(learner)
+    checkpoints.check_shapes(tensors, there)
+    for name, tensor in there.items():
+        tensor.copy_(share(tensors[name], tensor))
+    checkpoints.load_optimizer(learner.optimizer, tensors)
+    learner.skips = Skips(*tensors["skips"].tolist())
+    method.restore({n.removeprefix("method."): tensor for n, tensor in tensors.items() if n.startswith("method.")})

@@ -27,9 +27,8 @@ from diffalign.training.learner import (
     build,
     make_accelerator,
     published_weights,
-    restore,
-    state_tensors,
 )
+from diffalign.training.resume import restore, state_tensors
 from diffalign.training.spec import Spec, read
 from diffalign.training.step import optimizer_step
 

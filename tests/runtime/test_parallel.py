@@ -24,7 +24,8 @@ from diffalign.monitoring.curve import points
 from diffalign.reference.reference import pair_errors
 from diffalign.runtime import environment
 from diffalign.runtime.parallel import STRATEGIES, Replicated, blocks
-from diffalign.training.learner import build, make_accelerator, restore
+from diffalign.training.learner import build, make_accelerator
+from diffalign.training.resume import restore
 from diffalign.training.spec import Spec
 from stages import ingest, precompute
 from tests.helpers import pickapic, specs, tiny_rewards

@@ -21,7 +21,8 @@ from diffalign.methods.pairwise import PairMethod
 from diffalign.models import policies, rater_tokens
 from diffalign.runtime import devices
 from diffalign.training.dataset import Sources
-from diffalign.training.learner import build, make_accelerator, restore
+from diffalign.training.learner import build, make_accelerator
+from diffalign.training.resume import restore
 from stages import generate, ingest, precompute, train
 from tests.helpers import forked, killed, pickapic, specs
 from tests.helpers.project import make_params

@@ -13,7 +13,8 @@ from diffalign.config.params import Params
 from diffalign.methods import method as methods
 from diffalign.methods.pairwise import PairMethod
 from diffalign.training.dataset import Sources
-from diffalign.training.learner import build, make_accelerator, restore
+from diffalign.training.learner import build, make_accelerator
+from diffalign.training.resume import restore
 from stages import ingest, precompute
 from tests.helpers import forked, pickapic, specs
 from tests.helpers.project import METHODS, make_params

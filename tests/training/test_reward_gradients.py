@@ -10,7 +10,8 @@ import torch
 
 from diffalign.config.params import Params
 from diffalign.methods.pairwise import PairMethod
-from diffalign.training.learner import build, make_accelerator, restore
+from diffalign.training.learner import build, make_accelerator
+from diffalign.training.resume import restore
 from stages import ingest, precompute
 from tests.helpers import specs, tiny_rewards
 from tests.helpers.project import make_inputs, make_params
