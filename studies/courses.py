@@ -9,7 +9,7 @@ from diffalign.monitoring import curve
 
 END = 0.1
 """Share of a curve's points, its last, that its end values are means of."""
-ENDING = ("loss", "implicit_accuracy", "winner_change", "loser_change")
+ENDING = ("loss", "implicit_accuracy", "winner_change", "loser_change", "gradient_end", "gradient_begin")
 """The figures whose end is kept; of rewards the first values, too."""
 COURSE = ("kl", "clip_share", f"{curve.PREFIX}score_")
 """The beginnings of the figures whose course is kept beside rewards'."""

@@ -53,7 +53,9 @@ def tables(found: Mapping[str, Row]) -> str:
     extra = [group for group in STUDY if group.extra]
     shown = [(group, rows) for group in extra if (rows := [row(names, found) for names in families(group, found)])]
     parts = [
-        "\n".join([f"**{group.title}** (`{group.name}`)", "", HEAD, *rows, *claims(group, found)])
+        "\n".join(
+            [f"**{group.title}** (`{group.name}`)", "", HEAD, *rows, *gradients(group, found), *claims(group, found)]
+        )
         for group, rows in shown
     ]
     known = dict.fromkeys(names for group in extra for names in together(group))
@@ -98,6 +100,19 @@ def proxy(runs: Sequence[Row], base: Row) -> str:
     before = np.array(base["proxy"], float)
     after = np.mean([np.nanmean(np.array(run["proxy"], float)) for run in runs])
     return f"{(after - np.nanmean(before)) / np.nanstd(before):+.2f} sd"
+
+
+def gradients(group: Group, found: Mapping[str, Row]) -> list[str]:
+    """Returns a line on the reward's gradient, of those of a group's runs that follow one; nothing without such."""
+    names = [name for name in group.runs if "gradient_begin" in found.get(name, {"end": {}})["end"]]
+    if not names:
+        return []
+    ends = [found[name]["end"] for name in names]
+    told = [
+        f"{RUNS[name].label} {end['gradient_end']:.2g}, {end['gradient_begin']:.2g}"
+        for name, end in zip(names, ends, strict=True)
+    ]
+    return ["", f"Norm of the reward's gradient by the picture, and by the first state that trains: {'; '.join(told)}."]
 
 
 def claims(group: Group, found: Mapping[str, Row]) -> list[str]:

@@ -31,6 +31,17 @@ def test_seeds_are_one_line() -> None:
     assert ", 2 of 3 seeds" in text and "GRPO, oracle, seed 1" not in text
 
 
+def test_the_gradients_norms_are_told_of_those_that_follow_one() -> None:
+    found = {
+        BASE: result([0.0, 1.0]),
+        "draft_1": result([1.0, 2.0], end={"gradient_end": 0.5, "gradient_begin": 0.25}),
+        "drtune": result([1.0, 2.0]),
+    }
+    told = "by the first state that trains: DRaFT-1, proxy 0.5, 0.25."
+    assert told in tables.tables(found)
+    assert tables.tables({BASE: found[BASE], "drtune": found["drtune"]}).count("Norm of") == 0
+
+
 def test_without_results_nothing_is_claimed() -> None:
     assert tables.tables({}) == "Nothing was run yet."
     with pytest.raises(ValueError, match="unpack"):
