@@ -14,6 +14,7 @@ from studies.shapes_world import RUNS, SEEDS
 
 BLIND = ("ddpo", "grpo", "dpok", "nft", "raft", "online_dpo")
 GRADIENTS = ("draft_lv", "alignprop", "refl")
+FOLLOWING = (*GRADIENTS, "ddpo_proxy")
 LONG = ("refl", "refl_long", "refl_long_kl")
 FRONTIER = {
     "DPOK": ("ddpo", "dpok_loose", "dpok", "dpok_tied"),
@@ -73,8 +74,10 @@ def panels(found: Found) -> Iterator[tuple[str, list[Series], str]]:
         for axis in (PICTURES, SECONDS):
             lines = courses(names, JUDGED, axis, found)
             yield f"Oracle, held-out prompts; {what}", lines, axis
+    for axis in (PICTURES, SECONDS):
+        yield "Proxy, in training; it is the reward", courses(FOLLOWING, "reward_learned", axis, found), axis
     yield "Proxy, in training", courses(LONG, "reward_learned", PICTURES, found), PICTURES
-    yield "Oracle, held-out prompts", courses(LONG, JUDGED, PICTURES, found), PICTURES
+    yield "Oracle, held-out prompts, of the same runs", courses(LONG, JUDGED, PICTURES, found), PICTURES
     yield "Wins over the base, by distance from it", frontier(found) if BASE in found else [], NATS
 
 

@@ -158,7 +158,7 @@ REWARD_RUNS: dict[str, Run] = {
         for seed in (1, 2)
     },
     "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
-    "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12, steps=6),  # as good as 50, for nothing changes
+    "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12, steps=6),
     "ddpo_proxy": on_rewards("DDPO, proxy", MOVES, method="ddpo", reward=PROXY),
     "refl_long": on_rewards("ReFL, proxy, long", GRADIENT, **LONG_REFL),
     "refl_long_kl": on_rewards("ReFL, proxy, long, KL", GRADIENT | with_kl(1.0), **LONG_REFL),
@@ -178,11 +178,6 @@ REWARD_SEEDS: dict[str, tuple[str, ...]] = {
     f"{name}_seeds": (name, f"{name}_seed_1", f"{name}_seed_2") for name in SEEDED
 }
 ALL = tuple(name for names in REWARD_SEEDS.values() for name in names)
-
-
-def loses(name: str) -> Wins:
-    """Returns the line that a run's images win at most four in ten."""
-    return Wins(name, BASE, 0.0, 0.4)
 
 
 REWARD_GROUPS = (
@@ -211,6 +206,11 @@ REWARD_GROUPS = (
                 "DRaFT, arXiv 2309.17400; AlignProp, arXiv 2310.03739; ReFL, arXiv 2304.05977",
                 tuple(beats(f"{name}_seeds", BASE) for name in ("draft_lv", "alignprop", "refl")),
             ),
+            Claim(
+                "It needs fewer pictures than DDPO: with half of them, and from a model of the oracle, it is ahead",
+                "AlignProp, arXiv 2310.03739; DRaFT, arXiv 2309.17400",
+                (beats("alignprop_seeds", "ddpo_seeds"), beats("draft_lv_seeds", "ddpo_seeds")),
+            ),
         ),
         extra=True,
     ),
@@ -222,7 +222,7 @@ REWARD_GROUPS = (
             Claim(
                 "A negated reward makes images worse, and without a learning rate nothing changes",
                 "this project's controls",
-                (loses("grpo_negated"), Wins("grpo_still", BASE, 0.49, 0.51)),
+                (Wins("grpo_negated", BASE, 0.0, 0.4), Wins("grpo_still", BASE, 0.45, 0.55)),
             ),
         ),
         extra=True,
