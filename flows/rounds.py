@@ -8,7 +8,7 @@ from typing import Any
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
-from diffalign.config.rounds import FOLDER, PEOPLE, POLICIES
+from diffalign.config.rounds import FOLDER, PEOPLE, POLICIES, WAITS
 from diffalign.core import yaml_file
 from diffalign.core.errors import UserError
 from diffalign.evaluation import verdicts
@@ -92,6 +92,7 @@ def refusal(policy: str) -> str:
 def added(raw: Mapping[str, Any], chain: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the next round and policy of a chain, by their paths in params.yaml; both have one name.
 
+    The policy is the first one, its images' settings too, but for the init.
     Raises UserError where that is taken.
     """
     first, newest, number = chain[0], chain[-1], len(chain)
@@ -99,9 +100,11 @@ def added(raw: Mapping[str, Any], chain: list[str], settings: Mapping[str, Any])
     if name in raw["rounds"] or name in raw["policies"]:
         raise UserError(f"round: expected no {name} in params.yaml, which the next round and its policy would be.")
     usual = {"reference": f"{POLICIES}/{newest}", "seed": number}
+    images = raw["generate"]["overrides"].get(first)
     return {
         f"rounds.{name}": {"policy": newest, **usual, **settings},
         f"policies.{name}": {**raw["policies"][first], "init": f"{FOLDER}/{name}"},
+        **({f"generate.overrides.{name}": images} if images else {}),
     }
 
 
@@ -111,6 +114,6 @@ def waiting(state: State) -> State | None:
     known = yaml_file.read(PARAMS)["rounds"]
     by_people = {f"label@{name}" for name, one in known.items() if one["label"] == PEOPLE}
     stages = error.failed if isinstance(error, PipelineFailed) else []
-    if stages and all(isinstance(e, StageFailed) and e.code == 2 and e.stage in by_people for e in stages):
+    if stages and all(isinstance(e, StageFailed) and e.stage in by_people and WAITS in str(e) for e in stages):
         return Completed(name=WAITING, message=str(error))
     return None

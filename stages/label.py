@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffalign.config.rounds import ASKED, FOLDER, Round, weights
+from diffalign.config.rounds import ASKED, FOLDER, WAITS, Round, weights
 from diffalign.core import files, publishing
 from diffalign.core.errors import UserError
 from diffalign.core.home import COMMAND
@@ -94,7 +94,7 @@ def by_people(params: "Params", name: str, settings: Round, gallery: Gallery) ->
     out = "".join(f", {count} {why}" for why, count in sorted(left.items()))
     if len(votes) < (settings.least_votes or 1):
         raise UserError(
-            f"label@{name}: {len(votes)} of {settings.least_votes} answers of people are there "
+            f"label@{name}: {len(votes)} of {settings.least_votes} {WAITS} "
             f"(rounds.{name}.least_votes){f', left out: {out[2:]}' if out else ''}. The {len(gallery.entries):,} "
             f"images wait in {gallery.folder}. Hold a vote: {COMMAND} arena --round {name}; then {COMMAND} "
             "collect, and `dvc repro` goes on from here. What has run stays."
@@ -115,7 +115,7 @@ def by_people(params: "Params", name: str, settings: Round, gallery: Gallery) ->
             flags=("repeat",) if vote.kind == "repeat" else (),
         )
         for vote in votes
-        if vote.answer != "skip"
+        if vote.answer != "skip"  # `heard` left them out; for the types
     ]
     raters = {vote.rater_id for vote in votes}
     simulated = any(rater.startswith(records.SIMULATED) for rater in raters)

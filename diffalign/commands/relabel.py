@@ -61,6 +61,8 @@ def answers(table: pa.Table, judge: Judge, how: Asked, limit: int) -> list[Row]:
             f"relabel: --noise and --answers are of simulated raters by their ids, which {judge.name} has none of: "
             "expected neither."
         )
+    if raters and how.answers > len(raters):
+        raise UserError(f"relabel: --answers: expected at most the {len(raters)} raters of rewards, got {how.answers}.")
     wanted = relabel.asked(table, SPLITS)
     scores = scoring.score_parts(COMPARISONS, wanted, judge.score, judge.name, limit, judge.cache)
     if not raters:

@@ -197,6 +197,15 @@ def of_rollouts(params: Params, policy: Rolled) -> list[str]:
             "choose: expected last, since a judge chooses where a policy learns from its own pictures, and probe.images"
             " is 0 or probe.rewards empty, got 'probe'"
         )
+    known = params.model_dump(include={"rewards"})["rewards"]
+    for judge in params.probe.rewards if policy.choose == "probe" else ():
+        path = known.get(judge, {}).get("path")
+        if path and not params.rollouts.watches(path):
+            lines.append(
+                f"choose: expected judges, probe.rewards, whose path is rollouts.rewards_from, "
+                f"{params.rollouts.rewards_from}, or below it, so that DVC trains the policy again when they change; "
+                f"{judge}'s is {path!r}"
+            )
     return lines
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from diffalign.config.rounds import ASKED, FOLDER, PEOPLE, made_by, of_init
+from diffalign.config.rounds import ASKED, FOLDER, PEOPLE, POLICIES, made_by, of_init
 from diffalign.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def problems(params: "Params") -> list[str]:
     """Lists rounds of policies or by rewards that there aren't, and chains of rounds that come back to themselves."""
-    lines = []
+    lines = list[str]()
     for name, one in params.rounds.items():
         lines += [f"rounds.{name}.{line}" for line in one.problems()]
         if one.policy not in params.policies:
@@ -30,6 +30,8 @@ def problems(params: "Params") -> list[str]:
             lines.append(f"rounds.{name}.reference: expected a model's folder or a policy's, got {one.reference!r}")
         elif held_to is not None and loop(params, name, held_to):
             lines.append(f"rounds.{name}.reference: expected a policy before this round, {held_to} learns from it")
+        for key, folder in (("policy", f"{POLICIES}/{one.policy}"), ("reference", one.reference)):
+            lines += [f"rounds.{name}.{key}: {line}" for line in without_weights(params, folder)]
         if one.label not in params.rewards and not one.by_people:
             known = ", ".join([*params.rewards, PEOPLE])
             lines.append(f"rounds.{name}.label: expected one of rewards or people, {known}, got {one.label!r}")
@@ -39,7 +41,9 @@ def problems(params: "Params") -> list[str]:
             lines.append(f"policies.{name}.init: expected one of rounds, {known}, got {policy.init!r}")
         elif given is not None and given not in params.rounds:
             lines.append(f"policies.{name}.round: expected no such key, but a round as init, such as {FOLDER}/r1")
-        elif given is not None:
+        elif given is None:
+            lines += [f"policies.{name}.init: {line}" for line in without_weights(params, policy.init)]
+        else:
             lines += unheard(params, name, getattr(policy, "raters", None))
         held_to = getattr(policy, "reference_init", None)
         if held_to is not None and given is None:
@@ -59,6 +63,21 @@ def check_vote(params: "Params", name: str, policies: Sequence[str], questions: 
         raise UserError(f"arena: expected no policies beside --round, got {', '.join(policies)}")
     if questions and ASKED not in questions:
         raise UserError(f"arena: --question: expected {ASKED} with --round, got {', '.join(questions)}")
+
+
+def without_weights(params: "Params", folder: str) -> list[str]:
+    """Returns what to name instead of the folder of a policy that has raters' vectors and no weights; none for others.
+
+    Where such a policy began with a LoRA, it has all weights: the sum.
+    """
+    made = params.policies.get(made_by(folder) or "")
+    tokens = getattr(made, "rater_tokens", None)
+    if made is None or tokens is None or not tokens.only:
+        return []
+    before = params.policies.get(made_by(made.init) or "")
+    if made.init.endswith(".safetensors") or getattr(before, "lora", None) is not None:
+        return []
+    return [f"expected a model with weights, {folder} has raters' vectors only; name its init, {made.init}"]
 
 
 def unheard(params: "Params", policy: str, own: list[str] | None) -> list[str]:

@@ -13,6 +13,8 @@ FOLDER = "data/rounds"
 POLICIES = "models/policies"
 PEOPLE = "people"
 """The `label` of a round that is put to a vote."""
+WAITS = "answers of people are there"
+"""What `label` says where they are too few, and the flow `round` looks for: it then waits."""
 ASKED: Literal["overall"] = "overall"
 """The arena's question whose answers are the labels of a round."""
 

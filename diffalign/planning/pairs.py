@@ -1,5 +1,6 @@
 """How many pairs each policy learns from: the raters', or its round's; about as many, before they are made."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,29 +33,39 @@ class Pairs:
 
 
 def pairs_of(params: "Params", policy: Trained, base: Pairs | None) -> Pairs | None:
-    """Returns the pairs that a policy learns from: its round's, else the raters'."""
-    return base if policy.round is None else of_round(params, policy.round, base)
+    """Returns the pairs that a policy learns from: its round's, its own raters', else those of all raters, `base`."""
+    if policy.round is not None:
+        return of_round(params, policy.round, base, policy.raters or ())
+    return known_pairs(params, policy.raters) if policy.raters else base
 
 
-def known_pairs(params: "Params") -> Pairs | None:
-    """Returns the train split's pairs after ingest, before it about as many as the data have rows; None without."""
+def known_pairs(params: "Params", raters: Collection[str] = ()) -> Pairs | None:
+    """Returns the train split's pairs after ingest, before it about as many as the data have rows; None without.
+
+    `raters`: theirs alone; else those of `pairs.raters`.
+    """
     data, how = Path(params.data.path), params.pairs
     if not data.exists():
         return None  # what was made of other data says nothing of these
     if (COMPARISONS / "comparisons.parquet").exists():
         table = comparisons.read(COMPARISONS)
-        found = make_pairs(table, "train", how.rule, how.raters, flagged=how.flagged, axes=how.axes, ties=how.ties)
+        found = make_pairs(
+            table, "train", how.rule, raters or how.raters, flagged=how.flagged, axes=how.axes, ties=how.ties
+        )
         return Pairs(len(found), True)
     rows = sum(pq.read_metadata(file).num_rows for file in data.glob("**/*.parquet"))
     return Pairs(rows * (1 - params.data.validation - params.data.test), False) if rows else None
 
 
-def of_round(params: "Params", name: str, base: Pairs | None) -> Pairs:
-    """Returns the pairs that policies of a round have, its labels before it is made; `base`: those of the raters."""
+def of_round(params: "Params", name: str, base: Pairs | None, raters: Collection[str] = ()) -> Pairs:
+    """Returns the pairs that policies of a round have, its labels before it is made; `base`: those of the raters.
+
+    `raters`: theirs alone, once it is made.
+    """
     one, how = params.rounds[name], params.pairs
     folder = Path(FOLDER) / name / "comparisons"
     if (folder / comparisons.COMPARISONS).exists():
-        found = make_pairs(comparisons.read(folder), "train", how.rule, flagged=how.flagged, ties=how.ties)
+        found = make_pairs(comparisons.read(folder), "train", how.rule, raters, flagged=how.flagged, ties=how.ties)
         return Pairs(len(found), True)
     own = sum(rounds.labels(params.rounds[other]) for other in (name, *one.with_rounds))
     return Pairs(own + (base.number if one.with_base and base else 0), False)

@@ -34,7 +34,7 @@ class Raters:
     differentiable = False
     trained_on = (
         "Nothing: a program that knows what simulated raters like beside the oracle. In-family: it's these raters' own "
-        "utility, which their answers were drawn from, without the noise."
+        "utility, without their answers' noise; of those who answered assets/comparisons but for rounding."
     )
 
     @property

@@ -82,10 +82,6 @@ class World:
             return list(range(list(self.groups).index(name), self.raters, len(self.groups)))
         return [self.ids.index(name)]
 
-    def group(self, name: str) -> str:
-        """Returns the group of a rater by its id."""
-        return list(self.groups)[self.ids.index(name) % len(self.groups)]
-
     def tastes(self, seed: int = 0) -> Floats:
         """Returns all raters' tastes [R, F + 1], the bias to the left image last; they depend on the seed.
 
@@ -131,4 +127,5 @@ WORLDS: Mapping[str, World] = {
         raters=12,
     ),
 }
-"""`mild`: those who answered `assets/comparisons`; `strong`: groups that want visibly different pictures."""
+"""`mild`: those who answered `assets/comparisons`, whose features were centred on those pictures exactly; `strong`: who
+want visibly different pictures."""

@@ -52,7 +52,7 @@ def optimizer_step(
         return None
     summed = learner.accelerator.reduce(torch.stack(list(sums.values())), "sum") / size
     averages = dict(zip(sums, summed.tolist(), strict=True))
-    return {**averages, "lr": policy.lr * warm, "grad_norm": norm}
+    return {**averages, "lr": rates(policy)[0] * warm, "grad_norm": norm}
 
 
 def within(context: Callable[[], AbstractContextManager[Any]], items: Iterable[Any]) -> Iterator[Any]:

@@ -103,6 +103,7 @@ def test_the_chain_goes_on_from_its_newest_policy() -> None:
     raw = {
         "policies": {"base": {"init": "m"}, "dpo": {"init": "m", "beta": 5}, "x": {"init": "data/rounds/r1"}},
         "rounds": {"r1": {"policy": "dpo"}},
+        "generate": {"overrides": {"dpo": {"guidance": 2.0}}},
     }
     assert rounds.chain_of(raw, "dpo") == ["dpo", "x"]
     assert rounds.chain_of(raw, "base") == ["base"]
@@ -110,6 +111,7 @@ def test_the_chain_goes_on_from_its_newest_policy() -> None:
     assert found == {
         "rounds.dpo_r2": {"policy": "x", "reference": "m", "seed": 2, "prompts": 3},
         "policies.dpo_r2": {"init": "data/rounds/dpo_r2", "beta": 5},
+        "generate.overrides.dpo_r2": {"guidance": 2.0},
     }
     raw["policies"]["dpo_r2"] = {"init": "m"}
     with pytest.raises(UserError, match="expected no dpo_r2"):
@@ -127,7 +129,8 @@ def test_missing_answers_are_waited_for_and_other_failures_fail(
     found = rounds.waiting(failed(PipelineFailed([missing], ["train@next"])))
     assert found is not None and found.name == "Waiting"
     assert "3 of 10 answers" in str(found.message)
-    for error in (StageFailed("label@r2", 2, []), StageFailed("label@r1", 1, []), StageFailed("train@x", 2, [])):
+    broken = StageFailed("label@r1", 2, ["error: data/raters/r1 can't be read"])
+    for error in (StageFailed("label@r2", 2, []), broken, StageFailed("train@x", 2, [])):
         assert rounds.waiting(failed(PipelineFailed([missing, error], []))) is None
     gate = {"schema": 1, "baseline": "base", "policies": []}
     verdicts.FILE.parent.mkdir()

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from diffalign.config.training import Trained
 from diffalign.core.errors import UserError
 from diffalign.core.files import canonical_json
 from diffalign.data.batches.pair_batches import PairBatch
+from diffalign.data.comparisons import table as comparisons
 from diffalign.data.hub.fetch import PINNED
 from diffalign.methods import method as methods
 from diffalign.models import family as families
@@ -375,6 +377,10 @@ def test_the_text(project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "speeds are 35% of that" in said and "measured now" in said and "odd:" not in said
     pairs = known_pairs(project)
     assert pairs and pairs.exact and f"{64 / pairs.number:.3g} epochs of {pairs.number}" in said  # 8 steps of 8
+    answers = comparisons.read(COMPARISONS).filter(pc.field("split") == "train")["rater_id"].to_pylist()
+    own = project.policies["dpo"].model_copy(update={"raters": [answers[0]]})
+    theirs = pairs_of(project, own, pairs)
+    assert theirs and 0 < theirs.number <= answers.count(answers[0]) < pairs.number
     policies = {"dpo": project.policies["dpo"].model_copy(update={"warmup_steps": 9, "batch_size": 1000})}
     said = plan_text.text(project.model_copy(update={"policies": policies}), MACHINE)
     odd = [line for line in said.splitlines() if line.startswith("odd: dpo: ")]

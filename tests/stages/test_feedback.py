@@ -9,6 +9,7 @@ import pytest
 
 from diffalign.config.params import Params
 from diffalign.core import code
+from diffalign.core.errors import UserError
 from stages import feedback
 from tests.helpers.project import make_params
 
@@ -82,3 +83,6 @@ def test_a_judge_enters_where_it_chooses_the_step(written: Callable[..., dict[st
     probe = {"every": 2, "images": 2, "rewards": ["oracle"]}
     assert written(probe=probe)["small"]["judges"] == {}
     assert written(probe=probe, small={"choose": "probe"})["small"]["judges"].keys() == {"oracle"}
+    judges = {"oracle": {}, "learned": {"path": "elsewhere", "batch_size": 2}}
+    with pytest.raises(UserError, match=r"choose: expected judges, .* judge, .*learned's is 'elsewhere'"):
+        written(probe=probe | {"rewards": ["learned"]}, rewards=judges, small={"choose": "probe"})

@@ -189,6 +189,20 @@ def test_params_refuse_rounds_that_cannot_be() -> None:
     assert "policies.given.round: expected no such key" in text
 
 
+def test_a_policy_without_weights_is_nobodys_init() -> None:
+    raw = yaml_file.read(REPO / "params.yaml")
+    vectors = {"rater_tokens": {"drop": 0.0, "lr": 1.0e-2, "only": True}}
+    raw["policies"]["new"] = raw["policies"]["dpo"] | {"init": "models/policies/dpo"} | vectors
+    raw["policies"]["next"] = raw["policies"]["dpo"] | {"init": "models/policies/new"}
+    raw["rounds"] = {"r1": ROUND | {"policy": "new", "reference": "models/policies/new"}}
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    for key in ("policies.next.init", "rounds.r1.policy", "rounds.r1.reference"):
+        assert f"{key}: expected a model with weights, models/policies/new has raters' vectors only" in str(error.value)
+    raw["policies"]["dpo"]["lora"] = {"rank": 4, "alpha": 4, "targets": None}  # then all weights are published
+    parse(raw)
+
+
 def test_params_refuse_values_that_do_not_suit_people() -> None:
     raw = yaml_file.read(REPO / "params.yaml")
     raw["rounds"] = {"r1": ROUND | {"policy": "dpo", "label": "people", "rule": "best_worst"}}
