@@ -30,9 +30,9 @@ PICTURES = 16
 
 @torch.no_grad()
 def measured(values: Params, name: str, prompts: Sequence[str]) -> float:
-    """Returns a policy's divergence from the base, each with the guidance that its images are made with.
+    """Returns a policy's divergence from the base, both with the guidance that the policy's images are made with.
 
-    Works in a project folder. Raises UserError where the policy can't be loaded.
+    For the first PICTURES of the prompts. Works in a project folder. Raises UserError where the policy can't be loaded.
     """
     texts, model, device = list(prompts[:PICTURES]), values.model, default_device()
     folder = Path("models/policies")
@@ -41,10 +41,8 @@ def measured(values: Params, name: str, prompts: Sequence[str]) -> float:
     inits.load_denoiser(base, model.family, model.path, values.policies[values.evaluate.baseline].init)
     shape = latent_shape(own, values.precompute.resolution)
     noise = torch.stack([initial_noise(0, text, 0, shape) for text in texts]).to(device)
-    outputs = [
-        output_of(found, texts, values.generate.sampling(one)["guidance"], values.precompute.resolution)
-        for found, one in ((own, name), (base, values.evaluate.baseline))
-    ]
+    guidance = values.generate.sampling(name)["guidance"]
+    outputs = [output_of(found, texts, guidance, values.precompute.resolution) for found in (own, base)]
     sampler = samplers.load(SAMPLER)
     made = rollout(outputs[0], own.process, sampler, noise, STEPS, step_noise(0, texts, [0] * len(texts), noise))
     return divergence(outputs[0], outputs[1], made)

@@ -116,7 +116,7 @@ class Study:
         raw["policies"] = {name: self.policy(name) for name in every}
         raw["rounds"] = {name: dict(found) for name in every if name != BASE and (found := RUNS[name].round)}
         raw["generate"] |= {"prompts": {"test": self.prompts}, "seeds": 1}
-        sampling = {name: dict(RUNS[name].sampling) for name in names if name != BASE and RUNS[name].sampling}
+        sampling = {name: dict(RUNS[name].sampling) for name in every if name != BASE and RUNS[name].sampling}
         raw["generate"]["overrides"] = sampling
         raw["rollouts"] = {"rewards_from": REWARD_MODEL}
         raw["evaluate"] |= {"baseline": BASE, "split": "test", "draws": DRAWS}

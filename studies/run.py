@@ -96,7 +96,7 @@ def labelled(job: Study, name: str) -> float:
     if maker is None:
         return 0.0
     labelled(job, maker)
-    once(f"train@{maker}", job.key(maker), lambda: train.run(values, maker))
+    once(f"train@{maker}", job.key(maker), lambda: train.run(job.params([maker]), maker))
 
     def work() -> None:
         sample.run(values, name)
@@ -128,7 +128,7 @@ def judged(job: Study, values: Params, name: str) -> Result:
     return {
         **found,
         "moved": round(moved(base, gallery), 5),
-        "kl": round(chain_kl.measured(values, name, sorted({entry.prompt for entry in gallery.entries})), 2),
+        "kl": round(chain_kl.measured(values, name, [*dict.fromkeys(entry.prompt for entry in gallery.entries)]), 2),
         "implicit": implicit_outcomes(job, values, name) if policy.method != "none" and not own else None,
         "end": courses.end(lines),
         "course": courses.course(lines, policy.batch_size) if isinstance(policy, Rolled) else {},

@@ -34,12 +34,14 @@ from studies.run import sampled
 from studies.shapes_world import RUNS, STUDY
 
 OUT = study_file.FILE
+REWARDS = "rewards"
+"""The name that asks for all groups which the study alone leaves out."""
 EXPECTED = 150.0
 """Seconds a run on an idle CPU core, before any was measured."""
 
 
 def chosen(only: Sequence[str]) -> list[Group]:
-    """Returns the groups of some names; without any all but those that only a name asks for.
+    """Returns the groups of some names; without any all but those that only a name asks for; REWARDS: all of those.
 
     Raises UserError for one that isn't there.
     """
@@ -47,7 +49,8 @@ def chosen(only: Sequence[str]) -> list[Group]:
     if unknown := sorted(set(only) - set(known)):
         names = ", ".join([*known, personal_world.NAME])
         raise UserError(f"--only: expected some of {names}, got {', '.join(unknown)}")
-    return [known[name] for name in only] or [group for group in STUDY if not group.extra]
+    asked = {*only, *(group.name for group in STUDY if group.extra and REWARDS in only)}
+    return [group for group in STUDY if (group.name in asked if only else not group.extra)]
 
 
 def run(
@@ -58,13 +61,16 @@ def run(
     `jobs` are made at a time, after the base, which the others are compared with. Raises UserError where the project's
     inputs or policies aren't there, or aren't the shapes world's.
     """
-    if personal_world.NAME in only:
-        told = personal.run(values, prompts or PROMPTS, steps)
-        rest = [name for name in only if name != personal_world.NAME]
-        return "\n".join([told, *([run(values, rest, prompts, steps, jobs)] if rest else [])])
-    groups = chosen(only)
+    rest = [name for name in only if name != personal_world.NAME]
+    groups = chosen(rest)
     job = Study(values, prompts or PROMPTS, steps, Path.cwd())
     check(job)
+    if personal_world.NAME in only or REWARDS in only:
+        check_inputs(job, [])
+        told = personal.run(values, prompts or PROMPTS, steps)
+        if not rest:
+            return told
+        say(told)
     names, done = study.needed(groups), job.results()
     left = [name for name in names if name not in done]
     if left:
@@ -134,6 +140,8 @@ def summary(job: Study) -> dict[str, Any]:
 
 def remake_report() -> str:
     """Has DVC run the report stage, where the pipeline has run: `metrics` has changed for it. Says where it is."""
+    if not OUT.exists():
+        return f"{personal.OUT} is there, which the report doesn't show"
     if not EVALUATION.exists():
         return f"{OUT} is there; `dvc repro` makes the report that shows it"
     lines: list[str] = []

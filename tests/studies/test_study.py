@@ -357,7 +357,10 @@ def test_an_estimate_is_the_mean_of_what_ran() -> None:
 def test_the_report_is_made_again_once_the_pipeline_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`metrics`, a folder, is what the report depends on: DVC sees the study in it, though no stage made it."""
     monkeypatch.chdir(tmp_path)
+    assert "personal.json is there" in flow.remake_report()
+    write_json(flow.OUT, {"schema": 1})
     assert "dvc repro" in flow.remake_report()
+    flow.OUT.unlink()
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
     (tmp_path / "dvc.yaml").write_text(
@@ -377,6 +380,13 @@ def test_groups_on_rewards_are_made_only_where_they_are_asked_for(repo: Path) ->
     assert parsed.generate.sampling("nft")["guidance"] == 1.0
     usual, asked = study.needed(flow.chosen([])), study.needed(flow.chosen(["rewards"]))
     assert "grpo" not in usual
+    assert {group.name for group in flow.chosen(["rewards"])} >= {
+        "rewards",
+        "reward_hacking",
+        "doodl",
+        "curated",
+        "rounds",
+    }
     assert "grpo_seed_2" in asked
     assert {name for name in asked if study_job.needs_reward_model(RUNS[name])} >= {"refl", "draft_lv", "alignprop"}
 
