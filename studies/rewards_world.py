@@ -159,6 +159,7 @@ REWARD_RUNS: dict[str, Run] = {
     },
     "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
     "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12, steps=6),
+    "grpo_placebo": on_rewards("GRPO, a reward by chance", MOVES, reward={"placebo": {"weight": 1.0}}),
     "ddpo_proxy": on_rewards("DDPO, proxy", MOVES, method="ddpo", reward=PROXY),
     "refl_long": on_rewards("ReFL, proxy, long", GRADIENT, **LONG_REFL),
     "refl_long_kl": on_rewards("ReFL, proxy, long, KL", GRADIENT | with_kl(1.0), **LONG_REFL),
@@ -216,13 +217,17 @@ REWARD_GROUPS = (
     ),
     Group(
         "reward_controls",
-        "Controls: a negated reward, no learning rate",
-        ("grpo", "grpo_negated", "grpo_still"),
+        "Controls: a negated reward, one by chance, no learning rate",
+        ("grpo", "grpo_negated", "grpo_placebo", "grpo_still"),
         (
             Claim(
-                "A negated reward makes images worse, and without a learning rate nothing changes",
+                "A negated reward makes images worse, one by chance changes little, no learning rate changes nothing",
                 "this project's controls",
-                (Wins("grpo_negated", BASE, 0.0, 0.4), Wins("grpo_still", BASE, 0.45, 0.55)),
+                (
+                    Wins("grpo_negated", BASE, 0.0, 0.4),
+                    Wins("grpo_placebo", BASE, 0.4, 0.6),
+                    Wins("grpo_still", BASE, 0.45, 0.55),
+                ),
             ),
         ),
         extra=True,

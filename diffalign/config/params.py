@@ -49,6 +49,7 @@ from diffalign.config.rewards import (
     ocr,
     oracle,
     pickscore,
+    placebo,
     raters,
     unmarked,
     vlm,
@@ -150,6 +151,7 @@ class Rewards(TypedDict, total=False):
     ocr: ocr.Settings
     oracle: oracle.Settings
     pickscore: pickscore.Settings
+    placebo: placebo.Settings
     raters: raters.Settings
     unmarked: unmarked.Settings
     vlm: vlm.Settings

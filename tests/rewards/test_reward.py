@@ -21,7 +21,7 @@ from tests.helpers import tiny_rewards
 APART = ("hpsv3", "http", "implicit", "raters", "unmarked", "vlm")
 """Rewards with settings of their own, that need a server, a policy or a large text: their own tests have them."""
 NAMES = [name for name in axes.names("diffalign.rewards") if name not in APART]
-PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle")
+PROGRAMS = ("jpeg_compressibility", "jpeg_incompressibility", "oracle", "placebo")
 SHIPPED = ("brisque", "nsfw", "ocr")
 """Rewards without settings; the others take a folder of weights, here a tiny one. SHIPPED have theirs from packages."""
 BUILT = [pytest.param(name, marks=pytest.mark.extra) if name in SHIPPED else name for name in NAMES]
