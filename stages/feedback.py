@@ -1,7 +1,5 @@
 """feedback: params and rewards in; what each policy's training reads of rewards, out, so that DVC trains it again"""
 
-from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
 OUT = Path("data/feedback")
 REWARDS, SAMPLERS = "diffalign.rewards", "diffalign.diffusion.samplers"
+hash_of = code.hasher("feedback")
 CURATING = ("diffalign.evaluation.scoring", "diffalign.judging.judge")
 """The modules by which images of the data are scored, to be curated."""
 
@@ -51,14 +50,3 @@ def about(reward: str, settings: dict[str, Any]) -> dict[str, Any]:
     folder = Path(str(settings["path"])) if settings.get("path") else None
     found = files.hash_folder(folder) if folder and folder.is_dir() else None
     return {"settings": settings, "code": hash_of([f"{REWARDS}.{reward}"]), "files": found}
-
-
-def hash_of(modules: Iterable[str]) -> str:
-    """Returns the hash of the code of some modules, with what they import of this stage's own dependencies."""
-    return code.reached_hash(modules, own_code())
-
-
-@cache
-def own_code() -> frozenset[Path]:
-    """Returns the files that this stage depends on, by dvc.yaml."""
-    return frozenset(code.files_of("feedback") or ())

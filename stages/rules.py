@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffalign.core import files
+from diffalign.core import code, files
 from diffalign.core.publishing import replacing
 from diffalign.judging.noted import noted
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from diffalign.config.params import Params
 
 OUT = Path("data/rules")
+REWARDS = "diffalign.rewards"
+hash_of = code.hasher("rules")
 
 
 def run(params: "Params") -> None:
-    """Writes `data/rules/POLICY.json` for each policy: the reward, its settings, the hash of what reward@NAME trained.
+    """Writes `data/rules/POLICY.json` for each policy: the reward, its settings, hashes of its code and metrics.
 
     Empty where no reward decides on the policy's images: generate@POLICY depends on this file alone, so that other
     rewards, or their new weights, make none of its images again.
@@ -29,4 +31,5 @@ def followed(params: "Params", policy: str) -> dict[str, Any]:
     rule = params.generate.override(policy).by_reward
     if rule is None:
         return {}
-    return noted(rule.reward, params.model_dump(mode="json")["rewards"][rule.reward])
+    settings = params.model_dump(mode="json")["rewards"][rule.reward]
+    return noted(rule.reward, settings) | {"code": hash_of([f"{REWARDS}.{rule.reward}"])}

@@ -47,7 +47,7 @@ FOREACH = {"${item.method}": "${policies}", "${key}": "${rewards}"}
 """What a stage must be repeated over for a name to be known."""
 NOT_FOLLOWED = {
     ("ingest", "diffalign.rewards"): "a filter's reward; after an edit of one: dvc repro --force --single-item ingest",
-    ("generate", "diffalign.rewards"): "a rule's reward; after an edit of one: dvc repro --force generate@POLICY",
+    ("generate", "diffalign.rewards"): "data/rules/POLICY.json has the code of a rule's reward",
     ("train", "diffalign.rewards"): "data/feedback/POLICY.json has the code of those that a policy's training reads",
     ("train", "diffalign.diffusion.samplers"): "likewise; of its probes' pictures they are shown beside the curve only",
     ("train", "diffalign.evaluation.scoring"): "scores images for `curate` by a reward only: likewise",

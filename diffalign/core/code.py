@@ -4,7 +4,8 @@ import ast
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import cache
 from pathlib import Path
 
 from diffalign.core import yaml_file
@@ -35,6 +36,12 @@ def files_of(stage: str, chosen: Mapping[str, str] | None = None) -> set[Path] |
     if stage not in stages:
         return None
     return set(listed(stages[stage].get("do", stages[stage])["deps"], chosen or {}))
+
+
+def hasher(stage: str) -> Callable[[Iterable[str]], str]:
+    """Returns a function from modules to the hash of the code that they reach among a stage's own (`reached_hash`)."""
+    known = cache(lambda: frozenset(files_of(stage) or ()))  # read once, where it's asked
+    return lambda modules: reached_hash(modules, known())
 
 
 def reached_hash(modules: Iterable[str], known: Set[Path]) -> str:

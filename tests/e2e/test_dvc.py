@@ -69,7 +69,7 @@ def test_an_edit_of_a_reward_runs_its_own_scoring_only(project: Path) -> None:
     """What comes out is the same, so that what reads it isn't run either; an audit's filters may be of any reward."""
     file = project / "diffalign/rewards/oracle.py"
     file.write_text(file.read_text() + "\n# changed\n")
-    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle", "audit", "feedback"}
+    assert ran(run("dvc", "repro", cwd=project)) == {"score@oracle", "audit", "feedback", "rules"}
 
 
 def test_without_rewards_the_rest_runs(project: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_training_follows_the_rewards_that_it_reads(project: Project) -> None:
     """An edit of a reward's code runs `feedback`, whose files say which policies learn from it; and the audit."""
     project.add("diffalign/rewards/jpeg_compressibility.py", "\nX = 1\n")
     project.write("data/feedback/dpo.json", "its reward is another")
-    assert project.changed() == {"feedback", "train@dpo", "audit"}
+    assert project.changed() == {"feedback", "rules", "train@dpo", "audit"}
     project.write("data/feedback/dpo.json", "stand-in")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from diffalign.config.params import Params
+from diffalign.core import code
 from stages import rules
 from tests.helpers.project import make_params
 
@@ -29,9 +30,13 @@ def test_a_policy_depends_on_its_own_rules_reward_alone(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("metrics/rewards").mkdir(parents=True)
     first = written(params({"learned": LEARNED}))
+    assert first["best"].pop("code") == code.reached_hash(
+        ["diffalign.rewards.learned"], code.files_of("rules") or set()
+    )
     assert first == {"base": {}, "best": {"reward": "learned", "settings": LEARNED, "trained": None}}
     Path("metrics/rewards/other.json").write_text("{}")
-    assert written(params({"learned": LEARNED, "nsfw": {}})) == first
+    other = written(params({"learned": LEARNED, "nsfw": {}}))
+    assert other.pop("base") == {} and other["best"].items() > first["best"].items()
     Path("metrics/rewards/learned.json").write_text("{}")
     assert written(params({"learned": LEARNED}))["best"]["trained"] is not None
     assert written(params({"learned": LEARNED | {"batch_size": 5}}))["best"]["settings"]["batch_size"] == 5
