@@ -17,6 +17,7 @@ from diffalign.core.code import code_hash
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation import scoring, statistics
 from diffalign.evaluation.personal import JUDGE
+from diffalign.evaluation.relabel import Asked
 from diffalign.generation import gallery as galleries
 from diffalign.reporting.format import interval, percent
 from diffalign.rewards import reward as rewards
@@ -30,6 +31,8 @@ from studies.kept import AGAIN
 from studies.run import inside, once
 
 FOLDER, OUT = Path("runs/study/personal"), Path("metrics/personal.json")
+ANSWERS = Asked(answers=4, noise=0.15, tie_below=0.04, seed=0)
+"""Each comparison is answered by four of the twelve raters: about 500 answers a rater in the train split."""
 STAGES = ("train", "generate", "score")
 Scores = Mapping[str, Mapping[str, list[float]]]
 """By policy, then by group: the utility of each image."""
@@ -75,9 +78,9 @@ def prepare(values: Params, root: Path) -> None:
         link.symlink_to((root / path).resolve())
     reward = rewards.load(JUDGE, {"world": world.WORLD, "of": [*world.KNOWN, *world.NEW]}, "cpu")
     source, out, note = root / INPUTS[0], folder / INPUTS[0], folder / "asked"
-    key = f"{files.sha256_file(source / comparisons.COMPARISONS)} {world.ANSWERS} {reward.version}"
+    key = f"{files.sha256_file(source / comparisons.COMPARISONS)} {ANSWERS} {reward.version}"
     if not note.exists() or note.read_text() != key:
-        relabel.by_raters(source, out, reward, world.ANSWERS, values.data.max_image_pixels)
+        relabel.by_raters(source, out, reward, ANSWERS, values.data.max_image_pixels)
         files.write_text(note, key)
 
 

@@ -6,7 +6,6 @@ Two raters of each of four groups are known, whom all learn from; a third of eac
 from collections.abc import Mapping
 from typing import Any
 
-from diffalign.evaluation.relabel import Asked
 from diffalign.shapes.tastes import WORLDS
 from studies.claims import BASE, Claim, Wins, beats
 
@@ -14,8 +13,6 @@ NAME = "personal"
 WORLD = "strong"
 GROUPS = tuple(WORLDS[WORLD].groups)
 KNOWN, NEW = WORLDS[WORLD].ids[: 2 * len(GROUPS)], WORLDS[WORLD].ids[2 * len(GROUPS) :]
-ANSWERS = Asked(answers=4, noise=0.15, tie_below=0.04, seed=0)
-"""Each comparison is answered by four of the twelve raters: about 500 answers a rater in the train split."""
 SHARED, TOKENS = "shared", "tokens"
 STEPS = {SHARED: 150, TOKENS: 150, "own": 80, "new": 60}
 OWN_LR = 1.0e-4

@@ -6,38 +6,40 @@ rater's taste. A rater's group is the hundreds of its id. Legend: F features, N 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.shapes.oracle import Reading
+if TYPE_CHECKING:
+    from diffalign.shapes.oracle import Reading
 
 Floats = NDArray[np.float64]
 
 
-def radius(reading: Reading) -> float:
+def radius(reading: "Reading") -> float:
     """Returns the radius of the largest object, in 64ths of the picture."""
     return max(o.radius for o in reading.objects)
 
 
-def warmth(reading: Reading) -> float:
+def warmth(reading: "Reading") -> float:
     """Returns red minus blue of the objects' mean colour."""
     fill = np.mean([o.fill for o in reading.objects], axis=0)
     return float(fill[0] - fill[2])
 
 
-def brightness(reading: Reading) -> float:
+def brightness(reading: "Reading") -> float:
     """Returns the difference in brightness of the objects' mean colour from the background, without its sign."""
     fill = np.mean([o.fill for o in reading.objects], axis=0)
     return abs(float((fill - reading.ground).mean()))
 
 
-def place(reading: Reading) -> float:
+def place(reading: "Reading") -> float:
     """Returns how far right the objects are: the mean of their centres' x, in 64ths of the picture."""
     return float(np.mean([o.x for o in reading.objects]))
 
 
-def contrast(reading: Reading) -> float:
+def contrast(reading: "Reading") -> float:
     """Returns the mean distance of the objects' colours from the background's, in RGB 0..255."""
     return float(np.mean([np.linalg.norm(o.fill - reading.ground) for o in reading.objects]))
 
@@ -46,11 +48,11 @@ def contrast(reading: Reading) -> float:
 class Feature:
     """What tastes weigh: (value - `centre`) / `spread`; 0 for a picture in which no object is found."""
 
-    of: Callable[[Reading], float]
+    of: Callable[["Reading"], float]
     centre: float
     spread: float
 
-    def standard(self, reading: Reading) -> float:
+    def standard(self, reading: "Reading") -> float:
         """Returns a picture's value, as it is weighed."""
         return (self.of(reading) - self.centre) / self.spread if reading.objects else 0.0
 
@@ -92,7 +94,7 @@ class World:
         tastes = groups[np.arange(self.raters) % len(groups)] + own
         return np.asarray(tastes - tastes.mean(axis=0))
 
-    def read(self, reading: Reading) -> Floats:
+    def read(self, reading: "Reading") -> Floats:
         """Returns a picture's features [F], as tastes weigh them."""
         return np.array([feature.standard(reading) for feature in self.features])
 

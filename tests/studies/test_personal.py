@@ -96,7 +96,7 @@ def test_it_is_listed_and_an_unknown_group_is_refused(default: Params) -> None:
 @pytest.mark.slow
 def test_a_personal_study_end_to_end_and_again_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step each, in a tiny project whose raters answer everything; run again, nothing is trained or made."""
-    monkeypatch.setattr(world, "ANSWERS", Asked(answers=12, noise=0.15, tie_below=0.0, seed=0))
+    monkeypatch.setattr(personal, "ANSWERS", Asked(answers=12, noise=0.15, tie_below=0.0, seed=0))
     monkeypatch.setenv("DIFFALIGN_PROCESSES", "1")
     monkeypatch.setattr("diffalign.training.start.launch", in_this_process)
     before = Path.cwd()
