@@ -87,6 +87,12 @@ def reference_of(params: "Params", name: str) -> str:
     )
 
 
+def comparison(name: str, settings: Round, **values: Any) -> Comparison:
+    """Returns a comparison of two of a round's images, for training; `values` are its other fields."""
+    policy = settings.policy
+    return Comparison(source=name, model_a=policy, model_b=policy, split="train", **values)
+
+
 def by_people(params: "Params", name: str, settings: Round, gallery: Gallery) -> Labels:
     """Returns people's votes as comparisons, one a vote; UserError where they are fewer than the round waits for."""
     shown = {entry.sha256 for entry in gallery.entries}
@@ -100,18 +106,16 @@ def by_people(params: "Params", name: str, settings: Round, gallery: Gallery) ->
             "collect, and `dvc repro` goes on from here. What has run stays."
         )
     found = [
-        Comparison(
+        comparison(
+            name,
+            settings,
             comparison_id=f"{name}-{vote.vote_id}",
             prompt=vote.prompt,
             image_a=vote.image_a,
             image_b=vote.image_b,
             answer=vote.answer,
             rater_id=vote.rater_id,
-            source=name,
-            model_a=settings.policy,
-            model_b=settings.policy,
             created_at=vote.created_at,
-            split="train",
             flags=("repeat",) if vote.kind == "repeat" else (),
         )
         for vote in votes
@@ -138,18 +142,16 @@ def by_reward(params: "Params", name: str, gallery: Gallery) -> Labels:
             a, b = group[pair.a], group[pair.b]
             if a.sha256 != b.sha256:
                 found.append(
-                    Comparison(
+                    comparison(
+                        name,
+                        settings,
                         comparison_id=f"{name}-{a.prompt_index:05d}-{pair.a}-{pair.b}",
                         prompt=a.prompt,
                         image_a=a.sha256,
                         image_b=b.sha256,
                         answer=pair.answer,
                         rater_id=f"simulated: {settings.label}",
-                        source=name,
-                        model_a=settings.policy,
-                        model_b=settings.policy,
                         created_at=None,
-                        split="train",
                     )
                 )
     if not found:

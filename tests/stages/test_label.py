@@ -174,15 +174,20 @@ def test_dvc_sees_the_chain_without_a_loop(tmp_path: Path, monkeypatch: pytest.M
     assert not any(name.startswith("label") for name in needs["train@dpo"])
 
 
+def refused(raw: dict[str, Any]) -> str:
+    """What is said of params that can't be."""
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    return str(error.value)
+
+
 def test_params_refuse_rounds_that_cannot_be() -> None:
     raw = yaml_file.read(REPO / "params.yaml")
     raw["rounds"] = {"r1": ROUND | {"policy": "next", "label": "pickscore"}}
     raw["policies"]["next"] = raw["policies"]["dpo"] | {"init": "data/rounds/r1"}
     raw["policies"]["other"] = raw["policies"]["dpo"] | {"init": "data/rounds/r9"}
     raw["policies"]["given"] = raw["policies"]["dpo"] | {"round": "r9"}
-    with pytest.raises(UserError) as error:
-        parse(raw)
-    text = str(error.value)
+    text = refused(raw)
     assert "rounds.r1.policy: expected a policy before this round, next learns from it" in text
     assert "rounds.r1.label: expected one of rewards or people, oracle" in text
     assert "policies.other.init: expected one of rounds, r1, got 'data/rounds/r9'" in text
@@ -195,10 +200,9 @@ def test_a_policy_without_weights_is_nobodys_init() -> None:
     raw["policies"]["new"] = raw["policies"]["dpo"] | {"init": "models/policies/dpo"} | vectors
     raw["policies"]["next"] = raw["policies"]["dpo"] | {"init": "models/policies/new"}
     raw["rounds"] = {"r1": ROUND | {"policy": "new", "reference": "models/policies/new"}}
-    with pytest.raises(UserError) as error:
-        parse(raw)
+    text = refused(raw)
     for key in ("policies.next.init", "rounds.r1.policy", "rounds.r1.reference"):
-        assert f"{key}: expected a model with weights, models/policies/new has raters' vectors only" in str(error.value)
+        assert f"{key}: expected a model with weights, models/policies/new has raters' vectors only" in text
     raw["policies"]["dpo"]["lora"] = {"rank": 4, "alpha": 4, "targets": None}  # then all weights are published
     parse(raw)
 
@@ -207,9 +211,7 @@ def test_params_refuse_values_that_do_not_suit_people() -> None:
     raw = yaml_file.read(REPO / "params.yaml")
     raw["rounds"] = {"r1": ROUND | {"policy": "dpo", "label": "people", "rule": "best_worst"}}
     raw["rounds"]["r2"] = ROUND | {"policy": "dpo", "least_votes": 10}
-    with pytest.raises(UserError) as error:
-        parse(raw)
-    text = str(error.value)
+    text = refused(raw)
     assert "rounds.r1.rule: expected all_pairs, since nothing is known before people vote" in text
     assert "rounds.r1.temperature: expected null" in text
     assert "rounds.r1.least_votes: expected the number of people's answers" in text
@@ -237,9 +239,7 @@ def test_a_round_says_what_its_policies_are_held_to() -> None:
     raw["rounds"]["r3"]["with_rounds"] = ["r1"]
     raw["policies"]["last"]["reference"] = "none"
     raw["policies"]["sft"]["reference_init"] = "assets/tiny-sd"
-    with pytest.raises(UserError) as error:
-        parse(raw)
-    text = str(error.value)
+    text = refused(raw)
     assert "rounds.r1.reference: expected a policy before this round, last learns from it" in text
     assert "rounds.r2.with_rounds" not in text
     assert "rounds.r3.with_rounds: expected rounds before it, none, since it's the first, got r1" in text

@@ -25,9 +25,9 @@ from diffalign.runtime import launch as launching
 from diffalign.training import publishing
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build
-from stages import ingest, precompute, train
-from tests.helpers import specs
-from tests.helpers.project import REPO, make_inputs, make_params
+from stages import train
+from tests.helpers import forked, specs
+from tests.helpers.project import REPO, make_params
 
 POLICIES = {
     "base": {"method": "none"},
@@ -43,14 +43,8 @@ POLICIES = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with shards; the tests of this file train in it."""
     folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    make_inputs(folder)
-    values = make_params(folder, POLICIES)
-    ingest.run(values)
-    precompute.run(values)
-    yield folder
-    os.chdir(before)
+    for _ in forked.project(folder, POLICIES):
+        yield folder
 
 
 def start(policy: str, processes: int = 1) -> subprocess.Popen[bytes]:

@@ -19,9 +19,9 @@ from diffalign.core.errors import UserError
 from diffalign.runtime import external, launch
 from diffalign.training import loop as training
 from diffalign.training.spec import read as read_spec
-from stages import ingest, precompute, reference, train
+from stages import reference, train
 from tests.helpers import forked
-from tests.helpers.project import REPO, make_inputs, make_params
+from tests.helpers.project import REPO, make_params
 
 POLICIES = {
     "base": {"method": "none"},
@@ -34,14 +34,8 @@ POLICIES = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with shards, on a file system that both nodes have."""
     folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    make_inputs(folder)
-    values = make_params(folder, POLICIES)
-    ingest.run(values)
-    precompute.run(values)
-    yield folder
-    os.chdir(before)
+    for _ in forked.project(folder, POLICIES):
+        yield folder
 
 
 def start(policy: str, variables: dict[str, str]) -> "subprocess.Popen[str]":
