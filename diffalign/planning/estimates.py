@@ -68,10 +68,10 @@ def memory(
     """Returns a training run's memory on one device, in bytes.
 
     `network` is the number of the denoiser's weights, adapters included; with `lora` a live reference is the policy
-    itself with its adapters off; `trained` holds the shapes of the trained
-    tensors; `reference` is live, cached or none; `activations` is the size in bytes of the tensors that a micro-batch's
-    graph keeps; `shares` is the number of devices over which FSDP shards all other parts, None without FSDP;
-    `accumulates` is true where a step has several micro-batches.
+    itself with its adapters off; `trained` holds the shapes of the trained tensors; `reference` is live, cached or
+    none; `activations` is the size in bytes of the tensors that a micro-batch's graph keeps; `shares` is the number of
+    devices over which FSDP shards all other parts, None without FSDP; `accumulates` is true where a step has several
+    micro-batches.
     """
     elements, each = sum(map(prod, trained)), shares or 1
     bf16 = precision == "bf16" and shares is None  # FSDP keeps its shards in fp32 and gathers a block in bf16

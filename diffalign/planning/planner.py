@@ -145,9 +145,8 @@ def plan_policy(name: str, policy: Trained, log_every: int, found: Counts, machi
         activations=micro_batch * found.kept // (2 if machine.precision == "bf16" else 1),
     )
     if isinstance(policy, Rolled):
-        precision = (
-            estimates.BF16 if machine.device == "cuda" else estimates.FP32
-        )  # the rewards', whatever the policy's
+        # the rewards', whatever the policy's
+        precision = estimates.BF16 if machine.device == "cuda" else estimates.FP32
         memory = rollouts.memory(memory, policy, found, micro_batch, machine.processes, precision)
     return Plan(
         name=name,
