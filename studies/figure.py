@@ -19,12 +19,12 @@ LONG = ("refl", "refl_long", "refl_long_kl")
 FRONTIER = {
     "DPOK": ("ddpo", "dpok_loose", "dpok", "dpok_tied"),
     "GRPO": ("grpo",),
-    "NFT": ("nft",),
     "ReFL": ("refl", "refl_long", "refl_long_kl"),
     "DPO": ("dpo",),
     "SFT": ("sft",),
 }
-"""Runs that are drawn as one line, by their distance from the base; DPOK without a pull is DDPO."""
+"""Runs that are drawn as one line, by their distance from the base; DPOK without a pull is DDPO. NFT isn't among them:
+its distance is of chains without guidance."""
 HOW: Mapping[str, Any] = {"resamples": 2000, "confidence": 0.95, "seed": 0}
 """Of all intervals here and in the tables."""
 JUDGED = "probe/score_oracle"
