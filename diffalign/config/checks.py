@@ -197,6 +197,12 @@ def of_rollouts(params: Params, policy: Rolled) -> list[str]:
             "choose: expected last, since a judge chooses where a policy learns from its own pictures, and probe.images"
             " is 0 or probe.rewards empty, got 'probe'"
         )
+    elif policy.choose == "probe" and policy.judge(params.probe.rewards) is None:
+        lines.append(
+            "choose: expected last, or a judge in probe.rewards that isn't in reward: one that is maximised chooses "
+            f"what exploits it; got 'probe', and probe.rewards is {', '.join(params.probe.rewards)}. Add another of "
+            "rewards to probe.rewards"
+        )
     known = params.model_dump(include={"rewards"})["rewards"]
     for judge in params.probe.rewards if policy.choose == "probe" else ():
         path = known.get(judge, {}).get("path")

@@ -1,7 +1,7 @@
 """Settings that policies share which learn from pictures of their own, scored by rewards: rollouts, rewards, KL."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -108,6 +108,13 @@ class Rolled(Trained):
     rollout: Rollout
     reward: Annotated[dict[Name, dict[str, Any]], Field(min_length=1), AfterValidator(checked)]
     """What is maximised, by name: each its `weight`, negative to minimise, and the reward's own settings."""
+
+    def judge(self, names: Iterable[str]) -> str | None:
+        """Returns the first of the probe's rewards that the policy isn't trained on; None where it is trained on all.
+
+        A reward that is maximised can't say whether pictures get better, or only please it.
+        """
+        return next((name for name in names if name not in self.reward), None)
 
     def forwards(self) -> Forwards:
         """Returns the forwards that a step takes for one picture; each method's own."""

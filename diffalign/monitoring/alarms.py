@@ -76,6 +76,12 @@ OF_ALL = ("winner_worse", "saturation", "divergence", "reference_changed")
 """The alarms of all trainings; the others are of those on the policy's own pictures."""
 
 
+def due(point: Point) -> list[str]:
+    """Returns the alarms that a probe's training can raise: `judge_falls` only where there is a judge."""
+    own = [name for name in ALARMS if name not in OF_ALL and (name != "judge_falls" or "judge" in point)]
+    return [*OF_ALL, *own] if "reward" in point else [*OF_ALL]
+
+
 def of_rollouts(history: Sequence[Point], point: Point) -> Point:
     """Returns what a probe's figures of the policy's own pictures say beside the earlier probes'.
 

@@ -70,8 +70,7 @@ class Monitor:
         point |= self.of_rollout(logs)
         point |= alarms.of_rollouts(self.history, point)
         held = alarms.raised({"step": step, **point}, self.thresholds)
-        due = alarms.ALARMS if "reward" in point else alarms.OF_ALL
-        point |= {f"alarm/{name}": float(name in held) for name in due}
+        point |= {f"alarm/{name}": float(name in held) for name in alarms.due(point)}
         self.history.append({"step": step, **point})
         for line in alarms.news(self.history, self.thresholds):
             self.say(f"warning: train {self.spec.name}: step {step}: {line}")
@@ -179,7 +178,19 @@ def start(spec: Spec, learner: Learner, method: Method, work: Path, lines: list[
     machine = sha256_bytes(canonical_json(spec.machine.model_dump()).encode())[:16]  # another one rounds otherwise
     reference = reference_errors(spec, learner, draws, work / REFERENCE.format(machine))
     pictures = open_previews(spec, settings, learner, draws, work / PICTURES) if settings.images else None
+    if pictures and (text := unjudged(spec)) and learner.accelerator.is_main_process:
+        sys.stderr.write(f"train {spec.name}: {text}\n")
     return Monitor(spec, settings, learner, method, draws, reference, curve.points(lines), pictures, work)
+
+
+def unjudged(spec: Spec) -> str | None:
+    """Returns a line that says that the policy is trained on all of the probe's rewards, so that none is a judge."""
+    if not isinstance(spec.policy, Rolled) or not spec.rewards or spec.policy.judge(spec.rewards):
+        return None
+    return (
+        f"its pictures for held-out prompts are scored by {', '.join(spec.rewards)}, which it is trained on: that is "
+        "no judge, and the alarm judge_falls can't be raised. For a judge add another of rewards to probe.rewards."
+    )
 
 
 def reference_errors(spec: Spec, learner: Learner, draws: Draws, file: Path) -> Floats:

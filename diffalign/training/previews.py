@@ -14,7 +14,6 @@ from torch import Tensor
 
 from diffalign.config.probe import Probe
 from diffalign.config.rollout import Rolled
-from diffalign.config.training import Trained
 from diffalign.core.files import write_bytes
 from diffalign.generation.pipeline import MakeImages, image_maker, initial_noise, no_noise, plain, png
 from diffalign.models import family as families
@@ -45,7 +44,8 @@ class Previews:
     judges: list[Reward]
     folder: Path
     judge: str | None = None
-    """The one of them by which a policy is judged that learns from its own pictures; None for others."""
+    """The one of them that judges a policy which learns from its own pictures (`Rolled.judge`); None for others, whose
+    probes have margins."""
 
     def take(self, step: int, accelerator: "Accelerator") -> Point:
         """Writes the step's picture; each reward's mean score as `score_NAME/vVERSION`.
@@ -99,18 +99,8 @@ def open_previews(spec: Spec, settings: Probe, learner: Learner, draws: Draws, f
         size=draws.source.micro_batch_size,
         judges=[rewards.load(name, values, learner.accelerator.device) for name, values in spec.rewards.items()],
         folder=folder,
-        judge=judge_of(spec.policy, list(spec.rewards)),
+        judge=spec.policy.judge(spec.rewards) if isinstance(spec.policy, Rolled) else None,
     )
-
-
-def judge_of(policy: Trained, names: list[str]) -> str | None:
-    """Returns the first of the probe's rewards that a policy isn't trained on, else the first; None where none is due.
-
-    A policy that learns from others' pictures has no judge: its probes have margins.
-    """
-    if not isinstance(policy, Rolled):
-        return None
-    return next((name for name in names if name not in policy.reward), names[0] if names else None)
 
 
 def tiled(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

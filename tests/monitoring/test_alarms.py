@@ -121,6 +121,13 @@ def test_a_reward_that_rises_while_the_judge_falls_is_an_alarm() -> None:
     assert alarms.raised(own(3, judge_fall=0.6), {"judge_falls": 0.5}) == {"judge_falls": 0.6}
 
 
+def test_without_a_judge_its_alarm_isnt_due() -> None:
+    assert alarms.due(own(1)) == list(alarms.ALARMS)
+    alone = {name: value for name, value in own(1).items() if name != "judge"}
+    assert set(alarms.ALARMS) - set(alarms.due(alone)) == {"judge_falls"}
+    assert alarms.due(point(1)) == list(alarms.OF_ALL)
+
+
 def test_a_spread_that_has_gone_is_an_alarm() -> None:
     """From 0.2 to 0.01 the rewards' spread has lost 95%."""
     assert alarms.of_rollouts([own(1)], own(2, reward_std=0.01))["spread_lost"] == pytest.approx(0.95)

@@ -146,6 +146,25 @@ def test_a_policy_that_learns_from_its_own_pictures_is_chosen_by_a_judge(
     assert "its clip is like 0.000125 at Stable Diffusion 1.5" in capsys.readouterr().err
 
 
+def test_a_reward_that_is_trained_on_is_no_judge(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its scores of held-out prompts are logged, and no more; choosing a step by them is refused."""
+    probe, reward = WATCHED | {"rewards": ["jpeg_compressibility"]}, "jpeg_compressibility"
+    values = make_params(project, POLICIES, probe=probe, rewards={"oracle": {}, reward: {}})
+    training.run(specs.spec(values, "ddpo", steps=2), tmp_path)
+    (point,) = points(lines(tmp_path))
+    assert {f"score_{reward}/v1", "reward", "alarm/reward_spread"} <= set(point)
+    assert not {"judge", "judge_fall", "alarm/judge_falls"} & set(point)
+    said = f"train ddpo: its pictures for held-out prompts are scored by {reward}, which it is trained on: that is no"
+    assert capsys.readouterr().err.count(said) == 1
+    chosen = POLICIES | {"ddpo": {"method": "ddpo", "choose": "probe"}}
+    wrong = r"policies\.ddpo\.choose: expected last, or a judge .*; got 'probe', and probe\.rewards is jpeg_compressib"
+    with pytest.raises(UserError, match=wrong):
+        make_params(project, chosen, probe=probe, rewards={"oracle": {}, reward: {}})
+    make_params(project, chosen, probe=probe | {"rewards": [reward, "oracle"]}, rewards={"oracle": {}, reward: {}})
+
+
 def first_alarm(out: Path) -> int:
     """Where a run's first alarm was."""
     return policy_json(out)["alarms"][0]["step"]
