@@ -107,7 +107,11 @@ class Rolled(Trained):
     """Whether gradients go back through the decoder and the rewards."""
     rollout: Rollout
     reward: Annotated[dict[Name, dict[str, Any]], Field(min_length=1), AfterValidator(checked)]
-    """What is maximised, by name: each its `weight`, negative to minimise, and the reward's own settings."""
+    """What is maximised, by name: each its `weight`, negative to minimise, and the reward's own settings.
+
+    With several a weight is of a reward in its standard deviations over a rollout (`methods.rolled.combined`); where
+    the reward's gradient is followed, of a reward in its own unit.
+    """
 
     def judge(self, names: Iterable[str]) -> str | None:
         """Returns the first of the probe's rewards that the policy isn't trained on; None where it is trained on all.

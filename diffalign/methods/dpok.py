@@ -14,7 +14,7 @@ from diffalign.data.shards.reader import prompt_key
 from diffalign.diffusion.policy_gradient import EPSILON, clamped_loss
 from diffalign.methods.method import Context, Method
 from diffalign.methods.policy_gradients import MovesMethod, Rows
-from diffalign.methods.rolled import Piece, Played, opened, weighted
+from diffalign.methods.rolled import Piece, Played, combined, opened
 from diffalign.rollouts.slots import Slot
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class DPOK(MovesMethod):
     def began(self, played: Played) -> None:
         """Takes the network's values as the rollout's baseline, then teaches it the rollout's rewards."""
         self.begun = self.snapshot()
-        total = weighted(played.rewards, self.source.weights)
+        total = combined(played.rewards, self.source.weights)
         known = ~total.isnan()
         features = self.features(played)
         with torch.no_grad():

@@ -16,7 +16,7 @@ from diffalign.diffusion import policy_gradient
 from diffalign.diffusion.policy_gradient import clipped_loss, gaussian_kl, log_prob, masked_loss
 from diffalign.diffusion.process import Denoise, transition
 from diffalign.methods.method import Logs
-from diffalign.methods.rolled import Piece, Played, RolledMethod, weighted
+from diffalign.methods.rolled import Piece, Played, RolledMethod, combined
 from diffalign.reference.reference import Reference, predictions
 from diffalign.rollouts.slots import Slot
 
@@ -95,7 +95,7 @@ class MovesMethod(RolledMethod):
 
     def began(self, played: Played) -> None:
         """Turns the rewards of a new rollout into advantages."""
-        how, total = self.settings.advantage, weighted(played.rewards, self.source.weights)
+        how, total = self.settings.advantage, combined(played.rewards, self.source.weights)
         if how.kind == "history":
             self.before = (self.values, self.known)
             self.advantages, self.values, self.known = policy_gradient.history_advantages(

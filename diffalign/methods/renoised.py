@@ -17,7 +17,7 @@ from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rng import FRESH, generator, normal
 from diffalign.diffusion.timesteps import Times
 from diffalign.methods.method import Context, Old
-from diffalign.methods.rolled import Played, RolledMethod, opened, weighted
+from diffalign.methods.rolled import Played, RolledMethod, combined, opened
 from diffalign.rollouts.slots import Slot
 from diffalign.rollouts.source import RolloutSource
 
@@ -44,11 +44,11 @@ class RenoisedMethod(RolledMethod):
 
     settings: "Renoised"
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
-    """[S], float64, the weighted rewards of the rollout at hand; NaN without."""
+    """[S], float64, what pictures of the rollout at hand are compared by (`combined`); NaN without rewards."""
 
     def began(self, played: Played) -> None:
-        """Weighs the rewards of a new rollout."""
-        self.rewards = weighted(played.rewards, self.source.weights)
+        """Weighs and adds the rewards of a new rollout."""
+        self.rewards = combined(played.rewards, self.source.weights)
 
     def finished(self, played: Played, update: int) -> dict[int, Tensor]:
         """Returns the latents [C, h, w] of this rank's finished pictures of an update, by their slots' numbers."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffalign.core.errors import UserError
+from diffalign.diffusion.policy_gradient import moments, standardised
 from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rollouts import Trajectory
 from diffalign.methods.method import Context, Logs, Old
@@ -150,8 +151,23 @@ def gathered(source: RolloutSource, scores: Tensor, pieces: Sequence[Sequence[Sl
 
 
 def weighted(rewards: Tensor, weights: Tensor) -> Tensor:
-    """Returns the sum [S] of weighted rewards [S, R]; NaN where one is missing."""
+    """Returns the sum [S] of weighted rewards [S, R], each in its own unit; NaN where one is missing."""
     return (rewards * weights).sum(dim=1)
+
+
+def combined(rewards: Tensor, weights: Tensor) -> Tensor:
+    """Returns the total [S] by which a rollout's pictures are compared, of rewards [S, R]; NaN where one is missing.
+
+    Several rewards are standardised over the rollout's pictures that have all of them, then weighted and added, so that
+    none rules by its unit; one that is equal for all pictures counts 0. One reward alone stays in its unit: advantages
+    and comparisons don't depend on it.
+    """
+    if rewards.shape[1] == 1:
+        return weighted(rewards, weights)
+    known = ~rewards.isnan().any(dim=1)
+    alike = torch.full_like(rewards, torch.nan)
+    alike[known] = torch.stack([standardised(one, *moments(one, 0)) for one in rewards[known].unbind(1)], dim=1)
+    return weighted(alike, weights)
 
 
 def spread(source: RolloutSource, rewards: Tensor, groups: Tensor) -> Spread:

@@ -16,7 +16,8 @@ from diffalign.config.load import load, parse
 from diffalign.config.methods import ddpo, dpo
 from diffalign.config.pairs import Pairs
 from diffalign.config.params import METHODS, BaseModelParams, Data, Rewards
-from diffalign.config.rollout import Rollout
+from diffalign.config.rollout import Advantage, Kl, Rollout
+from diffalign.config.samplers import DDIM
 from diffalign.config.training import Lora, Trained
 from diffalign.config.values import Density, Model
 from diffalign.core import axes, yaml_file
@@ -173,6 +174,20 @@ def test_several_moves_share_a_forward_where_a_rollout_has_one_update(
         moves=ddpo.Moves(share=0.5, span=(0.0, 0.8)),
     )
     assert checks.of_micro_batch(policy) == said
+
+
+@pytest.mark.parametrize(("rewards", "refused"), [(["oracle"], False), (["oracle", "jpeg_compressibility"], True)])
+def test_totals_of_several_rewards_have_no_history(rewards: list[str], refused: bool) -> None:
+    policy = ddpo.Settings.model_construct(
+        batch_size=8,
+        reference="none",
+        rollout=Rollout.model_construct(images_per_prompt=4, sampler=DDIM.model_construct(eta=1.0)),
+        reward={name: {"weight": 1.0} for name in rewards},
+        advantage=Advantage(kind="history", clip=5.0),
+        kl=Kl(weight=0.0, space="output"),
+    )
+    start = "advantage.kind: expected batch, group or group_mean with several rewards"
+    assert [line[: len(start)] for line in policy.problems(Pairs.model_construct())] == [start] * refused
 
 
 def test_all_contradictions_are_reported_at_once(raw: dict[str, Any]) -> None:

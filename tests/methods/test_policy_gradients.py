@@ -158,6 +158,22 @@ def test_pictures_without_a_score_are_dropped_and_counted() -> None:
     assert float(logs["dropped"]) == pytest.approx(2)
 
 
+@pytest.mark.parametrize("method", ["ddpo", "dpok"])
+def test_a_rewards_unit_doesnt_matter_beside_another(method: str) -> None:
+    """A size in kilobytes or in bytes, beside a share: raw, the share would be drowned."""
+    share, size = [0.1, 0.9, 0.5, 0.4], [40.0, 10.0, 25.0, 41.0]
+    found = []
+    for unit in (1.0, 1000.0):
+        scorers = {"share": Fixed(share), "size": Fixed([unit * value for value in size])}
+        source = replace(memory_rollouts.source(), scorers=scorers, weighing={"share": 1.0, "size": 0.5})
+        one = made(source, method)
+        _, logs = gradient(one, Denoiser(0), live(Denoiser(0)))
+        assert float(logs["reward_size"]) == pytest.approx(8 * unit * 29)  # what is logged is in its own unit
+        found.append(one.advantages)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+    assert bool((found[0][1] > found[0][3]).all()), "the share has the larger weight"
+
+
 def test_a_reward_that_scores_nothing_ends_the_run() -> None:
     source = replace(memory_rollouts.source(), scorers={"r": Fixed([float("inf")] * 4)}, weighing={"r": 1.0})
     with pytest.raises(UserError, match="found none for 8 pictures"):

@@ -193,6 +193,15 @@ def test_pictures_without_a_score_are_dropped_and_counted(method: str) -> None:
         assert chosen == [(2, 0)] * 2 + [(6, 4)] * 2
 
 
+@pytest.mark.parametrize("method", ["online_dpo", "raft"])
+def test_the_best_is_best_by_all_rewards(method: str) -> None:
+    """The second picture has the highest share, the fourth the largest size: kilobytes would choose that one."""
+    scorers = {"share": Fixed([0.1, 0.9, 0.5, 0.4]), "size": Fixed([40.0, 38.0, 25.0, 41.0])}
+    source = replace(plain(), scorers=scorers, weighing={"share": 1.0, "size": 1.0})
+    chosen = [found.best[0].index for found, _, _ in made(source, method, Denoiser(0)).extremes(Denoiser(0), 0, 1)]
+    assert chosen == [1, 1, 5, 5]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_and_pieces_have_one_ranks_gradient(kind: str, method: str) -> None:

@@ -55,6 +55,11 @@ class PolicyGradient(Rolled):
             lines.append(
                 f"rollout.images_per_prompt: expected at least 2, since advantage.kind is {self.advantage.kind}, got 1"
             )
+        if self.advantage.kind == "history" and len(self.reward) > 1:
+            lines.append(
+                "advantage.kind: expected batch, group or group_mean with several rewards, since each is standardised "
+                "by its rollout and totals of two rollouts can't be compared, got 'history'"
+            )
         if not getattr(self.rollout.sampler, "eta", getattr(self.rollout.sampler, "noise", 0)):
             lines.append(
                 "rollout.sampler: expected one that adds noise, such as ddim with eta 1 or flow_sde, since a policy "
