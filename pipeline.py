@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from diffalign.core import collector, home
-from diffalign.core.errors import STOPPED, Stopped, UserError
+from diffalign.core.errors import STOPPED, Outage, Stopped, UserError
 
 ROOT = Path(__file__).resolve().parent
 STARTED = Path.cwd()
@@ -515,7 +515,10 @@ def pretrain_demo(
 
 
 def main() -> None:
-    """Runs the command line in the project's folder; UserError and Stopped are one message and exit code 2 and 75."""
+    """Runs the command line in the project's folder.
+
+    UserError is one message and exit code 2; an Outage, and Stopped, one and 75.
+    """
     collector.rare_while_loading()
     os.chdir(home.project(ROOT))
     for variable, value in ENVIRONMENT.items():
@@ -524,7 +527,7 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        sys.exit(STOPPED if isinstance(error, Outage) else 2)
     except Stopped as stop:
         sys.stderr.write(f"stopped: {stop}\n")
         sys.exit(STOPPED)

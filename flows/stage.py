@@ -33,13 +33,13 @@ CLOSING = re.compile(
 class StageFailed(Exception):
     """Says in a line or so that a stage failed; `details` have its last lines.
 
-    `code` is its exit code: 2: the user's to mend; 75: stopped; None: it took too long.
+    `code` is its exit code: 2: the user's to mend; 75: stopped, or a service didn't answer; None: it took too long.
     """
 
     def __init__(self, stage: str, code: int | None, lines: list[str]) -> None:
         self.stage, self.code = stage, code
         how = f"stage {stage} {'was ended' if code is None else f'ended with exit code {code}'}"
-        said = users(lines) if code == 2 else []
+        said = users(lines) if code in (2, STOPPED) else []
         if said:
             brief = details = "\n".join([f"stage {stage}: {said[0]}", *said[1:]])
         else:
@@ -78,7 +78,8 @@ def users(lines: list[str]) -> list[str]:
 def may_retry(task: Task, run: TaskRun, state: State) -> bool:
     """Tells whether a failed stage is worth another try: not where the user has to mend something.
 
-    One that was stopped (75) goes on where it was: its machine was taken from it. A cancelled flow doesn't get here.
+    One that was stopped (75) goes on where it was: its machine was taken from it, or a service didn't answer. A
+    cancelled flow doesn't get here.
     """
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, StageFailed) and error.code == 2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from diffalign.core.errors import UserError
+from diffalign.core.errors import Outage, UserError
 from diffalign.diffusion.policy_gradient import moments, standardised
 from diffalign.diffusion.process import Denoise
 from diffalign.diffusion.rollouts import Trajectory
@@ -136,16 +136,19 @@ def play(source: RolloutSource, policy: Denoise, number: int) -> Played:
 def gathered(source: RolloutSource, scores: Tensor, pieces: Sequence[Sequence[Slot]]) -> Tensor:
     """Returns all ranks' scores [S, R] on the CPU, NaN where one is missing; their sum doesn't depend on the ranks.
 
-    Raises UserError where not one picture has all its rewards: there is nothing to learn from then.
+    Raises UserError where not one picture has all its rewards: there is nothing to learn from then. It's an Outage
+    where all that have scored nothing ask a service: that may answer another time.
     """
     known = source.gathered((~scores.isnan()).double(), pieces)
     values = source.gathered(scores.nan_to_num(0.0), pieces)
     found = torch.where(known > 0, values, torch.full_like(values, torch.nan)).cpu()
     if not bool((~found.isnan()).all(dim=1).any()):
-        names = ", ".join(source.scorers)
-        raise UserError(
-            f"rewards of the policy's own pictures ({names}): expected scores, found none for {len(found)} pictures. "
-            "Does the reward know such prompts, and does its service answer?"
+        silent = [name for name, one in zip(source.scorers, found.unbind(1), strict=True) if bool(one.isnan().all())]
+        outage = bool(silent) and all(getattr(source.scorers[name], "service", False) for name in silent)
+        raise (Outage if outage else UserError)(
+            f"rewards of the policy's own pictures ({', '.join(silent or source.scorers)}): expected scores, found "
+            f"none for {len(found)} pictures. Does the reward know such prompts, and does its service answer? The same "
+            "command goes on from the last checkpoint."
         )
     return found
 

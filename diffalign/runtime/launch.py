@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from diffalign.core.errors import STOPPED, Stopped, UserError
+from diffalign.core.errors import STOPPED, Outage, Stopped, UserError
 from diffalign.core.home import LIBRARY, ROOT
 from diffalign.runtime import external
 from diffalign.runtime.environment import threads
@@ -47,8 +47,8 @@ def launch(module: str, arguments: list[str], processes: int, error_file: Path, 
     The workers end with this process, however it ends, and inherit the descriptor `keep`, a lock's, which is held as
     long as one of them lives. Several meet at a store in this process. A SIGTERM or Ctrl-C that comes meanwhile goes
     to all of them as SIGTERM, and they are waited for. Raises Stopped where one of them ended on such a request. A
-    worker that writes `error_file`, or exits with 2, had a user's error: it is raised here as UserError. Other failures
-    raise RuntimeError; their traceback is on stderr.
+    worker that writes `error_file`, or exits with 2, had a user's error: it is raised here as UserError, as Outage
+    where a worker exited with 75. Other failures raise RuntimeError; their traceback is on stderr.
     """
     error_file.unlink(missing_ok=True)
     command = bound([sys.executable, "-m", module, *arguments])
@@ -70,7 +70,7 @@ def launch(module: str, arguments: list[str], processes: int, error_file: Path, 
         finally:
             end(started)
     if error_file.exists():
-        raise UserError(error_file.read_text())
+        raise (Outage if STOPPED in codes else UserError)(error_file.read_text())
     if 2 in codes:
         raise UserError(f"{module} couldn't go on; its message is above")
     if STOPPED in codes:

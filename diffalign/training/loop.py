@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign.config.rollout import Rolled
 from diffalign.core import collector
-from diffalign.core.errors import STOPPED, Stopped, UserError
+from diffalign.core.errors import STOPPED, Outage, Stopped, UserError
 from diffalign.core.files import disk_errors, write_json, write_text
 from diffalign.core.progress import Progress
 from diffalign.data.batches.pair_batches import PairSource
@@ -51,6 +51,14 @@ NO_DROPOUT = (
     "its reference at equal inputs, and both must be one function before the first step"
 )
 
+MISSING = (
+    "warning: train {name}: step {step}: {count} of {all} pictures of the rollout have no reward ({rewards}) and teach "
+    "nothing. Does the reward know such prompts, does its service answer (what failed is said above), and are the "
+    "pictures and gradients finite? The curve has the share as `dropped`."
+)
+SAID_AGAIN = 100
+"""Optimizer steps after which missing rewards are said again."""
+
 
 @dataclass
 class Job:
@@ -64,6 +72,8 @@ class Job:
     environments: list[dict[str, Any]]
     """From the first step on; the last one is this process's."""
     watching: monitor.Monitor | None
+    missing_said: int | None = None
+    """The last step at which missing rewards were said."""
 
     def logging(self, step: int) -> bool:
         """Tells whether a step's figures are logged: every so many, the last one's, and those that alarms look at."""
@@ -154,6 +164,7 @@ def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
     """Adds a step's averages and, where it's time, the probe's to the curve; the alarm that ends the run, if any."""
     looking = job.watching is not None and job.watching.due(step)
     line: dict[str, float] = {}
+    say_missing(job, step, logs or {})
     if logs is not None and all(math.isfinite(value) for value in logs.values()):
         line = {**logs, "skipped": job.learner.skips.total}
     if job.watching and looking:
@@ -161,6 +172,16 @@ def note(job: Job, step: int, logs: dict[str, float] | None) -> str | None:
     if line:
         append(job.learner.accelerator, job.work / LOGGED_STEPS, {"step": step, **line})
     return job.watching.alarm() if job.watching and looking else None
+
+
+def say_missing(job: Job, step: int, logs: dict[str, float]) -> None:
+    """Says that pictures of a logged step's rollout have no reward, where some lack it, once in `SAID_AGAIN` steps."""
+    policy, share, said = job.spec.policy, logs.get("dropped", 0.0), job.missing_said
+    if not isinstance(policy, Rolled) or not share or (said is not None and step < said + SAID_AGAIN):
+        return
+    job.missing_said, pictures = step, policy.batch_size * policy.rollout.updates
+    counts = {"count": round(share * pictures), "all": pictures, "rewards": ", ".join(policy.reward)}
+    say(job.learner.accelerator, MISSING.format(name=job.spec.name, step=step, **counts))
 
 
 def finish(job: Job) -> None:
@@ -215,7 +236,8 @@ def shown(logs: dict[str, float]) -> str:
 def main() -> None:
     """Runs one worker: `loop FOLDER/spec.json [WORK]`, where WORK is FOLDER unless it's said.
 
-    A user's error goes to FOLDER/error.txt for the stage to raise; with a full disk to stderr.
+    A user's error goes to FOLDER/error.txt for the stage to raise; with a full disk to stderr. It exits with 2, or with
+    75 where a service doesn't answer: the next attempt goes on from the newest checkpoint.
     """
     die_with_parent()
     collector.rare_while_loading()
@@ -229,7 +251,7 @@ def main() -> None:
             write_text(path.parent / "error.txt", str(error))
         except UserError:
             sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        sys.exit(STOPPED if isinstance(error, Outage) else 2)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,14 @@ def test_what_stopped_on_request_says_so(project: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped: saved; go on\n")
 
 
+def test_what_a_service_didnt_answer_is_worth_another_try(project: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(project, tmp_path / "project")
+    text = "from diffalign.core.errors import Outage\ndef run(params):\n    raise Outage('no answer')\n"
+    (folder / "stages/ingest.py").write_text(text)
+    done = cli(folder, "stage", "ingest")
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "error: no answer\n")
+
+
 def test_a_wrong_option_is_a_user_error(project: Path) -> None:
     assert cli(project, "summary", "--nope").returncode == 2
 

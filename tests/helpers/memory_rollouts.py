@@ -36,6 +36,7 @@ class Fixed:
 
     values: Sequence[float]
     differentiable: bool = False
+    service: bool = False
 
     def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.tensor(self.values[: len(prompts)], dtype=torch.float64)

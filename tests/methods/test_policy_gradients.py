@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffalign.config.methods import ddpo, dpok
 from diffalign.config.rollout import Advantage, Kl, Rollout
-from diffalign.core.errors import UserError
+from diffalign.core.errors import Outage, UserError
 from diffalign.methods import method as methods
 from diffalign.methods.policy_gradients import MovesMethod
 from diffalign.reference.reference import live
@@ -176,7 +176,16 @@ def test_a_rewards_unit_doesnt_matter_beside_another(method: str) -> None:
 
 def test_a_reward_that_scores_nothing_ends_the_run() -> None:
     source = replace(memory_rollouts.source(), scorers={"r": Fixed([float("inf")] * 4)}, weighing={"r": 1.0})
-    with pytest.raises(UserError, match="found none for 8 pictures"):
+    with pytest.raises(UserError, match=r"\(r\): expected scores, found none for 8 pictures") as error:
+        gradient(made(source), Denoiser(0))
+    assert not isinstance(error.value, Outage)
+
+
+def test_a_service_that_scores_nothing_may_be_asked_another_time() -> None:
+    """Two rewards, of which the service's alone lacks: the run is worth another try."""
+    silent, weighing = replace(Fixed([float("nan")] * 4), service=True), {"known": 1.0, "asked": 1.0}
+    source = replace(memory_rollouts.source(), scorers={"known": Fixed([1.0] * 4), "asked": silent}, weighing=weighing)
+    with pytest.raises(Outage, match=r"\(asked\): expected scores.* goes on from the last checkpoint"):
         gradient(made(source), Denoiser(0))
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffalign.core.errors import UserError
+from diffalign.core.errors import Outage, UserError
 from diffalign.data.pixels import from_uint8
 from diffalign.rewards import reward as rewards
 from diffalign.rewards.parts import service
@@ -199,7 +199,7 @@ def test_a_refusal_of_all_ends_at_once(serve: Serve, status: int, what: str) -> 
 def test_a_service_that_is_gone_ends_the_run(serve: Serve) -> None:
     server = serve(lambda number, body: (200, YES))
     server.close()
-    with pytest.raises(UserError, match=r"found none to the last 10 questions: ConnectError.*See that it runs"):
+    with pytest.raises(Outage, match=r"found none to the last 10 questions: ConnectError.*See that it runs"):
         judge(server, retries=0)(pictures(20), [""] * 20)
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from diffalign.core.code import ROOT
-from diffalign.core.errors import Stopped, UserError
+from diffalign.core.errors import Outage, Stopped, UserError
 from diffalign.core.files import lock
 from diffalign.runtime import launch as launching
 from tests.helpers.launchers import LEFTOVERS
@@ -27,6 +27,7 @@ CASES = {
     "fails": "import os, sys, time; os.environ['RANK'] == '0' and time.sleep(600); sys.exit(3)",
     "users": "import os, sys, time; os.environ['RANK'] == '0' and time.sleep(600); sys.exit(2)",
     "tells": "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('beta is wrong'); sys.exit(2)",
+    "asks": "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('no answer'); sys.exit(75)",
     "works": "import os; assert os.environ['WORLD_SIZE'] == '2' and int(os.environ['MASTER_PORT'])",
 }
 
@@ -46,6 +47,7 @@ def launch(folder: Path, name: str) -> None:
         ("fails", RuntimeError, r"exit codes \[-9, 3\]"),
         ("users", UserError, "its message is above"),
         ("tells", UserError, "beta is wrong"),
+        ("asks", Outage, "no answer"),
     ],
 )
 def test_how_workers_end_says_what_a_launch_raises(

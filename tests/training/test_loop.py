@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -17,14 +19,17 @@ from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from diffalign.core.errors import UserError
+from diffalign.config.methods import ddpo
+from diffalign.config.rollout import Rollout
+from diffalign.core.errors import Outage, UserError
 from diffalign.data.batches.pair_batches import PairSource
 from diffalign.models import family as families
 from diffalign.models.policies import load_policy
 from diffalign.runtime import launch as launching
-from diffalign.training import publishing
+from diffalign.training import loop, publishing
 from diffalign.training.dataset import Sources
 from diffalign.training.learner import build
+from diffalign.training.loop import SAID_AGAIN, say_missing
 from stages import train
 from tests.helpers import forked, specs
 from tests.helpers.project import REPO, make_params
@@ -246,3 +251,34 @@ def test_weights_that_are_not_finite_are_not_published(value: float) -> None:
 def test_an_unknown_policy(project: Path) -> None:
     with pytest.raises(UserError, match="expected one of the policies"):
         train.run(make_params(project, POLICIES), "nobody")
+
+
+def test_missing_rewards_are_said_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    """A quarter of 2 x 8 pictures; a step without a missing one, or soon after, says nothing."""
+    policy = ddpo.Settings.model_construct(
+        batch_size=8, rollout=Rollout.model_construct(updates=2), reward={"vlm": {}, "oracle": {}}
+    )
+    learner = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=True))
+    job: Any = SimpleNamespace(spec=SimpleNamespace(name="p", policy=policy), learner=learner, missing_said=None)
+    for step, share in [(1, 0.0), (2, 0.25), (3, 0.25), (2 + SAID_AGAIN, 0.5)]:
+        say_missing(job, step, {"dropped": share})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: train p: step 2: 4 of 16 pictures of the rollout have no reward (vlm, oracle)")
+    assert second.startswith(f"warning: train p: step {2 + SAID_AGAIN}: 8 of 16 ")
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (Outage, 75)])
+def test_a_worker_tells_a_users_error_from_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[UserError], code: int
+) -> None:
+    def fails(spec: object, work: Path) -> None:
+        raise error("its message")
+
+    for name in ("die_with_parent", "read_spec"):
+        monkeypatch.setattr(loop, name, lambda *_: None)
+    monkeypatch.setattr(loop.collector, "rare_while_loading", lambda: None)
+    monkeypatch.setattr(loop, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["loop", str(tmp_path / "spec.json")])
+    with pytest.raises(SystemExit) as ended:
+        loop.main()
+    assert (ended.value.code, (tmp_path / "error.txt").read_text()) == (code, "its message")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from diffalign.core.errors import UserError
+from diffalign.core.errors import Outage, UserError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a question is asked again: the first pause, doubled each time up to the longest."""
@@ -91,7 +91,7 @@ class Service:
     def ask_all(self, questions: Sequence[Q], ask: Callable[[Q], A]) -> list[A | None]:
         """Returns `ask`'s answers in their order, None for each that raised `Failed`; how many, and why, is said.
 
-        Raises UserError where the service refuses all alike, or `GIVE_UP` questions in a row had no answer.
+        Raises UserError where the service refuses all alike, Outage where `GIVE_UP` questions in a row had no answer.
         """
         reasons: list[str] = []
 
@@ -125,12 +125,12 @@ class Service:
         return answers
 
     def count(self, reason: str) -> None:
-        """Counts a question without an answer; UserError where there are too many in a row."""
+        """Counts a question without an answer; Outage where there are too many in a row."""
         with self.lock:
             self.in_a_row += 1
             if self.in_a_row >= GIVE_UP:
                 self.stopped.set()
-                raise UserError(
+                raise Outage(
                     f"rewards.{self.reward}.url: expected answers of {self.url}, found none to the last "
                     f"{self.in_a_row} questions: {reason}. See that it runs, and run the same command again: what it "
                     "has answered is kept."
