@@ -28,12 +28,16 @@ def usual_jobs() -> int:
 def made(job: Study, names: Sequence[str], jobs: int) -> Iterator[tuple[str, Result]]:
     """Makes runs, `jobs` at a time, and yields each with its results as it ends.
 
+    A single one has its share of threads, too: images made by as many threads are equal to the bit where weights are.
     An error of one ends all: those at work finish, or save where they are on a Ctrl-C; none begins after it.
     """
-    if min(jobs, len(names)) <= 1:
+    if jobs == 1 or not names:
         yield from ((name, make(job, name)) for name in names)
         return
-    with shared_threads(jobs), ProcessPoolExecutor(jobs, get_context("spawn"), die_with_parent) as pool:
+    with (
+        shared_threads(jobs),
+        ProcessPoolExecutor(min(jobs, len(names)), get_context("spawn"), die_with_parent) as pool,
+    ):
         waiting = {pool.submit(make, replace(job), name): name for name in names}  # without what `job` has loaded
         try:
             for future in as_completed(waiting):

@@ -95,6 +95,8 @@ COMPARED: dict[str, Any] = {
     "rollout": rolled(FAST, 10, 4),
     "draws": 4,
 }
+GENERATIONS = rolled(FAST, 10, 4) | {"updates": 20}
+"""RAFT's pictures: three generations of 640. With a new one every step it feeds on itself (docs/methods/raft.md)."""
 DOODL: dict[str, Any] = {
     "reward": "learned",
     "iterations": 5,  # (3 * 5 + 1) plain images' forwards
@@ -142,23 +144,12 @@ SEEDED: dict[str, Run] = {
     "online_dpo": on_rewards(
         "Online DPO, oracle", COMPARED, method="online_dpo", reference="live", beta=1000, link="sigmoid"
     ),
-    "raft": on_rewards("RAFT, oracle", COMPARED, method="raft"),
+    "raft": on_rewards("RAFT, oracle", COMPARED, method="raft", rollout=GENERATIONS, timesteps=[0.4, 1.0]),
     "draft_lv": on_rewards("DRaFT-LV, proxy", GRADIENT),
     "alignprop": on_rewards(
         "AlignProp, proxy", GRADIENT, method="alignprop", gradient={"steps": [1, 10], "through": "exact", "sees": "end"}
     ),
     "refl": on_rewards("ReFL, proxy", GRADIENT, method="refl", gradient={"stop": [0.75, 1.0]}),
-}
-"""Runs that are made with three seeds of training each."""
-REWARD_RUNS: dict[str, Run] = {
-    **SEEDED,
-    **{
-        f"{name}_seed_{seed}": replace(run, label=f"{run.label}, seed {seed}", changes={**run.changes, "seed": seed})
-        for name, run in SEEDED.items()
-        for seed in (1, 2)
-    },
-    "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
-    "grpo_still": on_rewards("GRPO, lr 1e-12", MOVES, lr=1.0e-12, steps=6),
     "grpo_placebo": on_rewards("GRPO, a reward by chance", MOVES, reward={"placebo": {"weight": 1.0}}),
     "ddpo_proxy": on_rewards("DDPO, proxy", MOVES, method="ddpo", reward=PROXY),
     "refl_long": on_rewards("ReFL, proxy, long", GRADIENT, **LONG_REFL),
@@ -170,22 +161,43 @@ REWARD_RUNS: dict[str, Run] = {
     "drtune": on_rewards("DRTune, proxy", GRADIENT, method="drtune", gradient={"steps": 3, "stop": [0.6, 1.0]}),
     "dpok_loose": on_rewards("DPOK, KL 0.01", MOVES | with_kl(0.01), method="dpok", value=VALUE),
     "dpok_tied": on_rewards("DPOK, KL 1", MOVES | with_kl(1.0), method="dpok", value=VALUE),
+    **{f"sft_top_{round(100 * share)}": curated(share) for share in (1.0, 0.3, 0.1, 0.03)},
+}
+"""Runs that are made with three seeds of training each."""
+REWARD_RUNS: dict[str, Run] = {
+    **SEEDED,
+    **{
+        f"{name}_seed_{seed}": replace(run, label=f"{run.label}, seed {seed}", changes={**run.changes, "seed": seed})
+        for name, run in SEEDED.items()
+        for seed in (1, 2)
+    },
+    "grpo_negated": on_rewards("GRPO, oracle negated", MOVES, reward={"oracle": {"weight": -1.0}}),
+    "grpo_still": on_rewards("GRPO, lr 1e-30", MOVES, lr=1.0e-30, steps=6),
     "doodl": Run("DOODL, proxy", "base", sampling={"optimise": DOODL}),
     "best_of_16": Run("The best of 16, proxy", "base", sampling={"best_of": {"reward": "learned", "n": 16}}),
-    **{f"sft_top_{round(100 * share)}": curated(share) for share in (1.0, 0.3, 0.1, 0.03)},
 }
 
 REWARD_SEEDS: dict[str, tuple[str, ...]] = {
     f"{name}_seeds": (name, f"{name}_seed_1", f"{name}_seed_2") for name in SEEDED
 }
-ALL = tuple(name for names in REWARD_SEEDS.values() for name in names)
+PAIR_SEEDS: dict[str, tuple[str, ...]] = {
+    "dpo_seeds": ("dpo", "seed_1", "seed_2"),
+    "sft_seeds": ("sft", "sft_seed_1", "sft_seed_2"),
+}
+"""Those of the runs on the raters' pairs."""
+
+
+def seeds_of(*names: str) -> tuple[str, ...]:
+    """Returns runs with their seeds: the first of all, then the second."""
+    families = {**REWARD_SEEDS, **PAIR_SEEDS}
+    return tuple(name for seed in zip(*(families[f"{name}_seeds"] for name in names), strict=True) for name in seed)
 
 
 REWARD_GROUPS = (
     Group(
         "rewards",
         "Learning from rewards of own pictures, three seeds",
-        ALL,
+        seeds_of("ddpo", "grpo", "dpok", "nft", "online_dpo", "raft", "draft_lv", "alignprop", "refl"),
         (
             Claim(
                 "Policy gradients raise a reward without a gradient (here the oracle, which judges too)",
@@ -218,14 +230,14 @@ REWARD_GROUPS = (
     Group(
         "reward_controls",
         "Controls: a negated reward, one by chance, no learning rate",
-        ("grpo", "grpo_negated", "grpo_placebo", "grpo_still"),
+        (*seeds_of("grpo", "grpo_placebo"), "grpo_negated", "grpo_still"),
         (
             Claim(
                 "A negated reward makes images worse, one by chance changes little, no learning rate changes nothing",
                 "this project's controls",
                 (
                     Wins("grpo_negated", BASE, 0.0, 0.4),
-                    Wins("grpo_placebo", BASE, 0.4, 0.6),
+                    Wins("grpo_placebo_seeds", BASE, 0.4, 0.6),
                     Wins("grpo_still", BASE, 0.45, 0.55),
                 ),
             ),
@@ -235,17 +247,17 @@ REWARD_GROUPS = (
     Group(
         "reward_hacking",
         "The proxy against the oracle, with and without a pull to the reference",
-        ("refl", "refl_long", "refl_long_kl", "ddpo_proxy"),
+        seeds_of("refl", "refl_long", "refl_long_kl", "ddpo_proxy"),
         (
             Claim(
                 "A reward model that is followed for long is exploited: another judge's score falls",
                 "Gao et al., arXiv 2210.10760; DRaFT, arXiv 2309.17400",
-                (beats("refl", "refl_long"),),
+                (beats("refl_seeds", "refl_long_seeds"),),
             ),
             Claim(
                 "A pull to the reference keeps it from that",
                 "DPOK, arXiv 2305.16381; Flow-GRPO",
-                (beats("refl_long_kl", BASE), beats("refl_long_kl", "refl_long")),
+                (beats("refl_long_kl_seeds", BASE), beats("refl_long_kl_seeds", "refl_long_seeds")),
             ),
         ),
         extra=True,
@@ -253,13 +265,17 @@ REWARD_GROUPS = (
     Group(
         "reward_steps",
         "How many steps a reward's gradient goes through, and how",
-        ("draft_1", "draft_lv", "draft_5", "draft_5_straight", "draft_all", "alignprop", "drtune"),
+        seeds_of("draft_1", "draft_lv", "draft_5", "draft_5_straight", "draft_all", "alignprop", "drtune"),
         (
-            Claim("Few last steps are as good as all", "DRaFT, arXiv 2309.17400", (beats("draft_lv", "draft_all"),)),
+            Claim(
+                "Few last steps are as good as all",
+                "DRaFT, arXiv 2309.17400",
+                (beats("draft_lv_seeds", "draft_all_seeds"),),
+            ),
             Claim(
                 "A random number of steps is better than the last alone",
                 "AlignProp, arXiv 2310.03739",
-                (beats("alignprop", "draft_1"),),
+                (beats("alignprop_seeds", "draft_1_seeds"),),
             ),
         ),
         extra=True,
@@ -267,8 +283,8 @@ REWARD_GROUPS = (
     Group(
         "reward_kl",
         "Reward against the distance to the reference",
-        ("ddpo", "dpok_loose", "dpok", "dpok_tied", "dpo", "sft"),
-        (Claim("A pull costs reward", "DPOK, arXiv 2305.16381", (beats("dpok", "dpok_tied"),)),),
+        seeds_of("ddpo", "dpok_loose", "dpok", "dpok_tied", "dpo", "sft"),
+        (Claim("A pull costs reward", "DPOK, arXiv 2305.16381", (beats("dpok_seeds", "dpok_tied_seeds"),)),),
         extra=True,
     ),
     Group(
@@ -287,12 +303,12 @@ REWARD_GROUPS = (
     Group(
         "curated",
         "Fine-tuning on curated images: the share kept, by votes",
-        ("sft", "sft_top_100", "sft_top_30", "sft_top_10", "sft_top_3"),
+        seeds_of("sft", "sft_top_100", "sft_top_30", "sft_top_10", "sft_top_3"),
         (
             Claim(
                 "Few of the best images are better than many",
                 "Emu, arXiv 2309.15807",
-                (beats("sft_top_10", "sft_top_100"), beats("sft_top_10", BASE)),
+                (beats("sft_top_10_seeds", "sft_top_100_seeds"), beats("sft_top_10_seeds", BASE)),
             ),
         ),
         extra=True,

@@ -30,26 +30,52 @@ def round_of(maker: str, prompts: int, seed: int) -> dict[str, Any]:
     }
 
 
-ROUND_RUNS: dict[str, Run] = {
-    "at_once": Run("DPO, all labels at once", "dpo", {"steps": 2 * STEPS}, round=round_of(BASE, 2 * PROMPTS, 1)),
-    "round_1": Run("DPO, the first round", "dpo", {"steps": STEPS}, round=round_of(BASE, PROMPTS, 1)),
-    "round_2": Run("DPO, two rounds", "dpo", {"steps": STEPS}, round=round_of("round_1", PROMPTS, 2)),
-}
+NAMES = ("at_once", "round_1", "round_2")
+
+
+def runs(seed: int) -> dict[str, Run]:
+    """Returns the runs with a seed of training, which their rounds' prompts, noise and raters differ by, too."""
+    at_once, first, second = (named(name, seed) for name in NAMES)
+    said, training = (f", seed {seed}", {"seed": seed}) if seed else ("", {})
+    draws = 1 + 10 * seed  # a seed has the second round's besides
+    return {
+        at_once: Run(
+            f"DPO, all labels at once{said}",
+            "dpo",
+            {"steps": 2 * STEPS, **training},
+            round=round_of(BASE, 2 * PROMPTS, draws),
+        ),
+        first: Run(
+            f"DPO, the first round{said}", "dpo", {"steps": STEPS, **training}, round=round_of(BASE, PROMPTS, draws)
+        ),
+        second: Run(
+            f"DPO, two rounds{said}", "dpo", {"steps": STEPS, **training}, round=round_of(first, PROMPTS, draws + 1)
+        ),
+    }
+
+
+def named(name: str, seed: int) -> str:
+    """Returns the name of a run with a seed."""
+    return f"{name}_seed_{seed}" if seed else name
+
+
+ROUND_RUNS: dict[str, Run] = {name: run for seed in range(3) for name, run in runs(seed).items()}
+ROUND_SEEDS = {f"{name}_seeds": tuple(named(name, seed) for seed in range(3)) for name in NAMES}
 ROUND_GROUPS = (
     Group(
         "rounds",
         "Offline against two rounds of the policy's own images, at equal labels and steps",
-        ("at_once", "round_1", "round_2"),
+        tuple(ROUND_RUNS),
         (
             Claim(
                 "A second round of the policy's own images improves it",
                 "Guo et al. 2024, arXiv 2402.04792; Xiong et al. 2024, arXiv 2312.11456, of language models",
-                (beats("round_1", BASE), beats("round_2", "round_1")),
+                (beats("round_1_seeds", BASE), beats("round_2_seeds", "round_1_seeds")),
             ),
             Claim(
                 "Labels asked in rounds train better than as many asked at once",
                 "the same",
-                (beats("round_2", "at_once"),),
+                (beats("round_2_seeds", "at_once_seeds"),),
             ),
         ),
         extra=True,

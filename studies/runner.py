@@ -87,7 +87,7 @@ def run(
     for asked in {asked_of(name) for name in left}:
         make_project(job, asked, [name for name in names if name in left])
     first, rest = [name for name in left if name == BASE], [name for name in left if name != BASE]
-    results = chain(made(job, first, 1), *(made(job, wave, jobs) for wave in waves(rest)))
+    results = chain(made(job, first, jobs), *(made(job, wave, jobs) for wave in waves(rest)))
     for number, (name, result) in enumerate(results, 1):
         seconds += [] if name == BASE else [result["seconds"]]
         say(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from studies.claims import BASE, CLOSE, AlarmsTell, Claim, Wins, beats, near
 from studies.groups import Asked, Group, Run
-from studies.rewards_world import REWARD_GROUPS, REWARD_RUNS, REWARD_SEEDS
-from studies.rounds_world import ROUND_GROUPS, ROUND_RUNS
+from studies.rewards_world import PAIR_SEEDS, REWARD_GROUPS, REWARD_RUNS, REWARD_SEEDS
+from studies.rounds_world import ROUND_GROUPS, ROUND_RUNS, ROUND_SEEDS
 
 MAKERS: dict[Asked, str] = {"weaker": "tiny-sd-weaker", "own": "tiny-sd", "stronger": "tiny-sd-stronger"}
 """The model whose images are compared, as the comparisons name it."""
@@ -57,11 +57,12 @@ RUNS: dict[str, Run] = {
 }
 
 SEEDS: dict[str, tuple[str, ...]] = {
-    "dpo_seeds": ("dpo", "seed_1", "seed_2"),
-    "sft_seeds": ("sft", "sft_seed_1", "sft_seed_2"),
+    **PAIR_SEEDS,
     **REWARD_SEEDS,
+    **ROUND_SEEDS,
 }
-"""Runs that differ in their seed of training only. A claim may name them together: seeds are in its interval then."""
+"""Runs that differ in their seed only, of training, and of their rounds. A claim may name them together: seeds are in
+its interval then."""
 
 STUDY = (
     Group(

@@ -27,7 +27,7 @@ def test_seeds_are_one_line() -> None:
     assert line.startswith("| GRPO, oracle | 2 | 75.0% [")
     assert "| 0.750 | +0.50 sd | 12 | 320 | 1 |" in line
     text = tables.tables(found)
-    assert line in text and "GRPO, lr 1e-12" in text.split("Not run yet")[1]
+    assert line in text and "GRPO, lr 1e-30" in text.split("Not run yet")[1]
     assert ", 2 of 3 seeds" in text and "GRPO, oracle, seed 1" not in text
 
 
