@@ -16,6 +16,7 @@ from diffalign.diffusion.policy_gradient import (
     gaussian_kl,
     history_advantages,
     log_prob,
+    masked_loss,
 )
 from diffalign.diffusion.process import Diffusion, scaled_linear, transition
 
@@ -108,6 +109,31 @@ def test_a_clamp_alone_has_no_gradient_outside(advantage: float) -> None:
     assert gradient.tolist() == pytest.approx([0.0, 0.0, -advantage * 1.05])
 
 
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "gone", "loss", "slope"),
+    [
+        (1.0, 0.8, False, -0.8, -0.8),
+        (1.0, 0.8, True, -0.8, -0.8),
+        (1.0, 1.2, False, -1.2, -1.2),
+        (1.0, 1.2, True, 0.0, 0.0),
+        (-1.0, 0.8, False, 0.8, 0.8),
+        (-1.0, 0.8, True, 0.0, 0.0),
+        (-1.0, 1.2, False, 1.2, 1.2),
+        (-1.0, 1.2, True, 1.2, 1.2),
+    ],
+)
+def test_a_mask_by_divergence_stops_only_what_goes_further(
+    advantage: float, ratio: float, gone: bool, loss: float, slope: float
+) -> None:
+    """Loss and slope, by the log-probability, are -A r, whatever the ratio; outside of the region both are 0 where
+    ascent would lead further out: a likelier move that was good, a less likely one that was bad.
+    """
+    logp = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
+    found, r = masked_loss(logp, torch.zeros(1).double(), torch.tensor([advantage]).double(), torch.tensor([gone]))
+    (gradient,) = torch.autograd.grad(found.sum(), logp)
+    assert (found.item(), r.item(), gradient.item()) == pytest.approx((loss, ratio, slope))
+
+
 def test_at_the_rollouts_weights_the_gradient_is_reinforces() -> None:
     """d loss / d mean = -A d log p / d mean, where the ratio is one."""
     x, mean = random(4, 1, 2, 2), random(4, 1, 2, 2, seed=1).requires_grad_()
@@ -140,8 +166,9 @@ def test_gradients_in_float64() -> None:
     assert torch.autograd.gradcheck(lambda m: log_prob(x, m, std), mean)
     assert torch.autograd.gradcheck(lambda m, o: gaussian_kl(m, o, std), (mean, other))
     logp, A = torch.tensor([0.02, -0.3, 0.3]).double().requires_grad_(), torch.tensor([1.0, -1.0, 1.0]).double()
-    for loss in (clipped_loss, clamped_loss):
-        assert torch.autograd.gradcheck(lambda p, f=loss: f(p, torch.zeros(3).double(), A, 0.1)[0], logp)
+    gone = torch.tensor([True, False, True])
+    for loss, region in ((clipped_loss, 0.1), (clamped_loss, 0.1), (masked_loss, gone)):
+        assert torch.autograd.gradcheck(lambda p, f=loss, r=region: f(p, torch.zeros(3).double(), A, r)[0], logp)
 
 
 def of(rewards: list[float], groups: list[int], kind: Any, clip: float = 5.0, ddof: int = 0) -> list[float]:

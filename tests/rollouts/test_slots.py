@@ -40,6 +40,18 @@ def test_draws_do_not_depend_on_processes_or_micro_batches(micro: int) -> None:
     assert [item[0].index for item in ranks[1]][:4] == [4, 5, 6, 7]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_draws_do_not_depend_on_the_updates_of_a_rollout(updates: int) -> None:
+    """A slot's noise and moves are its number's in the rollout; and as many pictures have the same prompts."""
+    fewer, more = replace(PLACES, updates=updates), replace(PLACES, updates=4)
+    for rollout in (0, 2):
+        drawn = [[item[1:] for item in everything(places, rollout)] for places in (fewer, more)]
+        assert len(drawn[0]) == 8 * updates
+        assert drawn[0] == drawn[1][: 8 * updates]
+    whose = [[places.slot(*divmod(i, places.updates * 8)).prompt for i in range(64)] for places in (fewer, more)]
+    assert whose[0] == whose[1]
+
+
 def test_pieces_begin_at_multiples_of_the_micro_batch() -> None:
     cut = [[slot.index for slot in piece] for piece in replace(PLACES, micro_batch_size=3).pieces(0, 1)]
     assert cut == [[8, 9, 10], [11, 12, 13], [14, 15]]
