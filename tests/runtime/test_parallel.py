@@ -42,15 +42,18 @@ POLICIES = {
         "lora": {"rank": 4, "alpha": 8, "targets": ["to_q", "proj_in"]},
     },
     "sft": {"method": "sft", "micro_batch_size": 2},
-    # Its sweep differentiates forwards of the network that is spread, outside of what the processes exchange.
+    # Sweeps differentiate forwards of the network that is spread, outside of what the processes exchange: through a
+    # fixed number of moves, through one that is drawn, or through none, after a forward without gradients.
     "draft": {
         "method": "draft",
         "micro_batch_size": 2,
         "kl": {"weight": 0.1, "space": "output"},
         "gradient": {"steps": 3, "through": "exact", "sees": "end", "renoise": 0},
     },
+    "alignprop": {"method": "alignprop", "micro_batch_size": 2},
+    "drtune": {"method": "drtune", "micro_batch_size": 2},
 }
-TRAINED = ("dpo", "lora", "sft", "draft")
+TRAINED = ("dpo", "lora", "sft", "draft", "alignprop", "drtune")
 JUDGED = {"rewards_from": "judge"}
 State = dict[str, torch.Tensor]
 
