@@ -22,12 +22,12 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def project(folder: Path, policies: dict[str, Any]) -> Iterator[Params]:
-    """A project with shards in a folder, in which workers train while a test file has it."""
+def project(folder: Path, policies: dict[str, Any], **changes: dict[str, Any]) -> Iterator[Params]:
+    """A project with shards in a folder, in which workers train while a test file has it; changes as `make_params`'."""
     before = Path.cwd()
     os.chdir(folder)
     make_inputs(folder)
-    made = make_params(folder, policies)
+    made = make_params(folder, policies, **changes)
     ingest.run(made)
     precompute.run(made)
     yield made
