@@ -1,4 +1,4 @@
-"""Writes the tables and the figure of the study's runs on rewards into docs/study.md, from studies/results.
+"""Writes the tables of the study's runs and claims, and the rewards' figure into docs/study.md, from studies/results.
 
 `python -m tools.study_tables --write` writes them; without --write it fails where the page isn't up to date.
 """
@@ -7,11 +7,12 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from diffalign.reporting.format import alarm_words, interval, percent
+from diffalign.reporting.study_file import Verdict
 from studies import figure, kept, results
 from studies.claims import BASE, Found, verdict
 from studies.groups import Group
@@ -19,7 +20,8 @@ from studies.shapes_world import RUNS, SEEDS, STUDY, labels
 
 REPO = Path(__file__).resolve().parents[1]
 PAGE, FIGURE = REPO / "docs" / "study.md", REPO / "docs" / "study-rewards.svg"
-BEGIN, END = "<!-- rewards: python -m tools.study_tables --write -->", "<!-- /rewards -->"
+MARKS = "<!-- {}: python -m tools.study_tables --write -->", "<!-- /{} -->"
+"""Around what is written of the runs on rewards, and of those that the study alone makes."""
 HEAD = (
     "| run | seeds | wins over the base | oracle, mean | proxy | nats | pictures | seconds | alarms |\n"
     "|---|---|---|---|---|---|---|---|---|"
@@ -41,9 +43,60 @@ def main() -> None:
 
 
 def page(text: str, found: Mapping[str, Row]) -> str:
-    """Returns the page with the tables of these results between its marks."""
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n" + tables(found) + "\n" + END + rest.split(END)[1]
+    """Returns the page with the tables of these results between their marks."""
+    for name, written in (("rewards", tables(found)), ("usual", usual(found))):
+        begin, end = (mark.format(name) for mark in MARKS)
+        before, rest = text.split(begin)
+        text = before + begin + "\n" + written + "\n" + end + rest.split(end)[1]
+    return text
+
+
+def usual(found: Mapping[str, Row]) -> str:
+    """Returns the table of the runs that the study alone makes, a line each, and one of the claims on them."""
+    groups = [group for group in STUDY if not group.extra]
+    names = [name for name in RUNS if name in found and any(name in group.runs for group in groups)]
+    if not names or BASE not in found:
+        return "Nothing was run yet."
+    runs = {name: results.run_row(name, found, figure.HOW) for name in names}
+    rows = [usual_row(run) for run in runs.values()]
+    seen = Found(results.contests(found, figure.HOW), runs)
+    judged = [verdict(claim, seen, labels()) for group in groups for claim in group.claims]
+    verdicts = [one["verdict"] for one in judged]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in get_args(Verdict) if name in verdicts)
+    base = results.mean(found[BASE]["scores"])
+    told = [f"| {one['claim']} | {one['verdict']} | {seen_of(one)} |" for one in judged]
+    return "\n".join(
+        [
+            f"{len(names)} runs and {len(judged)} claims: {counts}. Bold is worse than the base.",
+            "",
+            f"| run | wins over the base | mean score (base {base:.3f}) | training's own accuracy, at its end | "
+            "alarms, from step |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "| claim | verdict | seen |",
+            "|---|---|---|",
+            *told,
+        ]
+    )
+
+
+def usual_row(run: Row) -> str:
+    """Returns a run's line; the win rate is bold where its whole interval is below one half."""
+    rate = f"{percent(run['win_rate'])} [{interval(run)}]"
+    cells = [
+        run["label"],
+        f"**{rate}**" if run["ci_high"] < 0.5 else rate,
+        f"{run['score']:.3f}",
+        percent(run["end"].get("implicit_accuracy")),
+        "; ".join(f"`{alarm['name']}` {alarm['step']}" for alarm in run["alarms"] or []),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def seen_of(claim: Row) -> str:
+    """Returns what was expected of a claim's lines, and what was seen."""
+    return "; ".join(f"{line['expected']}: {line['seen']}" for line in claim["lines"])
 
 
 def tables(found: Mapping[str, Row]) -> str:
@@ -123,8 +176,7 @@ def claims(group: Group, found: Mapping[str, Row]) -> list[str]:
         if not any(names in contests for line in claim.lines for names in line.contests):
             continue
         one = verdict(claim, Found(contests, {}), labels())
-        seen = "; ".join(f"{line['expected']}: {line['seen']}" for line in one["lines"])
-        lines.append(f"- **{one['verdict']}**: {claim.words} ({claim.source}). {seen}")
+        lines.append(f"- **{one['verdict']}**: {claim.words} ({claim.source}). {seen_of(one)}")
     return ["", *lines] if lines else []
 
 

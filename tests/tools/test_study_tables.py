@@ -42,6 +42,16 @@ def test_the_gradients_norms_are_told_of_those_that_follow_one() -> None:
     assert tables.tables({BASE: found[BASE], "drtune": found["drtune"]}).count("Norm of") == 0
 
 
+def test_the_usual_runs_have_a_line_each_and_their_claims() -> None:
+    """The first run loses always; the second wins always, and its claim on the base holds."""
+    found = {BASE: result([0.5] * 40), "sft": result([0.0] * 40), "dpo": result([1.0] * 40)}
+    text = tables.usual(found)
+    assert text.startswith("2 runs and 21 claims: ") and "| **0.0% [" in text and "| DPO | 100.0% [" in text
+    (claim,) = [line for line in text.splitlines() if line.startswith("| Diffusion-DPO beats the model")]
+    assert "| reproduced | DPO beats the base: 100.0%" in claim
+    assert tables.usual({}) == "Nothing was run yet."
+
+
 def test_without_results_nothing_is_claimed() -> None:
     assert tables.tables({}) == "Nothing was run yet."
     with pytest.raises(ValueError, match="unpack"):
