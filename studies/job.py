@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from diffalign.config.rounds import FOLDER as ROUNDS
 from diffalign.config.rounds import made_by
 from diffalign.core import files, yaml_file
 from diffalign.core.code import code_hash
-from diffalign.core.errors import UserError
 from diffalign.data.comparisons import table as comparisons
 from diffalign.evaluation.policy_rewards import Reference
 from diffalign.rewards import reward as rewards
@@ -168,14 +167,8 @@ class Study:
 
     def results(self) -> dict[str, Result]:
         """Returns the results of these settings that are there, in the order of RUNS, the base first."""
-        return {name: found for name, found in kept.read(self.kept, (BASE, *RUNS)).items() if self.current(name, found)}
-
-    def current(self, name: str, found: Result) -> bool:
-        """Tells whether results are of a run with these settings; a run that these params don't admit has none."""
-        try:
-            return bool(found["settings"] == self.settings(name))
-        except UserError:
-            return False
+        found = kept.read(self.kept, (BASE, *RUNS))
+        return {name: one for name, one in found.items() if kept.current(one, partial(self.settings, name))}
 
 
 def needs_reward_model(run: Run) -> bool:

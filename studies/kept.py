@@ -3,11 +3,12 @@
 Those of runs with the usual prompts and steps are committed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from diffalign.core import files, records
+from diffalign.core.errors import UserError
 from diffalign.core.home import COMMAND
 
 FOLDER = Path("studies/results")
@@ -31,3 +32,11 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, Result]:
     """Reads the results that are there, in the order of `names`; UserError for a damaged file."""
     paths = {name: file(folder, name) for name in names}
     return {name: records.plain(path, KEYS, AGAIN) for name, path in paths.items() if path.exists()}
+
+
+def current(found: Result, settings: Callable[[], str]) -> bool:
+    """Tells whether results are of a run with these settings; a run that the params don't admit has none."""
+    try:
+        return bool(found["settings"] == settings())
+    except UserError:
+        return False

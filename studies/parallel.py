@@ -5,7 +5,7 @@ half of the time.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +15,10 @@ from diffalign.runtime.environment import default_device
 from diffalign.runtime.processes import die_with_parent
 from studies.job import Study
 from studies.kept import Result
-from studies.run import make
 
 THREADS = "OMP_NUM_THREADS"
+Make = Callable[[Study, str], Result]
+"""Makes a run by its name, keeps its results and returns them: a function of a module, since processes import it."""
 
 
 def usual_jobs() -> int:
@@ -25,8 +26,8 @@ def usual_jobs() -> int:
     return 1 if default_device() != "cpu" else len(os.sched_getaffinity(0))
 
 
-def made(job: Study, names: Sequence[str], jobs: int) -> Iterator[tuple[str, Result]]:
-    """Makes runs, `jobs` at a time, and yields each with its results as it ends.
+def made(make: Make, job: Study, names: Sequence[str], jobs: int) -> Iterator[tuple[str, Result]]:
+    """Makes runs with `make`, `jobs` at a time, and yields each with its results as it ends.
 
     A single one has its share of threads, too: images made by as many threads are equal to the bit where weights are.
     An error of one ends all: those at work finish, or save where they are on a Ctrl-C; none begins after it.

@@ -1,65 +1,106 @@
-"""The study's group `personal`: makes personal policies in a project folder of its own, and has raters judge them.
+"""The study's group `personal`: makes personal policies, a project folder a seed, and has raters judge them.
 
-It leaves `metrics/personal.json`: every policy's win rate over the base by every group's utility, and the claims.
+What came of a seed is kept like other runs' results; of all that are there it leaves `metrics/personal.json`.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from diffalign.config.load import parse
 from diffalign.config.params import Params
 from diffalign.core import files, records, yaml_file
 from diffalign.core.code import code_hash
 from diffalign.data.comparisons import table as comparisons
-from diffalign.evaluation import scoring, statistics
+from diffalign.evaluation import scoring
 from diffalign.evaluation.personal import JUDGE
 from diffalign.evaluation.relabel import Asked
 from diffalign.generation import gallery as galleries
-from diffalign.reporting.format import interval, percent
+from diffalign.reporting import personal_file
+from diffalign.reporting.made_by import git_commit
 from diffalign.rewards import reward as rewards
+from diffalign.rewards.reward import Reward
 from diffalign.runtime.environment import default_device
 from stages import generate, train
-from studies import claims, relabel
+from studies import kept, personal_results, relabel
 from studies import personal_world as world
-from studies.claims import BASE, Found
-from studies.job import INPUTS
-from studies.kept import AGAIN
-from studies.run import inside, once
+from studies.claims import BASE
+from studies.job import FOLDER, INPUTS, Study
+from studies.kept import AGAIN, Result
+from studies.run import inside, once, prompts_of, rounded
 
-FOLDER, OUT = Path("runs/study/personal"), Path("metrics/personal.json")
+OUT = personal_file.FILE
 ANSWERS = Asked(answers=4, noise=0.15, tie_below=0.04, seed=0)
 """Each comparison is answered by four of the twelve raters: about 500 answers a rater in the train split."""
 STAGES = ("train", "generate", "score")
-Scores = Mapping[str, Mapping[str, list[float]]]
-"""By policy, then by group: the utility of each image."""
+EXPECTED = 540.0
+"""CPU seconds a seed, before any was measured."""
+FORMAT = 1
+"""Of a seed's results; raised when what is kept of a seed changes."""
 
 
-def run(values: Params, prompts: int, steps: int | None) -> str:
-    """Makes what isn't made yet, writes `metrics/personal.json`; returns the matrix and the verdicts as text."""
-    asked, root = made_params(values, prompts, steps), Path.cwd()
-    prepare(asked, root)
-    keys = keys_of(asked, root)
-    with inside(root / FOLDER):
-        scores = {name: scored(asked, name, key) for name, key in keys.items()}
-        indices = [entry.prompt_index for entry in galleries.read(Path("images") / BASE).entries]
-    how = {key: getattr(values.evaluate, key) for key in ("confidence", "seed")} | {
-        "resamples": values.evaluate.bootstrap
+def results(job: Study) -> dict[str, Result]:
+    """Returns the results of these settings that are there, a seed each, in the order of SEEDS."""
+    found = kept.read(job.kept, world.SEEDS)
+    return {name: one for name, one in found.items() if kept.current(one, partial(settings, job, name))}
+
+
+def settings(job: Study, name: str) -> str:
+    """Returns a hash of a seed's settings, as `Study.settings` of a run: keys without a value don't count."""
+    values, parts = made_params(job, name), ("model", "pairs", "precompute", "generate", "policies", "rewards")
+    found = {
+        "params": values.model_dump(mode="json", include=set(parts), exclude_none=True),
+        "answers": asdict(ANSWERS),
+        "judged": raters().version,
+        "init": job.hash_model(values.policies[BASE].init),
+        "format": FORMAT,
     }
-    found = summary(scores, indices, how)
-    files.write_json(OUT, {"prompts": prompts, "steps": steps, **found})
-    return text(found)
+    return files.sha256_bytes(files.canonical_json(found).encode())
 
 
-def made_params(values: Params, prompts: int, steps: int | None) -> Params:
-    """Returns the project's params with the personal policies, and the raters as the only judge."""
+def write(job: Study) -> str:
+    """Writes `metrics/personal.json` of the seeds that are there and returns it as text; "" where there are none."""
+    found, judged = results(job), job.values.evaluate
+    if not found:
+        return ""
+    how = {"resamples": judged.bootstrap, "confidence": judged.confidence, "seed": judged.seed}
+    made = personal_results.summary(found, {"split": "test", "prompts": job.prompts, "steps": job.steps}, how)
+    files.write_json(OUT, made)
+    return personal_results.text(made)
+
+
+def make(job: Study, name: str) -> Result:
+    """Trains a seed's policies one after the other, makes their images and has all groups score them; keeps that."""
+    values, folder = made_params(job, name), folder_of(job, name)
+    prepare(values, job.root, folder)
+    keys, scores, seconds = keys_of(values, job.root, folder), {}, 0.0
+    with inside(folder):
+        for policy, key in keys.items():
+            took, scores[policy] = scored(values, policy, key)
+            sys.stderr.write(f"study: {name}: {policy} took {took:.0f} s\n")
+            seconds += took
+        gallery = galleries.read(Path("images") / BASE)
+    about = {"settings": settings(job, name), "commit": git_commit(), **prompts_of(gallery)}
+    result = {**about, "scores": scores, "seconds": round(seconds, 1)}
+    kept.write(job.kept, name, result)
+    return result
+
+
+def folder_of(job: Study, name: str) -> Path:
+    """Returns a seed's project folder."""
+    return job.root / FOLDER / world.NAME / f"seed_{world.SEEDS[name]}"
+
+
+def made_params(job: Study, name: str) -> Params:
+    """Returns the project's params with a seed's personal policies, and the raters as the only judge."""
+    values = job.values
     raw = values.model_dump(mode="json")
     base, dpo = raw["policies"][values.evaluate.baseline], raw["policies"]["dpo"]
-    raw["policies"] = world.policies(dpo, base, steps)
-    raw["generate"] |= {"prompts": {"test": prompts}, "seeds": 1, "overrides": world.overrides()}
+    raw["policies"] = world.policies(dpo, base, world.SEEDS[name], job.steps)
+    raw["generate"] |= {"prompts": {"test": job.prompts}, "seeds": 1, "overrides": world.overrides()}
     raw |= {"rounds": {}, "reward_models": {}, "rewards": {JUDGE: {"world": world.WORLD, "of": list(world.GROUPS)}}}
     raw["evaluate"] |= {"baseline": BASE, "alarms": {**raw["evaluate"]["alarms"], "held_out": []}}
     raw["probe"] |= {"every": 0, "images": 0, "rewards": []}
@@ -67,26 +108,29 @@ def made_params(values: Params, prompts: int, steps: int | None) -> Params:
     return parse(raw, "the study's params")
 
 
-def prepare(values: Params, root: Path) -> None:
-    """Makes the project folder: params.yaml, links to the project's shards and models, comparisons by strong raters."""
-    folder = root / FOLDER
+def raters() -> Reward:
+    """Returns all raters of the world, who answer the comparisons."""
+    return rewards.load(JUDGE, {"world": world.WORLD, "of": [*world.KNOWN, *world.NEW]}, "cpu")
+
+
+def prepare(values: Params, root: Path, folder: Path) -> None:
+    """Makes a project folder: params.yaml, links to the project's shards and models, comparisons by strong raters."""
     files.write_text(folder / "params.yaml", yaml_file.dump(values.model_dump(mode="json")))
     for path in dict.fromkeys([INPUTS[1], values.model.path, values.policies[BASE].init]):
         link = folder / path
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to((root / path).resolve())
-    reward = rewards.load(JUDGE, {"world": world.WORLD, "of": [*world.KNOWN, *world.NEW]}, "cpu")
-    source, out, note = root / INPUTS[0], folder / INPUTS[0], folder / "asked"
+    reward, source, out, note = raters(), root / INPUTS[0], folder / INPUTS[0], folder / "asked"
     key = f"{files.sha256_file(source / comparisons.COMPARISONS)} {ANSWERS} {reward.version}"
     if not note.exists() or note.read_text() != key:
         relabel.by_raters(source, out, reward, ANSWERS, values.data.max_image_pixels)
         files.write_text(note, key)
 
 
-def keys_of(values: Params, root: Path) -> dict[str, str]:
+def keys_of(values: Params, root: Path, folder: Path) -> dict[str, str]:
     """Returns of each policy a hash of what its images' scores depend on; that of its init's policy is in it."""
-    shared: list[Any] = [(root / FOLDER / "asked").read_text(), *(code_hash(stage) for stage in STAGES)]
+    shared: list[Any] = [(folder / "asked").read_text(), *(code_hash(stage) for stage in STAGES)]
     shared += [files.sha256_file(root / INPUTS[1] / "manifest.json"), files.hash_folder(root / values.model.path)]
     shared.append(values.model_dump(mode="json", include={"model", "pairs", "precompute", "generate", "rewards"}))
     found: dict[str, str] = {}
@@ -97,14 +141,19 @@ def keys_of(values: Params, root: Path) -> dict[str, str]:
     return found
 
 
-def scored(values: Params, name: str, key: str) -> dict[str, list[float]]:
-    """Trains a policy, makes its images and scores them by group, unless that was done; works in the project folder."""
-    file, said = Path("scores") / f"{name}.json", f"study: personal: {name}"
-    seconds = once(f"train@{name}", key, lambda: train.run(values, name))
-    seconds += once(f"generate@{name}", key, lambda: generate.run(values, name))
-    seconds += once(f"score@{name}", key, lambda: score(values, name, file))
-    sys.stderr.write(f"{said} took {seconds:.0f} s\n")
-    return records.plain(file, world.GROUPS, AGAIN)
+def scored(values: Params, name: str, key: str) -> tuple[float, dict[str, list[float | None]]]:
+    """Trains a policy, makes its images and scores them by group, unless that was done; works in the project folder.
+
+    Returns the CPU seconds that it took, and the scores.
+    """
+    file = Path("scores") / f"{name}.json"
+    steps: dict[str, Callable[[], None]] = {
+        "train": lambda: train.run(values, name),
+        "generate": lambda: generate.run(values, name),
+        "score": lambda: score(values, name, file),
+    }
+    seconds = sum(once(f"{step}@{name}", key, work) for step, work in steps.items())
+    return seconds, records.plain(file, world.GROUPS, AGAIN)
 
 
 def score(values: Params, name: str, file: Path) -> None:
@@ -112,40 +161,4 @@ def score(values: Params, name: str, file: Path) -> None:
     reward = rewards.load(JUDGE, values.model_dump()["rewards"][JUDGE], default_device())
     gallery = galleries.read(Path("images") / name)
     found = scoring.score_gallery(gallery, lambda images, texts: rewards.score_images(reward, images, texts), JUDGE)
-    files.write_json(file, {group: found[f"{JUDGE}_{group}"].tolist() for group in world.GROUPS})
-
-
-def summary(scores: Scores, indices: list[int], how: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the matrix, policy by group, and the claims with their verdicts; `indices` name the images' prompts."""
-
-    def contest(a: tuple[str, str], b: tuple[str, str]) -> dict[str, Any]:
-        first, second = (np.array(scores[policy][group]) for policy, group in (a, b))
-        found = statistics.rate(statistics.outcomes(first, second), indices, **how)
-        return {"win_rate": found.rate, "ci_low": found.low, "ci_high": found.high, "seeds": 1, "meant": 1}
-
-    sides = {world.by(policy, group): (policy, group) for policy in scores for group in world.GROUPS}
-    pairs = {pair for claim in world.CLAIMS for line in claim.lines for pair in line.contests}
-    contests = {pair: contest(*(sides[name] for name in pair)) for pair in sorted(pairs)}
-    return {
-        "groups": list(world.GROUPS),
-        "matrix": {
-            policy: {group: contest((policy, group), (BASE, group)) for group in world.GROUPS}
-            for policy in scores
-            if policy != BASE
-        },
-        "claims": [claims.verdict(claim, Found(contests, {}), world.labels()) for claim in world.CLAIMS],
-    }
-
-
-def text(found: Mapping[str, Any]) -> str:
-    """Returns the matrix and the verdicts for a terminal."""
-    lines = ["Over the base, by each group's own utility:"]
-    lines.append(" " * 14 + "".join(f"{group:>22}" for group in found["groups"]))
-    for policy, row in found["matrix"].items():
-        cells = (f"{percent(cell['win_rate'])} ({interval(cell)})" for cell in row.values())
-        lines.append(f"{policy:<14}" + "".join(f"{cell:>22}" for cell in cells))
-    for claim in found["claims"]:
-        held = [line["holds"] for line in claim["lines"]]
-        lines.append(f"{claim['verdict']}: {claim['claim']} ({held.count(True)} of {len(held)} lines hold)")
-        lines += [f"  {line['expected']}: {line['seen']}" for line in claim["lines"]]
-    return "\n".join(lines)
+    files.write_json(file, {group: rounded(found[f"{JUDGE}_{group}"]) for group in world.GROUPS})

@@ -13,6 +13,8 @@ NAME = "personal"
 WORLD = "strong"
 GROUPS = tuple(WORLDS[WORLD].groups)
 KNOWN, NEW = WORLDS[WORLD].ids[: 2 * len(GROUPS)], WORLDS[WORLD].ids[2 * len(GROUPS) :]
+SEEDS = {NAME: 0, f"{NAME}_seed_1": 1, f"{NAME}_seed_2": 2}
+"""The seed with which all of a chain is trained, by the name of its results; noise and base are the same."""
 SHARED, TOKENS = "shared", "tokens"
 STEPS = {SHARED: 150, TOKENS: 150, "own": 80, "new": 60}
 OWN_LR = 1.0e-4
@@ -42,15 +44,15 @@ def new(group: str) -> str:
     return f"new_{group}"
 
 
-def policies(dpo: Mapping[str, Any], base: Mapping[str, Any], steps: int | None = None) -> dict[str, Policy]:
+def policies(dpo: Mapping[str, Any], base: Mapping[str, Any], seed: int, steps: int | None = None) -> dict[str, Policy]:
     """Returns the policies in the order in which they're made; each but the first begins as one before it.
 
-    `dpo` and `base` are the project's; `steps` of all, for a quick look.
+    `dpo` and `base` are the project's; `seed` and `steps` of all trainings, the latter for a quick look.
     """
 
     def trained(kind: str, init: str, raters: list[str], **more: Any) -> Policy:
-        values = {"init": init, "raters": raters, "steps": steps or STEPS[kind], "noise_seed": base["noise_seed"]}
-        return {**dpo, **values, **more}
+        values = {"init": init, "raters": raters, "steps": steps or STEPS[kind], "seed": seed}
+        return {**dpo, **values, "noise_seed": base["noise_seed"], **more}
 
     shared, tokens = (f"models/policies/{name}" for name in (SHARED, TOKENS))
     found = {
@@ -75,6 +77,26 @@ def by(policy: str, group: str) -> str:
     return f"{policy} by {group}"
 
 
+def owner(policy: str) -> str | None:
+    """Returns the group whose own a policy is; None of those that are nobody's."""
+    return next((group for group in GROUPS if policy in (own(group), view(group), new(group))), None)
+
+
+def described(steps: int | None = None) -> dict[str, str]:
+    """Returns what each policy is, in words, with its steps, or `steps` of all."""
+    length = {kind: f"{steps or count} steps" for kind, count in STEPS.items()}
+    found = {
+        SHARED: f"DPO on all {len(KNOWN)} known raters' pairs, {length[SHARED]}",
+        TOKENS: f"goes on from {SHARED} with a vector a rater, {length[TOKENS]}; drawn as nobody's",
+    }
+    kinds = {
+        own: f"goes on from {SHARED} on the pairs of {{}}'s two known raters, {length['own']}",
+        view: f"{TOKENS}, drawn for a known rater of {{}}",
+        new: f"{TOKENS} with the vector of a new rater of {{}}, {length['new']}",
+    }
+    return found | {kind(group): words.format(group) for kind, words in kinds.items() for group in GROUPS}
+
+
 def labels() -> dict[str, str]:
     """Returns how sides are called; who judges is the group of the line's first side."""
     kinds = {own: "{}'s own policy", view: "{}'s view", new: "{}'s new rater's vector"}
@@ -95,24 +117,26 @@ def diagonal(kind: Any) -> tuple[Wins, ...]:
     )
 
 
+HERE = "this project"
 CLAIMS = (
     Claim(
         "A policy that goes on from the shared one on one group's answers beats it by that group",
-        NAME,
+        HERE,
         over(own, SHARED),
     ),
-    Claim("By each group its own policy beats the other groups'", NAME, diagonal(own)),
+    Claim("By each group its own policy beats the other groups'", HERE, diagonal(own)),
     Claim(
-        "The conditioned policy's view for a rater beats it as nobody's by that rater's group", NAME, over(view, TOKENS)
+        "The conditioned policy's view for a rater beats it as nobody's by that rater's group", HERE, over(view, TOKENS)
     ),
-    Claim("By each group its view beats the other groups'", NAME, diagonal(view)),
-    Claim("A new rater's vector alone beats nobody's by the rater's group", NAME, over(new, TOKENS)),
-    Claim("By each group its new rater's vector beats the other groups'", NAME, diagonal(new)),
+    Claim("By each group its view beats the other groups'", HERE, diagonal(view)),
+    Claim("A new rater's vector alone beats nobody's by the rater's group", HERE, over(new, TOKENS)),
+    Claim("By each group its new rater's vector beats the other groups'", HERE, diagonal(new)),
 )
 
 
 def listing() -> list[str]:
     """Returns the group with its policies and claims, as `study --list` shows it; only its name makes it."""
     kinds = [SHARED, TOKENS, *(kind(group) for kind in (own, view, new) for group in GROUPS)]
-    lines = [f"{NAME}: Personal policies, by each group's own utility (made by --only {NAME}, not counted below)"]
+    about = f"{len(SEEDS)} seeds, by each group's own utility (made by --only {NAME}, not counted below)"
+    lines = [f"{NAME}: Personal policies, {about}"]
     return [*lines, *(f"  policy: {name}" for name in kinds), *(f"  claim: {claim.words}" for claim in CLAIMS)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffalign.config.params import Params
 from diffalign.config.rollout import Rolled
@@ -109,14 +110,10 @@ def judged(job: Study, values: Params, name: str) -> Result:
     """Returns a run's scores, its implicit reward's outcomes and its training's end; works in its project folder."""
     gallery = galleries.read(Path("images") / name)
     scores = scoring.score_gallery(gallery, job.score, JUDGE)[JUDGE]
-    found: Result = {
-        "prompts": files.sha256_bytes(files.canonical_json([entry.prompt for entry in gallery.entries]).encode()),
-        "indices": [entry.prompt_index for entry in gallery.entries],
-        "scores": [None if np.isnan(value) else round(float(value), 5) for value in scores],
-    }
+    found: Result = {**prompts_of(gallery), "scores": rounded(scores)}
     if job.proxy is not None:
         proxy = scoring.score_gallery(gallery, partial(rewards.score_images, job.proxy), LEARNED)[LEARNED]
-        found["proxy"] = [None if np.isnan(value) else round(float(value), 5) for value in proxy]
+        found["proxy"] = rounded(proxy)
     if name == BASE:
         return found
     base = galleries.read(job.folder("all") / "images" / BASE)
@@ -135,6 +132,18 @@ def judged(job: Study, values: Params, name: str) -> Result:
         "alarms": meta.get("alarms"),  # none of a policy without training
         "chosen": meta["chosen"]["step"] if "chosen" in meta else 0,
     }
+
+
+def prompts_of(gallery: galleries.Gallery) -> Result:
+    """Returns a hash of the prompts of a gallery's images, and the prompts' indices, by which images are compared."""
+    texts = [entry.prompt for entry in gallery.entries]
+    key = files.sha256_bytes(files.canonical_json(texts).encode())
+    return {"prompts": key, "indices": [entry.prompt_index for entry in gallery.entries]}
+
+
+def rounded(scores: NDArray[np.float64]) -> list[float | None]:
+    """Returns scores as they are kept: five digits, None for a missing one."""
+    return [None if np.isnan(value) else round(float(value), 5) for value in scores]
 
 
 def moved(base: galleries.Gallery, gallery: galleries.Gallery) -> float:

@@ -1,7 +1,7 @@
 """The study on the shapes world: each run goes through the real stages in a project folder of its own, `runs/study/`.
 
 Nothing of it is a stage of dvc.yaml: its runs are resumed and reused by what it notes in runs/study itself. It leaves
-`metrics/study.json`, which the report stage reads.
+`metrics/study.json` and, of personal policies, `metrics/personal.json`, which the report stage reads.
 """
 
 import sys
@@ -30,7 +30,7 @@ from studies.groups import Group
 from studies.job import DRAWS, INPUTS, JUDGE, PROMPTS, Study, asked_of, chain_of, make_project, needs_reward_model
 from studies.parallel import made
 from studies.rewards_world import REWARD_MODEL
-from studies.run import sampled
+from studies.run import make, sampled
 from studies.shapes_world import RUNS, STUDY
 
 OUT = study_file.FILE
@@ -66,11 +66,13 @@ def run(
     job = Study(values, prompts or PROMPTS, steps, Path.cwd())
     check(job)
     if personal_world.NAME in only or REWARDS in only:
-        check_inputs(job, [])
-        told = personal.run(values, prompts or PROMPTS, steps)
+        make_personal(job, jobs)
+        told = personal.write(job)
         if not rest:
             return told
         say(told)
+    else:
+        personal.write(job)  # of the seeds that are kept
     names, done = study.needed(groups), job.results()
     left = [name for name in names if name not in done]
     if left:
@@ -87,7 +89,7 @@ def run(
     for asked in {asked_of(name) for name in left}:
         make_project(job, asked, [name for name in names if name in left])
     first, rest = [name for name in left if name == BASE], [name for name in left if name != BASE]
-    results = chain(made(job, first, jobs), *(made(job, wave, jobs) for wave in waves(rest)))
+    results = chain(made(make, job, first, jobs), *(made(make, job, wave, jobs) for wave in waves(rest)))
     for number, (name, result) in enumerate(results, 1):
         seconds += [] if name == BASE else [result["seconds"]]
         say(
@@ -98,6 +100,21 @@ def run(
     found = summary(job)
     files.write_json(OUT, found)
     return tables.text(found)
+
+
+def make_personal(job: Study, jobs: int) -> None:
+    """Makes the seeds of the group `personal` that lack, `jobs` at a time; writes its metrics after each."""
+    done = personal.results(job)
+    left = [name for name in personal_world.SEEDS if name not in done]
+    if not left:
+        return
+    check_inputs(job, [])
+    seconds = estimate([one["seconds"] for one in done.values()], personal.EXPECTED)
+    about = clock(seconds * len(left) / min(jobs, len(left)))
+    say(f"{len(left)} seeds of personal to make, {jobs} at a time, about {about} (h:mm:ss or m:ss)")
+    for number, (name, result) in enumerate(made(personal.make, job, left, jobs), 1):
+        personal.write(job)
+        say(f"{name} took {clock(result['seconds'])}; {number} of {len(left)}")
 
 
 def waves(names: Sequence[str]) -> list[list[str]]:
@@ -140,20 +157,19 @@ def summary(job: Study) -> dict[str, Any]:
 
 def remake_report() -> str:
     """Has DVC run the report stage, where the pipeline has run: `metrics` has changed for it. Says where it is."""
-    if not OUT.exists():
-        return f"{personal.OUT} is there, which the report doesn't show"
+    there = " and ".join(str(file) for file in (OUT, personal.OUT) if file.exists())
     if not EVALUATION.exists():
-        return f"{OUT} is there; `dvc repro` makes the report that shows it"
+        return f"Written: {there}; `dvc repro` makes the report that shows it"
     lines: list[str] = []
     code = run_group([*dag.DVC, "repro", "--single-item", "report"], lines.append, PATH=dag.own_path())
     if code:
-        return "\n".join([*lines, f"{OUT} is there, but the report wasn't made again; later: dvc repro report"])
+        return "\n".join([*lines, f"Written: {there}, but the report wasn't made again; later: dvc repro report"])
     return f"Report: {REPORT}"
 
 
-def estimate(seconds: Sequence[float]) -> float:
-    """Returns the seconds that a run may take, from those that ran."""
-    return float(np.mean(seconds)) if seconds else EXPECTED
+def estimate(seconds: Sequence[float], expected: float = EXPECTED) -> float:
+    """Returns the seconds that a run may take, from those that ran, or before any `expected`."""
+    return float(np.mean(seconds)) if seconds else expected
 
 
 def say(text: str) -> None:

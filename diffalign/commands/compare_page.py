@@ -60,6 +60,7 @@ def of(names: tuple[str, str], found: Evaluation, judged: Judged, grid: "Report"
         gate=None,
         people=None,
         study=None,
+        personal=None,
     )
 
 

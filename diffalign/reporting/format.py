@@ -14,6 +14,14 @@ def interval(row: Mapping[str, Any]) -> str:
     return "–" if row["ci_low"] is None else f"{percent(row['ci_low'])[:-1]}–{percent(row['ci_high'])}"
 
 
+def seeds_words(made: int, meant: int) -> str:
+    """Says of how many seeds of training figures are, and what their intervals cover."""
+    if made == 1:
+        return f"one of {meant} seeds: intervals are over prompts and don't cover another seed"
+    lacking = "" if made == meant else f" of {meant}"
+    return f"{made}{lacking} seeds, which intervals cover as they do prompts"
+
+
 def duration(seconds: float) -> str:
     """Returns a time as `9 min 51 s`, from an hour on as `3 h 20 min`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -22,8 +22,9 @@ from diffalign.evaluation.verdicts import Verdicts
 from diffalign.generation import gallery
 from diffalign.generation.gallery import Gallery
 from diffalign.monitoring import curve
-from diffalign.reporting import policy_file, reward_file, study_file
+from diffalign.reporting import personal_file, policy_file, reward_file, study_file
 from diffalign.reporting.ingested import Ingested, read_ingested
+from diffalign.reporting.personal_file import Personal
 from diffalign.reporting.policy_file import PolicyWork
 from diffalign.reporting.reward_file import RewardModel
 from diffalign.reporting.study_file import Study
@@ -94,6 +95,8 @@ class Material:
     """The gate's verdicts, where it was asked."""
     study: Study | None
     """The study's results, where one was made."""
+    personal: Personal | None
+    """Of the study's personal policies, where some were made."""
     reward_models: Sequence[RewardModel] = ()
     """Those that this project trained."""
     card: DataCard | None = None
@@ -157,6 +160,7 @@ def read(settings: Settings) -> Material:
         audit=findings.read() if findings.FILE.exists() else None,
         gate=verdicts.read() if verdicts.FILE.exists() else None,
         study=study_file.read() if study_file.FILE.exists() else None,
+        personal=personal_file.read() if personal_file.FILE.exists() else None,
         card=card,
         pictures=pictures(card),
         cut_prompts=records.plain(SHARDS, ["cut_prompts"], "dvc repro precompute")["cut_prompts"]

@@ -8,7 +8,7 @@ from pydantic import Field
 from diffalign.core import records
 from diffalign.core.errors import UserError
 from diffalign.core.home import COMMAND
-from diffalign.core.records import Record
+from diffalign.core.records import R, Record
 from diffalign.evaluation.results import Count, Share
 
 FILE = Path("metrics/study.json")
@@ -119,9 +119,14 @@ class Study(Record):
 
 def read(path: Path = FILE) -> Study:
     """Reads the study's results; UserError if the file is missing, damaged or another version's."""
+    return read_as(path, Study, f"{COMMAND} study")
+
+
+def read_as(path: Path, model: type[R], command: str) -> R:
+    """Reads a file that no stage makes but a command of the study; UserError naming that, see `read`."""
     text = records.text_of(path, "study")
     try:
-        return records.parse(text, path, Study, "study")
+        return records.parse(text, path, model, "study")
     except UserError as error:
         what = str(error).partition(" Make it again")[0]
-        raise UserError(f"{what} Make it again ({COMMAND} study) or remove it.") from None
+        raise UserError(f"{what} Make it again ({command}) or remove it.") from None

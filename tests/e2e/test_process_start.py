@@ -13,7 +13,7 @@ from diffalign.core.files import write_json
 from tests.helpers import pickapic
 from tests.helpers.project import REPO, make_params
 from tests.helpers.report_inputs import POLICIES, SETTINGS, write_inputs
-from tests.helpers.study_results import made
+from tests.helpers.study_results import made, made_personal
 
 MODELS = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors.torch"}
 NEVER = {"scipy", "pandas", "mlflow", "prefect", "dvc"}
@@ -41,6 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         write_inputs(folder)
         write_json(Path("metrics/study.json"), made())
+        write_json(Path("metrics/personal.json"), made_personal())
     return folder
 
 

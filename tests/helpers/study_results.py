@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from studies import personal_results, personal_world
 from studies import results as study_results
 from studies.claims import BASE
 
@@ -51,3 +52,20 @@ def made() -> dict[str, Any]:
     }
     found: dict[str, Any] = json.loads(json.dumps(study_results.summary(results, ABOUT, HOW)))
     return found
+
+
+def personal_seed(better: dict[str, str], n: int = 40, **changes: Any) -> dict[str, Any]:
+    """A seed of `personal`: policies in `better` win by the group named there on all prompts, others are the base."""
+    base = {group: [0.0] * n for group in personal_world.GROUPS}
+    scores = dict.fromkeys((BASE, *personal_world.described()), base)
+    scores |= {policy: base | {group: [1.0] * n} for policy, group in better.items()}
+    about = {"settings": "abc", "commit": "abc", "prompts": f"{n} prompts", "indices": list(range(n)), "seconds": 500.0}
+    return {**about, "scores": scores, **changes}
+
+
+def made_personal() -> dict[str, Any]:
+    """Left's own policy beats everything by left; one of three seeds."""
+    about = {"split": "test", "prompts": 40, "steps": None}
+    found = personal_results.summary({personal_world.NAME: personal_seed({"own_left": "left"})}, about, HOW)
+    whole: dict[str, Any] = json.loads(json.dumps(found))
+    return whole

@@ -18,12 +18,13 @@ from diffalign.tracking import summary
 from stages import report
 from tests.helpers.project import make_params
 from tests.helpers.report_inputs import POLICIES, SETTINGS, write_inputs
-from tests.helpers.study_results import made
+from tests.helpers.study_results import made, made_personal
 
 FILES = {
     "metrics/evaluate.json": "evaluate",
     "metrics/ingest.json": "ingest",
     "metrics/study.json": "study",
+    "metrics/personal.json": "study --only personal",
     "metrics/scores/oracle.json": "score@oracle",
     "metrics/scores/oracle.jsonl": "score@oracle",
     "curves/dpo.jsonl": "train@dpo",
@@ -43,6 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
         patch.chdir(folder)
         write_inputs(folder)
         write_json(Path("metrics/study.json"), made())
+        write_json(Path("metrics/personal.json"), made_personal())
         yield make_params(folder, POLICIES, report=SETTINGS)
 
 
@@ -116,7 +118,7 @@ def test_a_damaged_file_is_named_with_what_makes_it(project: Params, name: str) 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named_with_what_makes_it(project: Params, name: str) -> None:
-    if name == "metrics/study.json":
+    if name in ("metrics/study.json", "metrics/personal.json"):
         return  # without it there is no section
     path = Path(name)
     sound = path.read_text()

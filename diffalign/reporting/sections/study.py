@@ -1,12 +1,12 @@
 """The report's section of the study: its runs with their bars, and the verdicts on its claims."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffalign.reporting import charts
 from diffalign.reporting.format import alarm_words, interval, percent
 from diffalign.reporting.material import Material
-from diffalign.reporting.study_file import Study
+from diffalign.reporting.study_file import Claim, Study
 
 Row = Mapping[str, Any]
 HOLDS = {True: "holds", False: "fails", None: "can't be told"}
@@ -24,16 +24,20 @@ def section(study: Study) -> dict[str, Any]:
     """Returns the study's groups with their bars and tables, how many claims had which verdict, how it was made."""
     found = study.model_dump()
     groups = [group_rows(group, found["runs"]) for group in found["groups"]]
-    verdicts = [claim.verdict for group in study.groups for claim in group.claims]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     return {
         "groups": [group for group in groups if group["rows"]],
-        "counts": counts,
+        "counts": verdict_counts([claim for group in study.groups for claim in group.claims]),
         "rule": study.rule,
         "about": about(found),
         "base": {"label": study.base.label, "score": number(study.base.score, ".3f")},
         "axis": charts.interval_axis(),
     }
+
+
+def verdict_counts(claims: Sequence[Claim]) -> str:
+    """Says how many claims had which verdict."""
+    verdicts = [claim.verdict for claim in claims]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
 
 
 def about(found: Row) -> str:
