@@ -1,6 +1,6 @@
-"""Writes the tables of the study's runs and claims, and the rewards' figure into docs/study.md, from studies/results.
+"""Writes the tables of the study's runs and claims, and the rewards' figure, into the docs, from studies/results.
 
-`python -m tools.study_tables --write` writes them; without --write it fails where the page isn't up to date.
+`python -m tools.study_tables --write` writes them; without --write it fails where a page isn't up to date.
 """
 
 import argparse
@@ -11,21 +11,24 @@ from typing import Any, get_args
 
 import numpy as np
 
-from diffalign.reporting.format import alarm_words, interval, percent
+from diffalign.reporting.format import alarm_words, interval, percent, seeds_words
 from diffalign.reporting.study_file import Verdict
-from studies import figure, kept, results
+from studies import figure, kept, personal_results, personal_world, results
 from studies.claims import BASE, Found, verdict
 from studies.groups import Group
 from studies.shapes_world import RUNS, SEEDS, STUDY, labels
 
 REPO = Path(__file__).resolve().parents[1]
-PAGE, FIGURE = REPO / "docs" / "study.md", REPO / "docs" / "study-rewards.svg"
+PAGE, PERSONAL = REPO / "docs" / "study.md", REPO / "docs" / "methods" / "personal.md"
+FIGURE = REPO / "docs" / "study-rewards.svg"
 MARKS = "<!-- {}: python -m tools.study_tables --write -->", "<!-- /{} -->"
-"""Around what is written of the runs on rewards, and of those that the study alone makes."""
+"""Around what is written of the runs on rewards, of those that the study alone makes, and of personal policies."""
 HEAD = (
     "| run | seeds | wins over the base | oracle, mean | proxy | nats | pictures | seconds | alarms |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
+LINES = 4
+"""Lines of a claim on personal policies that are told one by one."""
 Row = Mapping[str, Any]
 
 
@@ -33,22 +36,71 @@ def main() -> None:
     """Writes or compares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
+    wanted, write = pages(), parser.parse_args().write
+    for path, text in wanted.items():
+        if write:
+            path.write_text(text)
+        elif path.read_text() != text:
+            sys.exit(f"{path} isn't up to date: python -m tools.study_tables --write")
+
+
+def pages() -> dict[Path, str]:
+    """Returns what the pages and the figure are by the kept results."""
     found = kept.read(REPO / kept.FOLDER, (BASE, *RUNS))
-    whole, drawn = page(PAGE.read_text(), found), figure.drawing(found)
-    if parser.parse_args().write:
-        PAGE.write_text(whole)
-        FIGURE.write_text(drawn)
-    elif (PAGE.read_text(), FIGURE.read_text()) != (whole, drawn):
-        sys.exit(f"{PAGE} isn't up to date: python -m tools.study_tables --write")
+    seeds = kept.read(REPO / kept.FOLDER, personal_world.SEEDS)
+    return {
+        PAGE: page(PAGE.read_text(), {"rewards": tables(found), "usual": usual(found)}),
+        PERSONAL: page(PERSONAL.read_text(), {"personal": personal(seeds)}),
+        FIGURE: figure.drawing(found),
+    }
 
 
-def page(text: str, found: Mapping[str, Row]) -> str:
-    """Returns the page with the tables of these results between their marks."""
-    for name, written in (("rewards", tables(found)), ("usual", usual(found))):
+def page(text: str, parts: Mapping[str, str]) -> str:
+    """Returns the page with some parts between their marks, by the marks' names."""
+    for name, written in parts.items():
         begin, end = (mark.format(name) for mark in MARKS)
         before, rest = text.split(begin)
         text = before + begin + "\n" + written + "\n" + end + rest.split(end)[1]
     return text
+
+
+def personal(found: Mapping[str, Row]) -> str:
+    """Returns the matrix of personal policies by group, a group's own in bold, and the claims; `found` by seed."""
+    if not found:
+        return "Nothing was run yet."
+    made = personal_results.summary(found, {"split": "test", "prompts": None, "steps": None}, figure.HOW)
+    minutes = ", ".join(f"{seconds / 60:.0f}" for seconds in made["seconds"])
+    rows = [
+        [f"`{name}`: {row['label']}", *(matrix_cell(cell, row["own"] == by) for by, cell in row["by"].items())]
+        for name, row in made["policies"].items()
+    ]
+    return "\n".join(
+        [
+            f"Wins over the base, {seeds_words(len(found), made['meant'])}; {minutes} minutes of CPU; code: "
+            f"{', '.join(made['commits'])}.",
+            "",
+            f"| | {' | '.join(f'by {group}' for group in made['groups'])} |",
+            "|---|" + "---|" * len(made["groups"]),
+            *(f"| {' | '.join(cells)} |" for cells in rows),
+            "",
+            *(f"- **{claim['verdict']}**: {claim['claim']}. {briefly(claim)}" for claim in made["claims"]),
+        ]
+    )
+
+
+def matrix_cell(cell: Row, own: bool) -> str:
+    """Returns a cell of the matrix; bold where the policy is the group's own."""
+    rate = f"{percent(cell['win_rate'])} [{interval(cell)}]"
+    return f"**{rate}**" if own else rate
+
+
+def briefly(claim: Row) -> str:
+    """Returns what was seen of a claim's lines; of more than `LINES` how many hold, and the others."""
+    if len(claim["lines"]) <= LINES:
+        return seen_of(claim)
+    others = [line for line in claim["lines"] if not line["holds"]]
+    counted = f"{len(claim['lines']) - len(others)} of {len(claim['lines'])} lines hold"
+    return f"{counted}; not so: {seen_of({'lines': others})}" if others else counted
 
 
 def usual(found: Mapping[str, Row]) -> str:

@@ -2,20 +2,17 @@
 
 import pytest
 
-from studies import figure, kept
+from studies import personal_world
 from studies.claims import BASE
-from studies.shapes_world import RUNS
-from tests.helpers.study_results import result
+from tests.helpers.study_results import personal_seed, result
 from tools import study_tables as tables
 
 COURSE = {"reward_oracle": [[160, 0.4], [320, 0.5]]}
 
 
 def test_the_page_is_up_to_date() -> None:
-    found = kept.read(tables.REPO / kept.FOLDER, (BASE, *RUNS))
-    page = tables.PAGE.read_text()
-    assert tables.page(page, found) == page, "mend it: python -m tools.study_tables --write"
-    assert tables.FIGURE.read_text() == figure.drawing(found), "mend it: python -m tools.study_tables --write"
+    for path, text in tables.pages().items():
+        assert path.read_text() == text, f"{path.name}: python -m tools.study_tables --write"
 
 
 def test_seeds_are_one_line() -> None:
@@ -55,4 +52,16 @@ def test_the_usual_runs_have_a_line_each_and_their_claims() -> None:
 def test_without_results_nothing_is_claimed() -> None:
     assert tables.tables({}) == "Nothing was run yet."
     with pytest.raises(ValueError, match="unpack"):
-        tables.page("a page without marks", {})
+        tables.page("a page without marks", {"rewards": ""})
+
+
+def test_personal_policies_are_a_matrix_with_their_own_in_bold() -> None:
+    """Left's own policy wins always in two of three seeds' files; by others all tie."""
+    assert tables.personal({}) == "Nothing was run yet."
+    first, second, _ = personal_world.SEEDS
+    text = tables.personal(dict.fromkeys((first, second), personal_seed({"own_left": "left"})))
+    assert text.startswith("Wins over the base, 2 of 3 seeds, which") and "8, 8 minutes of CPU; code: abc." in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| `own_left`")]
+    assert "known raters, 80 steps | **100.0% [91.2–100.0%]** | 50.0% [" in line
+    assert "3 of 12 lines hold; not so: right's own policy beats left's own policy: 50.0%" in text
+    assert "left's own policy beats the shared policy: 100.0% (91.2–100.0%), 2 of 3 seeds; right's" in text
