@@ -153,10 +153,11 @@ def explained(name: str, value: float, threshold: float) -> str:
 def best(history: Sequence[Point], thresholds: Thresholds) -> tuple[int, str]:
     """Chooses the probe's step to publish under `choose: probe`, and says why; ValueError without probes.
 
-    The one that the judge scores highest, where there is one: of a policy that learns from its own pictures. Else the
-    one of the largest margin, both among those without an alarm: while winners aren't denoised much worse, a larger
-    margin is more of what the pairs say. Where all have one, the last: nothing here tells them apart. (The one with the
-    lowest winners' errors was tried on the shapes world, at 15 times the default rate: its images lost to the last's.)
+    Of a policy that learns from its own pictures the one that the judge scores highest; of others the one of the
+    largest margin: while winners aren't denoised much worse, a larger margin is more of what the pairs say. Both among
+    those without an alarm. Where all have one, or the judge scored nothing, the last: nothing here tells them apart.
+    (The one with the lowest winners' errors was tried on the shapes world, at 15 times the default rate: its images
+    lost to the last's.)
     """
     if not history:
         raise ValueError("best: expected at least one probe, got none")
@@ -166,9 +167,11 @@ def best(history: Sequence[Point], thresholds: Thresholds) -> tuple[int, str]:
         chosen = max(judged, key=lambda point: point["judge"])
         why = f"the judge's highest score, {chosen['judge']:.4g}, of {len(judged)} probes without an alarm"
         return int(chosen["step"]), f"{why}, of {len(history)} in all"
-    if quiet:
+    own = any("reward" in point for point in history)
+    if quiet and not own:
         chosen = max(quiet, key=lambda point: point["margin"])
         why = f"the largest margin, {chosen['margin']:.3g}, of {len(quiet)} probes without an alarm"
         return int(chosen["step"]), f"{why}, of {len(history)} in all"
     last = ([point for point in history if not point["broken"]] or history)[-1]
-    return int(last["step"]), f"none of {len(history)} probes was without an alarm; this is the last"
+    why = "was scored by the judge" if quiet else "was without an alarm"
+    return int(last["step"]), f"none of {len(history)} probes {why}; this is the last"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -266,3 +267,10 @@ def test_what_runs_for_some_policies() -> None:
 def test_a_users_error_is_its_message_only() -> None:
     lines = ["> python pipeline.py stage a", "error: beta: expected 1,", "  found 2", "ERROR: failed to reproduce 'a'"]
     assert str(stage.StageFailed("a", 2, lines)) == "stage a: beta: expected 1,\n  found 2"
+    assert str(stage.StageFailed("a", 75, lines)) == "stage a: beta: expected 1,\n  found 2", "an outage's, likewise"
+
+
+def test_what_was_stopped_or_lacked_a_service_is_tried_again() -> None:
+    state: Any = SimpleNamespace(result=lambda raise_on_failure: stage.StageFailed("a", 75, []))
+    anything: Any = None
+    assert stage.may_retry(anything, anything, state)

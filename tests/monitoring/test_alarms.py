@@ -143,3 +143,8 @@ def test_the_judge_chooses_among_probes_without_an_alarm() -> None:
     history = [own(1), own(2, judge=0.6, margin=-1.0), own(3, judge=0.7, clip_share=0.95)]
     step, why = alarms.best(history, LIMITS | {"clip_share": 0.9})
     assert (step, why) == (2, "the judge's highest score, 0.6, of 2 probes without an alarm, of 3 in all")
+
+
+def test_without_the_judges_scores_the_last_probe_is_chosen_and_no_margin() -> None:
+    history = [{name: value for name, value in own(n, margin=1.0 - n).items() if name != "judge"} for n in (1, 2)]
+    assert alarms.best(history, LIMITS) == (2, "none of 2 probes was scored by the judge; this is the last")
