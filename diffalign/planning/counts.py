@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Counts:
     weights: int
     """Numbers of the denoiser, adapters included."""
     trained: list[tuple[list[int], int]]
-    """The shapes of the trained tensors, and how many have each."""
+    """The shapes of the trained tensors but for raters' vectors, and how many have each."""
     latent: list[int]
     prompt: list[list[int]]
     """The shapes of a prompt's tensors."""
@@ -52,6 +53,8 @@ class Counts:
     """Bytes that its graph keeps, in fp32."""
     vae: int = 0
     """Numbers of the VAE's weights."""
+    vector: int = 0
+    """Numbers of a rater's vector, where the policy has one for each rater: the others leave them out."""
 
     def flop(self, log_every: int) -> float:
         """Returns the FLOPs of a pair, logged steps averaged in."""
@@ -60,6 +63,11 @@ class Counts:
     def shapes(self) -> list[tuple[int, ...]]:
         """Returns the shapes of all trained tensors."""
         return [tuple(shape) for shape, number in self.trained for _ in range(number)]
+
+    def with_vectors(self, raters: int) -> "Counts":
+        """Returns these counts with raters' vectors, one tensor, among the weights and what is trained."""
+        shape = [raters, self.vector]
+        return replace(self, weights=self.weights + prod(shape), trained=[*self.trained, (shape, 1)])
 
 
 def of_policy(params: Params, name: str, policy: Trained) -> Counts:
@@ -104,7 +112,7 @@ def whole(params: Params, name: str) -> float:
 
 def question(params: Params, policy: Trained) -> dict[str, Any]:
     """Returns what a policy's counts depend on: the network, the image's size, what is trained, by what method."""
-    family, lora = params.model.family, policy.lora
+    family, lora, tokens = params.model.family, policy.lora, policy.rater_tokens
     own = {} if isinstance(policy, Rolled) else policy.of_method()
     root = known_models.denoiser_root(family, params.model.path, policy.init)
     return {
@@ -115,6 +123,7 @@ def question(params: Params, policy: Trained) -> dict[str, Any]:
         "reference": policy.reference,
         "checkpointing": policy.gradient_checkpointing,
         "lora": [lora.rank, lora.targets] if lora else None,
+        "raters_alone": tokens.only if tokens else None,
         "own": {key: value if isinstance(value, str) else value is not None for key, value in own.items()},
     }
 

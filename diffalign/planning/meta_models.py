@@ -34,11 +34,10 @@ class Skeleton:
         return network
 
     def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """Returns the network's output [B, C, h, w] at x_t [B, C, h, w] and t [B]; `cond` is ignored."""
+        """Returns the network's output [B, C, h, w] at x_t [B, C, h, w] and t [B]; of `cond` only raters are read."""
         shapes = self.prompt | self.image
-        return self.model.denoise(
-            x_t, t, {name: torch.empty(len(x_t), *shape, device=x_t.device) for name, shape in shapes.items()}
-        )
+        made = {name: torch.empty(len(x_t), *shape, device=x_t.device) for name, shape in shapes.items()}
+        return self.model.denoise(x_t, t, made | families.asked(cond))
 
 
 def skeleton(family: str, model: Path, init: Path, resolution: int) -> Skeleton:

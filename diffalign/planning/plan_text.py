@@ -13,7 +13,7 @@ from diffalign.data import odd
 from diffalign.data.comparisons import table as comparisons
 from diffalign.generation.gallery import forwards
 from diffalign.models import init_files
-from diffalign.planning import counts, estimates, known_models, rollouts, rounds
+from diffalign.planning import counts, estimates, known_models, raters, rollouts, rounds
 from diffalign.planning.pairs import COMPARISONS, Pairs, known_pairs, pairs_of
 from diffalign.planning.planner import Machine, Plan, plans
 
@@ -85,8 +85,7 @@ def rates(machine: Machine) -> str:
 def block(params: Params, item: Plan, machine: Machine, pairs: Pairs | None) -> Iterator[str]:
     """Yields a policy's lines."""
     policy, hours = item.policy, item.seconds / 3600
-    kind = "all weights" if policy.lora is None else f"LoRA of rank {policy.lora.rank}"
-    yield f"{item.name}: {policy.title}, {kind}, {params.precompute.resolution} pixels"
+    yield f"{item.name}: {policy.title}, {trained(params, policy)}, {params.precompute.resolution} pixels"
     one, many = ("image", "images") if curates(policy) else ("pair", "pairs")
     if isinstance(policy, Rolled):
         one, many = "picture", "pictures"
@@ -99,6 +98,17 @@ def block(params: Params, item: Plan, machine: Machine, pairs: Pairs | None) -> 
     yield f"  memory  {fit(item, machine)}"
     parts = [(PARTS[name], size) for name, size in vars(item.memory).items() if size]
     yield f"          {', '.join(f'{name} {si(size)}B' for name, size in parts)}"
+
+
+def trained(params: Params, policy: Trained) -> str:
+    """Returns in words what of a policy is trained."""
+    kind = "all weights" if policy.lora is None else f"LoRA of rank {policy.lora.rank}"
+    if policy.rater_tokens is None:
+        return kind
+    known = raters.known(params, policy)
+    number = f"{len(known)} raters" if known else "its raters, who aren't known yet: one is counted"
+    vectors = f"a vector for each of {number}"
+    return f"nothing but {vectors}" if policy.rater_tokens.only else f"{kind}, {vectors}"
 
 
 def seen(item: Plan, pairs: Pairs | None) -> str:

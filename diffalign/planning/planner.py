@@ -12,7 +12,7 @@ from diffalign.config.rollout import Rolled
 from diffalign.config.training import Trained
 from diffalign.core.files import canonical_json
 from diffalign.models import family as families
-from diffalign.planning import cards, counts, estimates, rollouts
+from diffalign.planning import cards, counts, estimates, raters, rollouts
 from diffalign.planning.compiling import decide
 from diffalign.planning.counts import Counts
 from diffalign.runtime import environment, timings
@@ -114,11 +114,20 @@ def plans(params: Params, machine: Machine) -> list[Plan]:
     for name, policy in params.policies.items():
         if isinstance(policy, Trained):
             log_every = params.runtime.log_every
-            plan = plan_policy(name, policy, log_every, counts.of_policy(params, name, policy), machine)
+            plan = plan_policy(name, policy, log_every, counted(params, name, policy), machine)
             of_machine = {**vars(machine), "compiled": compiled(plan, machine)}
             about = (params.model.family, params.precompute.resolution, policy.model_dump(), of_machine, log_every)
             found.append(replace(plan, measured=None if machine.card else runs.get(speed_key(*about))))
     return found
+
+
+def counted(params: Params, name: str, policy: Trained) -> Counts:
+    """Returns a policy's counts, with the vectors of its raters; of a single one before they are known."""
+    found = counts.of_policy(params, name, policy)
+    if policy.rater_tokens is None:
+        return found
+    known = raters.known(params, policy)
+    return found.with_vectors(len(known) if known else 1)
 
 
 def compiled(plan: Plan, machine: Machine) -> bool:
@@ -172,7 +181,8 @@ def speed_key(
     names = ("init", "method", "reference", "optimizer", "gradient_checkpointing", "batch_size", "micro_batch_size")
     lora = policy.get("lora")
     adapter = (lora["rank"], *(lora["targets"] or families.find(family).lora_targets)) if lora else None
-    averaged = policy.get("ema") is not None
+    tokens = policy.get("rater_tokens")
+    what = (adapter, policy.get("ema") is not None, tokens and tokens["only"])
     parts = ("device", "gpu", "processes", "threads", "precision", "parallel", "compiled")
     of_machine = (machine.get(name) for name in parts)
-    return (family, resolution, *(policy.get(name) for name in names), own, log_every, adapter, averaged, *of_machine)
+    return (family, resolution, *(policy.get(name) for name in names), own, log_every, *what, *of_machine)

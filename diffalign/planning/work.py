@@ -19,7 +19,7 @@ from diffalign.diffusion.losses import errors
 from diffalign.methods import method as methods
 from diffalign.methods.method import Old, Source
 from diffalign.models import family as families
-from diffalign.models import init_files, lora_files
+from diffalign.models import init_files, lora_files, rater_tokens
 from diffalign.models.policies import add_lora
 from diffalign.planning import flops, known_models, meta_models
 from diffalign.planning.counts import Counts
@@ -53,8 +53,9 @@ def decoding(params: Params, found: Counts) -> Counts:
 def of_skeleton(skeleton: Skeleton, policy: Trained) -> Counts:
     """Counts the work of a pair on a prepared skeleton, in a step that isn't logged and in one that is."""
     (usual, kept), (logged, _) = (traced(micro_step(skeleton, policy, log), skeleton.network) for log in (False, True))
-    parameters = list(skeleton.network.parameters())
-    shapes = Counter(tuple(p.shape) for p in parameters if p.requires_grad)
+    parameters = dict(skeleton.network.named_parameters())
+    vector = parameters.pop(rater_tokens.WEIGHT, None)
+    shapes = Counter(tuple(p.shape) for p in parameters.values() if p.requires_grad)
     x = torch.empty(1, *skeleton.latent, device="meta")
     with torch.no_grad():
         forward = flops.counted(lambda: skeleton.denoise(x, torch.zeros(1, dtype=torch.long, device="meta"), {}))
@@ -63,10 +64,11 @@ def of_skeleton(skeleton: Skeleton, policy: Trained) -> Counts:
         logged=logged,
         forward=forward,
         kept=kept,
-        weights=sum(p.numel() for p in parameters),
+        weights=sum(p.numel() for p in parameters.values()),
         trained=[(list(shape), number) for shape, number in shapes.items()],
         latent=list(skeleton.latent),
         prompt=[list(shape) for shape in skeleton.prompt.values()],
+        vector=0 if vector is None else vector.numel(),
     )
 
 
@@ -83,12 +85,21 @@ def policy_skeleton(params: Params, init: str) -> Skeleton:
 
 
 def prepare(name: str, skeleton: Skeleton, policy: Trained, family: str) -> None:
-    """Prepares the skeleton for training, in place: gradients, LoRA and gradient checkpointing as the policy says."""
+    """Prepares the skeleton for training, in place: gradients, LoRA, a vector, gradient checkpointing as in training.
+
+    All raters' vectors are a single one here: a row's work is the same with any number of them. Where vectors alone are
+    trained, no other weight asks for a gradient, so the backward pass that is counted is the one that runs: from the
+    output through the activations down to the first layer that attends to the text, whose tokens carry the vector.
+    """
     network: Any = skeleton.network
-    network.requires_grad_(policy.adapter == "full").train()
+    tokens = policy.rater_tokens
+    network.requires_grad_(policy.adapter == "full" and not (tokens and tokens.only)).train()
     if (lora := policy.lora) is not None:
         targets, key = lora.targets or families.find(family).lora_targets, f"policies.{name}.lora.targets"
         add_lora(network, targets, lora.rank, lora.alpha, policy.seed, key)
+    if tokens:
+        vector = torch.empty(1, rater_tokens.width(skeleton.model), device="meta")
+        rater_tokens.attach(network, rater_tokens.RaterTokens(("any",), vector))
     if policy.gradient_checkpointing:
         network.enable_gradient_checkpointing()
 
@@ -101,7 +112,7 @@ def micro_step(skeleton: Skeleton, policy: Trained, log: bool) -> Callable[[], T
     if isinstance(policy, Rolled):
         x, t = torch.empty(1, *skeleton.latent, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
         return lambda: errors(skeleton.denoise(x, t, {}), x).sum()
-    method = methods.load(policy, PlannedContext(skeleton.latent))
+    method = methods.load(policy, PlannedContext(skeleton.latent, policy.rater_tokens is not None))
     reference = make_reference(skeleton, policy)
 
     def loss() -> Tensor:
@@ -116,10 +127,12 @@ class PlannedContext:
     """A run that offers a method one pair on the meta device, whatever source it asks for."""
 
     latent: Shape
+    raters: bool = False
+    """Whether the pair says whose answer it is."""
 
     def source(self, kind: type[Source], passes: int = 1) -> Source:
         """Returns a stand-in for the source, with the attributes that methods use."""
-        planned: Any = PlannedSource(self.latent, rows=1 if kind is CuratedSource else 2)
+        planned: Any = PlannedSource(self.latent, rows=1 if kind is CuratedSource else 2, raters=self.raters)
         found: Source = planned
         return found
 
@@ -138,6 +151,8 @@ class PlannedSource:
     T: int = 1000
     """Timesteps of the process; any number will do: no FLOP depends on it."""
     rows: int = 2
+    raters: bool = False
+    """Whether its condition names each row's rater."""
 
     @property
     def process(self) -> "PlannedSource":
@@ -153,18 +168,18 @@ class PlannedSource:
         """Yields the step's only micro-batch."""
         x, one = torch.empty(self.rows, *self.latent, device="meta"), torch.empty(1, device="meta")
         t = torch.zeros(self.rows, dtype=torch.long, device="meta")
-        yield PairBatch(x, t, x, {}, one, one, error_ref=(one, one))
+        yield PairBatch(x, t, x, {rater_tokens.COND: t} if self.raters else {}, one, one, error_ref=(one, one))
 
 
 def make_reference(skeleton: Skeleton, policy: Trained) -> Reference | None:
-    """Returns a reference with the cost of the policy's own; None where the policy has none."""
+    """Returns a reference with the cost of the policy's own, told of no rater; None where the policy has none."""
     kind = policy.reference
     if kind == "none":
         return None
     if kind == "cached":
         return cached
     if policy.adapter == "full":
-        return live(skeleton.denoise)
+        return live(rater_tokens.without(skeleton.denoise))
 
     def adapters_off(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         network: Any = skeleton.network
@@ -174,4 +189,4 @@ def make_reference(skeleton: Skeleton, policy: Trained) -> Reference | None:
         finally:
             network.enable_adapters()
 
-    return live(adapters_off)
+    return live(rater_tokens.without(adapters_off))
