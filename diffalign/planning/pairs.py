@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
 from diffalign.config.rounds import FOLDER
 from diffalign.config.training import Trained
 from diffalign.data.batches.pairs import make_pairs
 from diffalign.data.comparisons import table as comparisons
+from diffalign.data.sources import source as sources
 from diffalign.planning import rounds
 
 if TYPE_CHECKING:
@@ -40,9 +39,10 @@ def pairs_of(params: "Params", policy: Trained, base: Pairs | None) -> Pairs | N
 
 
 def known_pairs(params: "Params", raters: Collection[str] = ()) -> Pairs | None:
-    """Returns the train split's pairs after ingest, before it about as many as the data have rows; None without.
+    """Returns the train split's pairs after ingest, before it about as many as the source has rows; None without data.
 
-    `raters`: theirs alone; else those of `pairs.raters`.
+    `raters`: theirs alone, None before ingest; else those of `pairs.raters`. Raises UserError, as ingest will, for data
+    that isn't as `data.source` expects.
     """
     data, how = Path(params.data.path), params.pairs
     if not data.exists():
@@ -53,8 +53,10 @@ def known_pairs(params: "Params", raters: Collection[str] = ()) -> Pairs | None:
             table, "train", how.rule, raters or how.raters, flagged=how.flagged, axes=how.axes, ties=how.ties
         )
         return Pairs(len(found), True)
-    rows = sum(pq.read_metadata(file).num_rows for file in data.glob("**/*.parquet"))
-    return Pairs(rows * (1 - params.data.validation - params.data.test), False) if rows else None
+    if raters or how.raters:
+        return None
+    rows = sources.load(params.data.source, data, params.data.settings).rows
+    return Pairs(rows * (1 - params.data.validation - params.data.test), False)
 
 
 def of_round(params: "Params", name: str, base: Pairs | None, raters: Collection[str] = ()) -> Pairs:

@@ -120,7 +120,7 @@ def seen(item: Plan, pairs: Pairs | None) -> str:
         return f"; {number:,} rollouts, {plain + learned:.3g} forwards a picture, {learned:.3g} with gradients"
     if curates(item.policy):
         return " of those that curate keeps"
-    return f"; {pairs.epochs(item.pairs)}" if pairs else "; epochs: known once the data are there"
+    return f"; {pairs.epochs(item.pairs)}" if pairs else "; epochs: known after ingest"
 
 
 def curates(policy: Trained) -> bool:
