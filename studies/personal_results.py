@@ -32,14 +32,15 @@ def summary(found: Results, about: Row, how: Mapping[str, Any]) -> dict[str, Any
         "seconds": [one["seconds"] for one in found.values()],
         "commits": list(dict.fromkeys(one["commit"] for one in found.values())),
         "groups": list(world.GROUPS),
-        "policies": {
-            name: {
+        "policies": [
+            {
+                "name": name,
                 "label": words,
                 "own": world.owner(name),
                 "by": {group: contest((name, group), (BASE, group), found, how) for group in world.GROUPS},
             }
             for name, words in world.described(about["steps"]).items()
-        },
+        ],
         "claims": verdicts(found, how),
     }
 
@@ -73,9 +74,10 @@ def text(found: Row) -> str:
     """Returns the matrix and the verdicts for a terminal."""
     lines = [f"Over the base, by each group's own utility; {seeds_words(len(found['seeds']), found['meant'])}:"]
     lines.append(" " * 14 + "".join(f"{group:>22}" for group in found["groups"]))
-    for policy, row in found["policies"].items():
-        cells = (f"{percent(cell['win_rate'])} ({interval(cell)})" for cell in row["by"].values())
-        lines.append(f"{policy:<14}" + "".join(f"{cell:>22}" for cell in cells))
+    for row in found["policies"]:
+        cells = (row["by"][group] for group in found["groups"])
+        told = (f"{percent(cell['win_rate'])} ({interval(cell)})" for cell in cells)
+        lines.append(f"{row['name']:<14}" + "".join(f"{cell:>22}" for cell in told))
     for claim in found["claims"]:
         held = [line["holds"] for line in claim["lines"]]
         lines.append(f"{claim['verdict']}: {claim['claim']} ({held.count(True)} of {len(held)} lines hold)")

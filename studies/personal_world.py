@@ -83,18 +83,15 @@ def owner(policy: str) -> str | None:
 
 
 def described(steps: int | None = None) -> dict[str, str]:
-    """Returns what each policy is, in words, with its steps, or `steps` of all."""
+    """Returns what each policy is, in words, with its steps, or `steps` of all; in the order of `policies`."""
     length = {kind: f"{steps or count} steps" for kind, count in STEPS.items()}
-    found = {
+    return {
         SHARED: f"DPO on all {len(KNOWN)} known raters' pairs, {length[SHARED]}",
+        **{own(g): f"goes on from {SHARED} on the pairs of {g}'s two known raters, {length['own']}" for g in GROUPS},
         TOKENS: f"goes on from {SHARED} with a vector a rater, {length[TOKENS]}; drawn as nobody's",
+        **{view(g): f"{TOKENS}, drawn for a known rater of {g}" for g in GROUPS},
+        **{new(g): f"{TOKENS} with the vector of a new rater of {g}, {length['new']}" for g in GROUPS},
     }
-    kinds = {
-        own: f"goes on from {SHARED} on the pairs of {{}}'s two known raters, {length['own']}",
-        view: f"{TOKENS}, drawn for a known rater of {{}}",
-        new: f"{TOKENS} with the vector of a new rater of {{}}, {length['new']}",
-    }
-    return found | {kind(group): words.format(group) for kind, words in kinds.items() for group in GROUPS}
 
 
 def labels() -> dict[str, str]:

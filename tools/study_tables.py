@@ -71,8 +71,8 @@ def personal(found: Mapping[str, Row]) -> str:
     made = personal_results.summary(found, {"split": "test", "prompts": None, "steps": None}, figure.HOW)
     minutes = ", ".join(f"{seconds / 60:.0f}" for seconds in made["seconds"])
     rows = [
-        [f"`{name}`: {row['label']}", *(matrix_cell(cell, row["own"] == by) for by, cell in row["by"].items())]
-        for name, row in made["policies"].items()
+        [f"`{row['name']}`: {row['label']}", *(matrix_cell(row["by"][by], row["own"] == by) for by in made["groups"])]
+        for row in made["policies"]
     ]
     return "\n".join(
         [

@@ -31,8 +31,9 @@ class Rate(Record):
 
 
 class Policy(Record):
-    """A policy in words, the group whose own it is, or None, and its rates by group."""
+    """A policy, what it is in words, the group whose own it is, or None, and its rates by group."""
 
+    name: str
     label: str
     own: str | None
     by: dict[str, Rate]
@@ -57,7 +58,7 @@ class Personal(Record):
     """Of CPU, a seed each."""
     commits: list[str]
     groups: list[str]
-    policies: dict[str, Policy]
+    policies: list[Policy]
     claims: list[Claim]
 
 

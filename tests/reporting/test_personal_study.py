@@ -27,7 +27,7 @@ def test_the_section_says_what_was_found_and_hostile_text_stays_text(project: Pa
     report.run(project)
     assert 'id="personal-study"' not in Path("reports/report.html").read_text()
     found = made_personal()
-    found["policies"]["shared"]["label"], found["claims"][0]["claim"] = HOSTILE[0], HOSTILE[1]
+    found["policies"][0]["label"], found["claims"][0]["claim"] = HOSTILE[0], HOSTILE[1]
     write_json(personal_file.FILE, found)
     report.run(project)
     html = Path("reports/report.html").read_text().split('<section id="personal-study">')[1].split("</section>")[0]

@@ -139,8 +139,8 @@ def test_a_personal_study_end_to_end_and_again_for_nothing(tmp_path: Path, monke
         os.chdir(before)
     found = json.loads((tmp_path / personal.OUT).read_text())
     assert found["seeds"] == [1] and len(found["policies"]) == 2 + 3 * len(world.GROUPS)
-    assert all(0 <= cell["win_rate"] <= 1 for row in found["policies"].values() for cell in row["by"].values())
-    assert set(result["scores"]) == {BASE, *found["policies"]} and len(result["indices"]) == 3
+    assert all(0 <= cell["win_rate"] <= 1 for row in found["policies"] for cell in row["by"].values())
+    assert set(result["scores"]) == {BASE, *(row["name"] for row in found["policies"])} and len(result["indices"]) == 3
 
 
 def in_this_process(module: str, arguments: list[str], *rest: object) -> None:

@@ -26,8 +26,8 @@ def section(personal: Personal) -> dict[str, Any]:
         "rule": personal.rule,
         "groups": personal.groups,
         "rows": [
-            {"policy": name, "label": row["label"], "cells": [cell(row, group) for group in personal.groups]}
-            for name, row in found["policies"].items()
+            {"policy": row["name"], "label": row["label"], "cells": [cell(row, group) for group in personal.groups]}
+            for row in found["policies"]
         ],
         "claims": [claim_row(claim) for claim in found["claims"]],
         "seconds": ", ".join(f"{seconds:,.0f}" for seconds in personal.seconds),
