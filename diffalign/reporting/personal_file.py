@@ -7,25 +7,18 @@ from pydantic import Field
 
 from diffalign.core.home import COMMAND
 from diffalign.core.records import Record
-from diffalign.evaluation.results import Count, Share
+from diffalign.evaluation.results import Count
 from diffalign.reporting import study_file
-from diffalign.reporting.study_file import Claim
+from diffalign.reporting.study_file import Claim, HeadToHead
 
 FILE = Path("metrics/personal.json")
 SCHEMA = 1
 """Raised when what is read here changes."""
 
 
-class Rate(Record):
+class Rate(HeadToHead):
     """How often a policy's images win over the base's by a group, over the seeds that were made of those meant."""
 
-    wins: Count
-    ties: Count
-    losses: Count
-    prompts: Count
-    win_rate: Share | None
-    ci_low: Share | None
-    ci_high: Share | None
     seeds: Count
     meant: Count
 

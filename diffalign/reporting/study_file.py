@@ -62,13 +62,9 @@ class Accuracy(Record):
     pairs: Count
 
 
-class Run(Record):
-    """A run's figures; `end` has the means of its curve's last points, `course` what rewards did over pictures made."""
+class HeadToHead(Record):
+    """How often images won over others for the same prompts, from the same noise."""
 
-    label: str
-    of: str
-    changes: dict[str, Any]
-    asked: str
     wins: Count
     ties: Count
     losses: Count
@@ -76,6 +72,18 @@ class Run(Record):
     win_rate: Share | None
     ci_low: Share | None
     ci_high: Share | None
+
+
+class Run(HeadToHead):
+    """A run's figures, those over the base among them.
+
+    `end` has the means of its curve's last points, `course` what rewards did over pictures made.
+    """
+
+    label: str
+    of: str
+    changes: dict[str, Any]
+    asked: str
     score: float | None
     moved: float
     kl: float
