@@ -76,8 +76,7 @@ def personal(found: Mapping[str, Row]) -> str:
     ]
     return "\n".join(
         [
-            f"Wins over the base, {seeds_words(len(found), made['meant'])}; {minutes} minutes of CPU; code: "
-            f"{', '.join(made['commits'])}.",
+            f"Wins over the base, {seeds_words(len(found), made['meant'])}; {minutes} minutes of CPU.",
             "",
             f"| | {' | '.join(f'by {group}' for group in made['groups'])} |",
             "|---|" + "---|" * len(made["groups"]),
@@ -100,7 +99,7 @@ def briefly(claim: Row) -> str:
         return seen_of(claim)
     others = [line for line in claim["lines"] if not line["holds"]]
     counted = f"{len(claim['lines']) - len(others)} of {len(claim['lines'])} lines hold"
-    return f"{counted}; not so: {seen_of({'lines': others})}" if others else counted
+    return f"{counted}; the others: {seen_of({'lines': others})}" if others else counted
 
 
 def usual(found: Mapping[str, Row]) -> str:

@@ -60,8 +60,8 @@ def test_personal_policies_are_a_matrix_with_their_own_in_bold() -> None:
     assert tables.personal({}) == "Nothing was run yet."
     first, second, _ = personal_world.SEEDS
     text = tables.personal(dict.fromkeys((first, second), personal_seed({"own_left": "left"})))
-    assert text.startswith("Wins over the base, 2 of 3 seeds, which") and "8, 8 minutes of CPU; code: abc." in text
+    assert text.startswith("Wins over the base, 2 of 3 seeds, which") and "8, 8 minutes of CPU." in text
     (line,) = [line for line in text.splitlines() if line.startswith("| `own_left`")]
     assert "known raters, 80 steps | **100.0% [91.2–100.0%]** | 50.0% [" in line
-    assert "3 of 12 lines hold; not so: right's own policy beats left's own policy: 50.0%" in text
+    assert "3 of 12 lines hold; the others: right's own policy beats left's own policy: 50.0%" in text
     assert "left's own policy beats the shared policy: 100.0% (91.2–100.0%), 2 of 3 seeds; right's" in text
