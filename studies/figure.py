@@ -85,7 +85,7 @@ def courses(names: Sequence[str], figure: str, axis: str, found: Found) -> list[
     """Returns the course of a figure in each run, the mean over its seeds; whiskers from the lowest to the highest."""
     lines = []
     for number, name in enumerate(names):
-        runs = [found[one] for one in SEEDS.get(f"{name}_seeds", (name,)) if one in found]
+        runs = [found[one] for one in family(name) if one in found]
         points = [np.array(p, float) for run in runs for key, p in run["course"].items() if key.startswith(figure)]
         if not points:
             continue
@@ -98,19 +98,25 @@ def courses(names: Sequence[str], figure: str, axis: str, found: Found) -> list[
 
 
 def frontier(found: Found) -> list[Series]:
-    """Returns win rates over the base by the distance from it, with intervals over prompts, of one seed each."""
+    """Returns win rates over the base by the distance from it, with intervals over prompts, and seeds if several."""
     lines = []
     for number, (label, names) in enumerate(FRONTIER.items()):
-        points = sorted(point(name, found) for name in names if name in found)
-        if points:
+        made = [one for name in names if (one := [seed for seed in family(name) if seed in found])]
+        if made:
+            points = sorted(point(one, found) for one in made)
             lines.append(Series(label, f"c{number}", *np.array(points, float).T))
     return lines
 
 
-def point(name: str, found: Found) -> tuple[float, float, float, float]:
-    """Returns a run's distance from the base, its win rate over it, and the ends of that one's interval."""
-    rate = results.head_to_head(found[name], found[BASE], HOW)
-    return found[name]["kl"], rate["win_rate"], rate["ci_low"], rate["ci_high"]
+def family(name: str) -> Sequence[str]:
+    """Returns a run's seeds; the run alone without others."""
+    return SEEDS.get(f"{name}_seeds", (name,))
+
+
+def point(names: Sequence[str], found: Found) -> tuple[float, float, float, float]:
+    """Returns a run's distance from the base, its win rate over it, and that one's interval; over seeds if several."""
+    rate = results.over([(name, BASE) for name in names], found, HOW)
+    return float(np.mean([found[name]["kl"] for name in names])), rate["win_rate"], rate["ci_low"], rate["ci_high"]
 
 
 def short(name: str) -> str:
