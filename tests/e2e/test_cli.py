@@ -164,20 +164,16 @@ def test_our_error_has_its_traceback(project: Path, tmp_path: Path) -> None:
     assert done.stderr.strip().endswith("ZeroDivisionError: division by zero")
 
 
-def test_what_stopped_on_request_says_so(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"), [("Stopped", "stopped: saved; go on\n"), ("Outage", "error: saved; go on\n")]
+)
+def test_what_is_worth_another_try_says_so(project: Path, tmp_path: Path, error: str, said: str) -> None:
+    """It was stopped on request, or a service didn't answer."""
     folder = shutil.copytree(project, tmp_path / "project")
-    text = "from diffalign.core.errors import Stopped\ndef run(params):\n    raise Stopped('saved; go on')\n"
+    text = f"from diffalign.core.errors import {error}\ndef run(params):\n    raise {error}('saved; go on')\n"
     (folder / "stages/ingest.py").write_text(text)
     done = cli(folder, "stage", "ingest")
-    assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped: saved; go on\n")
-
-
-def test_what_a_service_didnt_answer_is_worth_another_try(project: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(project, tmp_path / "project")
-    text = "from diffalign.core.errors import Outage\ndef run(params):\n    raise Outage('no answer')\n"
-    (folder / "stages/ingest.py").write_text(text)
-    done = cli(folder, "stage", "ingest")
-    assert (done.returncode, done.stdout, done.stderr) == (75, "", "error: no answer\n")
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", said)
 
 
 def test_a_wrong_option_is_a_user_error(project: Path) -> None:

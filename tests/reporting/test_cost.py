@@ -2,22 +2,12 @@
 
 from pathlib import Path
 
-import pytest
-
 from diffalign.config.params import Params
 from diffalign.core.files import write_json
 from diffalign.reporting.policy_file import Environment, PolicyWork
 from diffalign.reporting.sections import cost
 from stages import report
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
+from tests.helpers.report_inputs import Page
 
 
 def test_the_counts_by_hand(project: Params) -> None:

@@ -3,20 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from diffalign.config.params import Params
 from diffalign.core.files import write_json
 from stages import report
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, evaluation, write_inputs
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
+from tests.helpers.report_inputs import Page, evaluation
 
 
 def alarm(verdict: str, figure: float | None, **changes: Any) -> dict[str, Any]:

@@ -4,23 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from diffalign.config.params import Params
 from diffalign.core.files import write_json
 from diffalign.reporting.format import chance
 from diffalign.reporting.sections import judges
 from stages import report
 from tests.helpers import evaluations
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import ORACLE, POLICIES, SETTINGS, Page, evaluation, write_inputs
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
+from tests.helpers.report_inputs import ORACLE, Page, evaluation
 
 
 def section(project: Params, name: str, **changes: Any) -> str:

@@ -10,17 +10,9 @@ from diffalign.core.files import write_json
 from diffalign.reporting import personal_file
 from diffalign.reporting.sections import personal_study
 from stages import report
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
+from tests.helpers.report_inputs import Page
 from tests.helpers.study_results import made_personal
 from tests.helpers.world import HOSTILE
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
 
 
 def test_the_section_says_what_was_found_and_hostile_text_stays_text(project: Params) -> None:

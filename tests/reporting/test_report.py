@@ -43,13 +43,6 @@ from tests.helpers.report_inputs import (
 from tests.helpers.world import CAPTIONS, HOSTILE
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
-
-
 def written(values: Params) -> str:
     report.run(values)
     return Path("reports/report.html").read_text()

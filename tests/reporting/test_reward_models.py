@@ -10,15 +10,7 @@ from diffalign.core.errors import UserError
 from diffalign.core.files import write_json
 from diffalign.reporting import material, page
 from stages import report
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
+from tests.helpers.report_inputs import Page
 
 
 def test_accuracy_before_and_after(project: Params) -> None:

@@ -12,17 +12,9 @@ from diffalign.reporting import study_file
 from diffalign.reporting.sections import study as study_page
 from diffalign.reporting.study_file import Study
 from stages import report
-from tests.helpers.project import make_params
-from tests.helpers.report_inputs import POLICIES, SETTINGS, Page, write_inputs
+from tests.helpers.report_inputs import Page
 from tests.helpers.study_results import made
 from tests.helpers.world import HOSTILE
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    write_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return make_params(tmp_path, POLICIES, report=SETTINGS)
 
 
 def section(values: Params, found: dict[str, Any]) -> str:
