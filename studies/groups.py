@@ -28,6 +28,11 @@ class Run:
     """The round that it starts from, as in the section `rounds`; its policy is another run, or the base."""
 
 
+def named(name: str, seed: int) -> str:
+    """Returns the name of a run with a seed of training: 0 is the run's own."""
+    return f"{name}_seed_{seed}" if seed else name
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that are shown together, and the claims that they test."""

@@ -49,9 +49,11 @@ def summary(results: Mapping[str, Row], about: Row, how: Mapping[str, Any]) -> d
     }
 
 
-def contests(results: Mapping[str, Row], how: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Returns the head to heads that claims need, as far as their runs were made, by the names of both sides."""
-    pairs = {names for group in STUDY for claim in group.claims for line in claim.lines for names in line.contests}
+def contests(
+    results: Mapping[str, Row], how: Mapping[str, Any], groups: Sequence[Group] = STUDY
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns the head to heads that groups' claims need, as far as their runs were made, by both sides' names."""
+    pairs = {names for group in groups for claim in group.claims for line in claim.lines for names in line.contests}
     found = {names: contest(*names, results, how) for names in sorted(pairs)}
     return {names: row for names, row in found.items() if row is not None}
 

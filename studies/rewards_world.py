@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from studies.claims import BASE, Claim, Wins, beats
-from studies.groups import Group, Run
+from studies.groups import Group, Run, named
 
 REWARD_MODEL = "models/rewards/learned"
 """The reward model that the stage reward@learned trains; the proxy of runs that need a gradient."""
@@ -167,7 +167,7 @@ SEEDED: dict[str, Run] = {
 REWARD_RUNS: dict[str, Run] = {
     **SEEDED,
     **{
-        f"{name}_seed_{seed}": replace(run, label=f"{run.label}, seed {seed}", changes={**run.changes, "seed": seed})
+        named(name, seed): replace(run, label=f"{run.label}, seed {seed}", changes={**run.changes, "seed": seed})
         for name, run in SEEDED.items()
         for seed in (1, 2)
     },
@@ -178,7 +178,7 @@ REWARD_RUNS: dict[str, Run] = {
 }
 
 REWARD_SEEDS: dict[str, tuple[str, ...]] = {
-    f"{name}_seeds": (name, f"{name}_seed_1", f"{name}_seed_2") for name in SEEDED
+    f"{name}_seeds": tuple(named(name, seed) for seed in range(3)) for name in SEEDED
 }
 PAIR_SEEDS: dict[str, tuple[str, ...]] = {
     "dpo_seeds": ("dpo", "seed_1", "seed_2"),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from studies.claims import BASE, Claim, beats
-from studies.groups import Group, Run
+from studies.groups import Group, Run, named
 
 PROMPTS, STEPS = 125, 80
 """Of one round; asked at once there are twice as many."""
@@ -52,11 +52,6 @@ def runs(seed: int) -> dict[str, Run]:
             f"DPO, two rounds{said}", "dpo", {"steps": STEPS, **training}, round=round_of(first, PROMPTS, draws + 1)
         ),
     }
-
-
-def named(name: str, seed: int) -> str:
-    """Returns the name of a run with a seed."""
-    return f"{name}_seed_{seed}" if seed else name
 
 
 ROUND_RUNS: dict[str, Run] = {name: run for seed in range(3) for name, run in runs(seed).items()}

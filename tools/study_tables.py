@@ -110,7 +110,7 @@ def usual(found: Mapping[str, Row]) -> str:
         return "Nothing was run yet."
     runs = {name: results.run_row(name, found, figure.HOW) for name in names}
     rows = [usual_row(run) for run in runs.values()]
-    seen = Found(results.contests(found, figure.HOW), runs)
+    seen = Found(results.contests(found, figure.HOW, groups), runs)
     judged = [verdict(claim, seen, labels()) for group in groups for claim in group.claims]
     verdicts = [one["verdict"] for one in judged]
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in get_args(Verdict) if name in verdicts)
@@ -221,7 +221,7 @@ def gradients(group: Group, found: Mapping[str, Row]) -> list[str]:
 
 def claims(group: Group, found: Mapping[str, Row]) -> list[str]:
     """Returns a group's claims of which something was seen, each with its verdict."""
-    contests = results.contests(found, figure.HOW)
+    contests = results.contests(found, figure.HOW, [group])
     lines: list[str] = []
     for claim in group.claims:
         if not any(names in contests for line in claim.lines for names in line.contests):
